@@ -1,0 +1,14 @@
+// functions.cpp: the scalar functions behind rare lanes, compiled once for the baseline instruction set.
+#include "numerics/functions.h"
+
+#include "numerics/entire.h"
+
+namespace betatron::numerics::detail {
+
+double sin_of_lane(double a) { return std::sin(a); }
+double cos_of_lane(double a) { return std::cos(a); }
+double atan_of_lane(double a) { return std::atan(a); }
+
+void stumpff_of_lane(double z, double* c, int count) { stumpff_closed_form(z, c, count); }
+
+}  // namespace betatron::numerics::detail
