@@ -1,0 +1,77 @@
+// aperture.h: a thin collimator or grid; particles outside (or inside) its opening are lost.
+#pragma once
+
+#include "elements/element.h"
+#include "elements/phase_space.h"
+
+namespace betatron::elements {
+
+template <class R>
+struct aperture_filter {
+  // 1/half-widths; periods (0: none) and their inverses; flags are 0 or 1
+  R inv_x, inv_y, period_x, inv_period_x, period_y, inv_period_y, shift_odd, elliptical, absorb;
+
+  static constexpr unsigned writes = 0;
+  static constexpr beam::loss_reason loss = beam::loss_reason::aperture;
+
+  template <class T>
+  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
+    using F = scalar_of<T>;
+    T x = z.x, y = z.y;
+    if (period_y != R(0)) {
+      const T row = round_to_integer(y * inv_period_y);
+      y = y - row * period_y;
+      if (shift_odd != R(0)) {
+        const T odd = abs(row - round_to_integer(row * R(0.5)) * F(2));
+        x = x + odd * (period_x * R(0.5));
+      }
+    }
+    if (period_x != R(0)) x = x - round_to_integer(x * inv_period_x) * period_x;
+    const T u = x * inv_x, v = y * inv_y;
+    const T one = T(F(1));
+    const auto inside = elliptical != R(0) ? (u * u + v * v <= one)
+                                           : ((abs(u) <= one) & (abs(v) <= one));
+    return absorb != R(0) ? !inside : inside;
+  }
+  aperture_filter inverse() const { return *this; }
+};
+
+struct aperture {
+  double x_max = 0;
+  double y_max = 0;
+  std::string shape = "rectangular";
+  std::string action = "transmit";
+  double repeat_x = 0;
+  double repeat_y = 0;
+  bool shift_odd_x = false;
+
+  static constexpr std::string_view kind = "Aperture";
+  static constexpr std::string_view doc =
+      "A thin rectangular or elliptical opening; particles outside are lost (action transmit), or those "
+      "inside (absorb). With repeat_x, repeat_y it is a grid of openings (a pepper pot).";
+  static constexpr auto parameters = std::tuple{
+      parameter{"x_max", &aperture::x_max, "m", "half-width", range::positive, required},
+      parameter{"y_max", &aperture::y_max, "m", "half-height", range::positive, required},
+      parameter{"shape", &aperture::shape, "rectangular|elliptical", "shape of the opening",
+                std::string_view{}},
+      parameter{"action", &aperture::action, "transmit|absorb",
+                "what the opening does with particles inside", std::string_view{}},
+      parameter{"repeat_x", &aperture::repeat_x, "m", "horizontal period (0: none)",
+                range::not_negative},
+      parameter{"repeat_y", &aperture::repeat_y, "m", "vertical period (0: none)",
+                range::not_negative},
+      parameter{"shift_odd_x", &aperture::shift_odd_x, "",
+                "shift odd rows by half a horizontal period"},
+  };
+};
+
+template <class Emit>
+void emit_maps(const aperture& a, const slice&, Emit&& emit) {
+  auto inverse_or_zero = [](double v) { return v != 0 ? 1 / v : 0; };
+  emit(aperture_filter<double>{1 / a.x_max, 1 / a.y_max, a.repeat_x, inverse_or_zero(a.repeat_x),
+                               a.repeat_y, inverse_or_zero(a.repeat_y), a.shift_odd_x ? 1.0 : 0.0,
+                               a.shape == "elliptical" ? 1.0 : 0.0,
+                               a.action == "absorb" ? 1.0 : 0.0});
+}
+
+}  // namespace betatron::elements

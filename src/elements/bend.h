@@ -1,0 +1,255 @@
+// bend.h: a sector bending magnet, with pole faces, fringe fields and a quadrupole component.
+//
+// Curvature h = angle/length, field matched to it. In the frame that turns with the reference orbit
+//   exact     H = -(1 + h x) sqrt(P^2 - px^2 - py^2) + h x + h^2 x^2/2 + V(x, y) - pt/beta0
+//   paraxial  H = -(1 + h x) P + (px^2 + py^2)/(2P) + h x + (h^2 + k1) x^2/2 - k1 y^2/2 - pt/beta0
+// The paraxial one is quadratic in (x, px, y, py) at every energy and is solved exactly; it drops the
+// product h x (px^2 + py^2)/(2P). The exact one has a closed solution for k1 = 0 (a circle); with k1 it is
+// split into that and the kick of
+//   V = k1 ((x^2 - y^2)/2 + h (2x^3 - 3x y^2)/6),
+// the quadrupole field in the curved frame to first order in h (as in MAD-X and PTC's default expansion).
+// Sources: E. Forest, Beam Dynamics (1998), sec. 12.2; K. L. Brown, SLAC-75, for the edges.
+#pragma once
+
+#include <algorithm>
+
+#include "elements/drift.h"
+#include "elements/element.h"
+#include "elements/phase_space.h"
+
+namespace betatron::elements {
+
+template <class R>
+struct bend_paraxial {
+  R length, curvature, k1, inv_beta, reach_x, reach_y;
+
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+
+  static bend_paraxial make(R length, R h, R k1, R inv_beta) {
+    const R l2 = length * length * R(1.25);
+    return {length, h, k1, inv_beta, std::fabs(h * h + k1) * l2, std::fabs(k1) * l2};
+  }
+
+  template <class T>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const R h = curvature;
+    const R kx = h * h + k1;
+    const T wx = e.inv_p * kx, wy = -(e.inv_p * k1);
+    T cx[4], cy[4];
+    stumpff<4>(wx * (length * length), reach_x, cx);
+    stumpff<4>(wy * (length * length), reach_y, cy);
+
+    // delta = P - 1 without cancellation; the dispersive force is h delta/P
+    const T delta = z.pt * (z.pt - inv_beta * F(2)) * e.inv_p / (e.inv_p + F(1));
+    const T f = delta * e.inv_p * h;
+    const T dx0 = z.px * e.inv_p, dy0 = z.py * e.inv_p;
+    const T x1 = cx[0] * z.x + cx[1] * dx0 * length + cx[2] * f * (length * length);
+    const T px1 = cx[0] * z.px + cx[1] * (delta * h - z.x * kx) * length;
+    const T y1 = cy[0] * z.y + cy[1] * dy0 * length;
+    const T py1 = cy[0] * z.py + cy[1] * z.y * (k1 * length);
+
+    const T int_x = (cx[1] * z.x + (cx[2] * dx0 + cx[3] * f * length) * length) * length;
+    // x'^2 + wx x^2 - 2 f x and y'^2 + wy y^2 are conserved; see quadrupole.h for the integrals
+    const T conserved =
+        dx0 * dx0 + (wx * z.x - f * F(2)) * z.x + dy0 * dy0 + wy * z.y * z.y;
+    const T boundary = (x1 * px1 + y1 * py1) * e.inv_p - z.x * dx0 - z.y * dy0;
+    const T twice = conserved * length + boundary + f * int_x;
+    z.t = z.t + e.slip * length + (e.slip + inv_beta) * (int_x * h + twice * F(0.25));
+    z.x = x1;
+    z.px = px1;
+    z.y = y1;
+    z.py = py1;
+  }
+  bend_paraxial inverse() const { return {-length, curvature, k1, inv_beta, reach_x, reach_y}; }
+};
+
+/// The circle in a uniform field, written in the Cartesian frame of the exit plane. There the entrance point is
+/// at (x_in, -D), D = (1 + h x) sin(theta)/h, and with u, w the momentum along and across that plane
+///   px_out = u - h D,  x_out = x_in + D (u + px_out)/(pz_out + w),  tan(alpha/2) = h D/(pz_out + w)
+/// where alpha is the angle the particle turns. Nothing is divided by h: straight and bent are one formula.
+template <class R>
+struct bend_exact {
+  R length, curvature, cosine, sine, chord, sagitta, inv_beta;
+
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
+
+  /// |angle| <= 1 rad, so that pz_out + w cannot vanish for a forward particle.
+  static bend_exact make(R length, R h, R inv_beta) {
+    const R theta = h * length;
+    R c[4];
+    stumpff<4>(theta * theta, theta * theta, c);
+    return {length, h, c[0], theta * c[1], length * c[1], h * length * length * c[2], inv_beta};
+  }
+
+  template <class T>
+  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const T excess = z.pt * (z.pt - inv_beta * F(2));  // P^2 - 1
+    const T p_plane2 = excess + F(1) - z.py * z.py;
+    const T pz2 = p_plane2 - z.px * z.px;
+    const T pz = sqrt(select(pz2 > T(F(0)), pz2, T(F(1))));
+    const T d = z.x * (curvature * chord) + chord;
+    const T u = z.px * cosine + pz * sine;
+    const T w = pz * cosine - z.px * sine;
+    const T px1 = z.px * cosine + ((pz - F(1)) - z.x * curvature) * sine;
+    const T pz1_squared = p_plane2 - px1 * px1;
+    const T pz1 = sqrt(select(pz1_squared > T(F(0)), pz1_squared, T(F(1))));
+    const T inv_sum = F(1) / (pz1 + w);
+    const T tangent = d * inv_sum * curvature;
+    const T tau = d * inv_sum * atan_ratio(tangent * tangent) * F(2);  // length over momentum
+    z.x = z.x * cosine - sagitta + d * (u + px1) * inv_sum;
+    z.px = px1;
+    z.y = z.y + z.py * tau;
+    const T b = e.slip + inv_beta;
+    z.t = z.t + e.slip * length + b * (tau * ((excess + F(1)) * e.inv_p) - length);
+    return (pz2 > T(F(0))) & (pz1_squared > T(F(0))) & (pz1 + w > T(F(0)));
+  }
+  bend_exact inverse() const {
+    return {-length, curvature, cosine, -sine, -chord, sagitta, inv_beta};
+  }
+};
+
+/// Kick of V = k1 ((x^2 - y^2)/2 + h (2x^3 - 3x y^2)/6) over a length.
+template <class R>
+struct curved_quadrupole_kick {
+  R strength, curvature;  // k1 length, h
+
+  static constexpr unsigned writes = column::px | column::py;
+
+  template <class T>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
+    using F = scalar_of<T>;
+    const T hx = z.x * curvature;
+    z.px = z.px - (z.x * (hx + F(1)) - z.y * z.y * (curvature * R(0.5))) * strength;
+    z.py = z.py + (z.y * (hx + F(1))) * strength;
+  }
+  curved_quadrupole_kick inverse() const { return {-strength, curvature}; }
+};
+
+/// Pole face of a dipole to first order: px += h tan(e) x, py -= h tan(e - psi) y with
+/// psi = h gap fint (1 + sin^2 e)/cos e (Brown, SLAC-75, eq. for a fringe of finite extent; gap = 2 hgap).
+template <class R>
+struct dipole_edge_kick {
+  R focus_x, focus_y;
+
+  static constexpr unsigned writes = column::px | column::py;
+
+  static dipole_edge_kick make(R h, R angle, R fint, R hgap) {
+    const R s = std::sin(angle);
+    const R psi = 2 * h * hgap * fint * (1 + s * s) / std::cos(angle);
+    return {h * std::tan(angle), -h * std::tan(angle - psi)};
+  }
+
+  template <class T>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
+    z.px = z.px + z.x * focus_x;
+    z.py = z.py + z.y * focus_y;
+  }
+  dipole_edge_kick inverse() const { return {-focus_x, -focus_y}; }
+};
+
+inline constexpr range pole_face{-1.5, 1.5, false};
+
+struct bend {
+  double length = 0;
+  double angle = 0;
+  double k1 = 0;
+  double e1 = 0;
+  double e2 = 0;
+  double fint1 = 0;
+  double fint2 = 0;
+  double hgap = 0;
+
+  static constexpr std::string_view kind = "Bend";
+  static constexpr std::string_view doc =
+      "A sector bend. A positive angle bends towards -x. Pole faces e1 and e2 turn the entrance and exit "
+      "faces as in MAD-X (positive for a rectangular magnet: e1 = e2 = angle/2). A negative length is "
+      "allowed and tracks back.";
+  static constexpr auto parameters = std::tuple{
+      parameter{"length", &bend::length, "m", "arc length of the reference orbit", range::any,
+                required},
+      parameter{"angle", &bend::angle, "rad", "bending angle of the reference orbit"},
+      parameter{"k1", &bend::k1, "1/m^2", "quadrupole component"},
+      parameter{"e1", &bend::e1, "rad", "pole-face angle at the entrance", pole_face},
+      parameter{"e2", &bend::e2, "rad", "pole-face angle at the exit", pole_face},
+      parameter{"fint1", &bend::fint1, "1", "fringe-field integral at the entrance"},
+      parameter{"fint2", &bend::fint2, "1", "fringe-field integral at the exit"},
+      parameter{"hgap", &bend::hgap, "m", "half of the gap between the poles",
+                range::not_negative},
+  };
+};
+
+template <class Emit>
+void emit_bend_body(double length, double h, double k1, const slice& s, Emit&& emit) {
+  const double inv_beta = s.ref.inverse_beta();
+  if (s.model != model::exact) {
+    return emit(bend_paraxial<double>::make(length, h, k1, inv_beta));
+  }
+  auto body = [&](double l) {
+    if (h == 0) return emit_drift(l, s, emit);
+    const int pieces = std::max(1, static_cast<int>(std::ceil(std::fabs(h * l))));
+    for (int i = 0; i < pieces; ++i) emit(bend_exact<double>::make(l / pieces, h, inv_beta));
+  };
+  if (k1 == 0) return body(length);
+  split(length, s.order, s.steps, body,
+        [&](double l) { emit(curved_quadrupole_kick<double>{k1 * l, h}); });
+}
+
+template <class Emit>
+void emit_maps(const bend& b, const slice& s, Emit&& emit) {
+  const double h = b.length != 0 ? b.angle / b.length : 0;
+  auto edge = [&](double angle, double fint) {
+    if (h != 0 && (angle != 0 || (fint != 0 && b.hgap != 0))) {
+      emit(dipole_edge_kick<double>::make(h, angle, fint, b.hgap));
+    }
+  };
+  if (s.is_first()) edge(b.e1, b.fint1);
+  emit_bend_body(b.length * s.fraction, h, b.k1, s, emit);
+  if (s.is_last()) edge(b.e2, b.fint2);
+}
+
+/// The reference particle on an arc: turns by `angle` about ey, towards -ex.
+inline void advance(const bend& b, beam::reference& ref, double fraction) {
+  const double length = b.length * fraction, theta = b.angle * fraction;
+  double c[4];
+  stumpff<4>(theta * theta, theta * theta, c);
+  const double along = length * c[1], across = -length * theta * c[2];
+  const double cosine = c[0], sine = theta * c[1];
+  ref.s += length;
+  ref.t += length * ref.inverse_beta();
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double ex = ref.frame[i], ez = ref.frame[6 + i];
+    ref.position[i] += along * ez + across * ex;
+    ref.frame[i] = cosine * ex + sine * ez;
+    ref.frame[6 + i] = cosine * ez - sine * ex;
+  }
+}
+
+/// A pole face on its own, as in MAD-X's DIPEDGE.
+struct dipole_edge {
+  double curvature = 0;
+  double angle = 0;
+  double fint = 0;
+  double hgap = 0;
+
+  static constexpr std::string_view kind = "DipoleEdge";
+  static constexpr std::string_view doc =
+      "One pole face of a bend on its own, thin, to first order (Brown).";
+  static constexpr auto parameters = std::tuple{
+      parameter{"curvature", &dipole_edge::curvature, "1/m",
+                "curvature of the reference orbit in the bend", range::any, required},
+      parameter{"angle", &dipole_edge::angle, "rad", "pole-face angle", pole_face, required},
+      parameter{"fint", &dipole_edge::fint, "1", "fringe-field integral"},
+      parameter{"hgap", &dipole_edge::hgap, "m", "half of the gap between the poles",
+                range::not_negative},
+  };
+};
+
+template <class Emit>
+void emit_maps(const dipole_edge& d, const slice&, Emit&& emit) {
+  emit(dipole_edge_kick<double>::make(d.curvature, d.angle, d.fint, d.hgap));
+}
+
+}  // namespace betatron::elements

@@ -1,0 +1,120 @@
+// element.h: what all elements have in common: how a parameter is described, which models there are, and
+// the context in which an element turns itself into maps.
+//
+// An element is data: a kind (a struct of parameters, one header each) plus the attributes every kind has.
+// Its header defines
+//   struct with kind, doc, parameters            -> checks, bindings, repr, dictionary forms, documentation
+//   emit_maps(kind, slice, emit)                 -> the maps of one slice, in the order particles see them
+//   advance(kind, reference, fraction)           -> the reference particle (default: straight ahead)
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "beam/reference.h"
+
+namespace betatron::elements {
+
+/// linear: the derivative of the paraxial map at the reference orbit. paraxial: exact in energy, quadratic in
+/// transverse momenta. exact: full square root; closed form where it exists, else split integration.
+enum class model { linear, paraxial, exact };
+
+/// Allowed values of a number. Bounds are inclusive unless `open_below`.
+struct range {
+  double minimum = -std::numeric_limits<double>::infinity();
+  double maximum = std::numeric_limits<double>::infinity();
+  bool open_below = false;
+
+  static const range any, not_negative, positive;
+};
+inline constexpr range range::any{};
+inline constexpr range range::not_negative{0, std::numeric_limits<double>::infinity(), false};
+inline constexpr range range::positive{0, std::numeric_limits<double>::infinity(), true};
+
+struct required_t {};
+/// Marks a parameter without a default.
+inline constexpr required_t required{};
+
+/// One parameter of a kind: everything that constructors, bindings, files and documentation need.
+template <class Kind, class Value>
+struct parameter {
+  std::string_view name;
+  Value Kind::*member;
+  std::string_view unit;
+  std::string_view doc;
+  range allowed{};
+  bool is_required = false;
+  std::string_view choices{};  ///< for strings: the allowed words, separated by '|'
+
+  constexpr parameter(std::string_view name_, Value Kind::*member_, std::string_view unit_,
+                      std::string_view doc_, range allowed_ = range::any)
+      : name(name_), member(member_), unit(unit_), doc(doc_), allowed(allowed_) {}
+  constexpr parameter(std::string_view name_, Value Kind::*member_, std::string_view unit_,
+                      std::string_view doc_, range allowed_, required_t)
+      : parameter(name_, member_, unit_, doc_, allowed_) {
+    is_required = true;
+  }
+  constexpr parameter(std::string_view name_, Value Kind::*member_, std::string_view choices_,
+                      std::string_view doc_, std::string_view)
+      : parameter(name_, member_, "", doc_) {
+    choices = choices_;
+  }
+};
+
+/// The piece of an element that is turned into maps: slice `index` of `count` equal ones.
+struct slice {
+  const beam::reference& ref;  ///< at the entrance of the slice
+  elements::model model;
+  int order;                   ///< of split integration: 2, 4 or 6
+  int steps;                   ///< of split integration, per slice
+  int index;
+  int count;
+  double fraction;             ///< 1/count
+
+  bool is_first() const { return index == 0; }
+  bool is_last() const { return index == count - 1; }
+};
+
+/// Symplectic integration of H = A + B over `length`: emits a(l) and b(l) such that their sum of lengths is
+/// `length` each, with the outer a's of neighbouring steps merged. Order 2: leap-frog; 4 and 6: compositions
+/// of leap-frogs. Source: H. Yoshida, Phys. Lett. A 150 (1990) 262, solution A for order 6.
+template <class A, class B>
+void split(double length, int order, int steps, A&& a, B&& b) {
+  constexpr double r4 = 1.2599210498948731648;  // 2^(1/3)
+  constexpr double order2[] = {1.0};
+  constexpr double order4[] = {1 / (2 - r4), -r4 / (2 - r4), 1 / (2 - r4)};
+  constexpr double w1 = -1.17767998417887100695, w2 = 0.235573213359358133684,
+                   w3 = 0.784513610477557263820, w0 = 1 - 2 * (w1 + w2 + w3);
+  constexpr double order6[] = {w3, w2, w1, w0, w1, w2, w3};
+  const double* weights = order == 2 ? order2 : order == 4 ? order4 : order6;
+  const int stages = order == 2 ? 1 : order == 4 ? 3 : 7;
+  const double step = length / steps;
+  double pending = 0;  // length of a not emitted yet
+  for (int i = 0; i < steps; ++i) {
+    for (int j = 0; j < stages; ++j) {
+      const double l = step * weights[j];
+      a(pending + l / 2);
+      b(l);
+      pending = l / 2;
+    }
+  }
+  a(pending);
+}
+
+/// The reference particle goes straight ahead by `length`.
+inline void advance_straight(beam::reference& ref, double length) {
+  ref.s += length;
+  ref.t += length * ref.inverse_beta();
+  for (std::size_t i = 0; i < 3; ++i) ref.position[i] += length * ref.frame[6 + i];
+}
+
+template <class Kind>
+void advance(const Kind& kind, beam::reference& ref, double fraction) {
+  if constexpr (requires { kind.length; }) advance_straight(ref, kind.length * fraction);
+}
+
+}  // namespace betatron::elements

@@ -1,0 +1,29 @@
+// misalignment.h: the step into the frame of an element that is displaced by (dx, dy) and rolled about the beam
+// axis; its inverse steps out. For a bend both are taken in the local frame of the reference orbit.
+#pragma once
+
+#include "elements/phase_space.h"
+
+namespace betatron::elements {
+
+/// Shift by (-dx, -dy), then turn the axes by the roll angle. The inverse is a map of the same form.
+template <class R>
+struct frame_change {
+  R dx, dy, cosine, sine;
+
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py;
+
+  template <class T>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
+    const T x = z.x - dx, y = z.y - dy, px = z.px;
+    z.x = x * cosine + y * sine;
+    z.y = y * cosine - x * sine;
+    z.px = px * cosine + z.py * sine;
+    z.py = z.py * cosine - px * sine;
+  }
+  frame_change inverse() const {
+    return {-(dx * cosine + dy * sine), dx * sine - dy * cosine, cosine, -sine};
+  }
+};
+
+}  // namespace betatron::elements

@@ -1,0 +1,110 @@
+// quadrupole.h: a quadrupole with hard edges.
+//
+//   paraxial  H = -P + (px^2 + py^2)/(2P) + k (x^2 - y^2)/2 - pt/beta0      solved exactly
+//   exact     H = -sqrt(P^2 - px^2 - py^2) + k (x^2 - y^2)/2 - pt/beta0     split into the paraxial
+//             Hamiltonian and the remainder P - (px^2 + py^2)/(2P) - sqrt(...), which depends on momenta only
+//
+// With w = k/P the motion is x'' = -w x, y'' = w y. The path length needs the integral of x'^2; because
+// x'^2 + w x^2 is conserved and d(x x')/ds = x'^2 - w x^2,
+//   int x'^2 ds = (L (x'^2 + w x^2) + [x x'])/2.
+// Source: E. Forest, Beam Dynamics (1998), sec. 12; exact splitting as in PTC (E. Forest et al., KEK
+// 2002-3).
+#pragma once
+
+#include "elements/drift.h"
+#include "elements/element.h"
+#include "elements/phase_space.h"
+
+namespace betatron::elements {
+
+template <class R>
+struct quadrupole_paraxial {
+  R length, k, inv_beta, reach;
+
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+
+  /// `reach` covers momenta down to 80 % of the reference momentum; see numerics/entire.h.
+  static quadrupole_paraxial make(R length, R k, R inv_beta) {
+    return {length, k, inv_beta, std::fabs(k) * length * length * R(1.25)};
+  }
+
+  template <class T>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const T w = e.inv_p * k;
+    const T l = e.inv_p * length;
+    T cx[2], cy[2];
+    numerics::oscillator_pair(w * (length * length), reach, cx, cy);
+    const T sx = cx[1] * length, sy = cy[1] * length;
+
+    // twice the integrals of x'^2 + y'^2, with x' = px/P
+    const T px1 = cx[0] * z.px - sx * z.x * k;
+    const T py1 = cy[0] * z.py + sy * z.y * k;
+    const T x1 = cx[0] * z.x + sx * e.inv_p * z.px;
+    const T y1 = cy[0] * z.y + sy * e.inv_p * z.py;
+    const T invariant = (z.px * z.px + z.py * z.py) * l + (z.x * z.x - z.y * z.y) * (k * length);
+    const T boundary = x1 * px1 - z.x * z.px + y1 * py1 - z.y * z.py;
+    const T twice = (invariant + boundary) * e.inv_p;
+    z.t = z.t + e.slip * length + (e.slip + inv_beta) * twice * F(0.25);
+    z.x = x1;
+    z.px = px1;
+    z.y = y1;
+    z.py = py1;
+  }
+  quadrupole_paraxial inverse() const { return {-length, k, inv_beta, reach}; }
+};
+
+/// The flow of -sqrt(P^2 - px^2 - py^2) + P - (px^2 + py^2)/(2P): what the paraxial drift leaves out.
+template <class R>
+struct exact_remainder {
+  R length, inv_beta;
+
+  static constexpr unsigned writes = column::x | column::y | column::t;
+  static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
+
+  template <class T>
+  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const T u = (z.px * z.px + z.py * z.py) * (e.inv_p * e.inv_p);
+    const T q = detail::excess_path(u, rsqrt(F(1) - u));
+    const T l = e.inv_p * q * length;
+    z.x = z.x + l * z.px;
+    z.y = z.y + l * z.py;
+    z.t = z.t + (e.slip + inv_beta) * (q - u * F(0.5)) * length;
+    return u < T(F(1));
+  }
+  exact_remainder inverse() const { return {-length, inv_beta}; }
+};
+
+struct quadrupole {
+  double length = 0;
+  double k1 = 0;
+  double gradient = 0;
+
+  static constexpr std::string_view kind = "Quadrupole";
+  static constexpr std::string_view doc =
+      "A quadrupole with hard edges; focuses x where k1 + gradient/(B rho) is positive. A skew "
+      "quadrupole is one with roll = pi/4. A negative length is allowed and tracks back.";
+  static constexpr auto parameters = std::tuple{
+      parameter{"length", &quadrupole::length, "m", "length", range::any, required},
+      parameter{"k1", &quadrupole::k1, "1/m^2",
+                "gradient over the signed rigidity, the same for any species"},
+      parameter{"gradient", &quadrupole::gradient, "T/m",
+                "field gradient dB_y/dx, added to k1; acts with the sign of the charge"},
+  };
+};
+
+template <class Emit>
+void emit_maps(const quadrupole& q, const slice& s, Emit&& emit) {
+  const double inv_beta = s.ref.inverse_beta();
+  double k = q.k1;
+  if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
+  const double length = q.length * s.fraction;
+  auto paraxial = [&](double l) { emit(quadrupole_paraxial<double>::make(l, k, inv_beta)); };
+  if (s.model != model::exact) return paraxial(length);
+  if (k == 0) return emit_drift(length, s, emit);
+  split(length, s.order, s.steps, paraxial,
+        [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
+}
+
+}  // namespace betatron::elements

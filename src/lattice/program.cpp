@@ -1,0 +1,241 @@
+#include "lattice/program.h"
+
+#include <cstring>
+#include <optional>
+#include <type_traits>
+#include <variant>
+
+#include "elements/misalignment.h"
+#include "numerics/dual.h"
+
+namespace betatron::lattice {
+
+namespace {
+
+using elements::all_maps;
+using elements::energy_of;
+using elements::phase_space;
+
+using tangent = numerics::dual<double, 6>;
+
+template <class Map>
+concept changes_energy = requires { Map::changes_energy; };
+
+template <class Map>
+concept is_filter = Map::writes == 0;
+
+/// 1/beta0 and 1/(beta0 gamma0)^2 behind a map, given those in front of it.
+template <class Map>
+std::array<double, 2> energy_behind(const Map& map, std::array<double, 2> before) {
+  if constexpr (requires { map.bg_out; }) {
+    const double inv_bg2 = 1 / (map.bg_out * map.bg_out);
+    return {std::sqrt(1 + inv_bg2), inv_bg2};
+  } else {
+    return before;
+  }
+}
+
+/// One of all maps.
+template <class List>
+struct variant_of;
+template <template <class> class... Maps>
+struct variant_of<elements::map_list<Maps...>> {
+  using type = std::variant<Maps<double>...>;
+};
+using any_map = variant_of<all_maps>::type;
+
+/// Appends maps to a program.
+class writer {
+ public:
+  writer(program& p, std::array<double, 2> energy) : program_(p), energy_(energy) {
+    program_.entrance_energy = energy;
+  }
+
+  void place(std::size_t element, double s) {
+    element_ = static_cast<std::int32_t>(element);
+    s_ = s;
+  }
+
+  template <template <class> class Map>
+  void operator()(const Map<double>& map) {
+    constexpr int code = all_maps::code<Map>();
+    static_assert(code >= 0, "a map must be listed in elements/kinds.h");
+    constexpr std::size_t count = sizeof(Map<double>) / sizeof(double);
+    const std::size_t at = program_.coefficients.size();
+    program_.coefficients.resize(at + count);
+    std::memcpy(program_.coefficients.data() + at, &map, sizeof(map));
+    program_.operations.push_back({code, static_cast<std::uint32_t>(at), element_, s_});
+    if constexpr (changes_energy<Map<double>>) refresh(energy_behind(map, energy_));
+  }
+
+  void refresh(std::array<double, 2> energy) {
+    energy_ = energy;
+    const auto at = static_cast<std::uint32_t>(program_.coefficients.size());
+    program_.coefficients.insert(program_.coefficients.end(), energy.begin(), energy.end());
+    program_.operations.push_back({operation::refresh, at, element_, s_});
+  }
+
+  void record(std::size_t element, int slice, const beam::reference& ref) {
+    const auto number = static_cast<std::uint32_t>(program_.records.size());
+    program_.records.push_back({static_cast<std::int32_t>(element), slice, ref});
+    program_.operations.push_back({operation::record, number, static_cast<std::int32_t>(element), ref.s});
+  }
+
+ private:
+  program& program_;
+  std::array<double, 2> energy_;
+  std::int32_t element_ = 0;
+  double s_ = 0;
+};
+
+/// Pushes the reference orbit and its six tangents through maps; gives the affine map around it.
+class lineariser {
+ public:
+  explicit lineariser(std::array<double, 2> energy) : energy_(energy) { reset(); }
+
+  template <class Map>
+  void operator()(const Map& map) {
+    map.push(z_, energy_of(z_.pt, energy_[0], energy_[1]));
+    energy_ = energy_behind(map, energy_);
+    moved_ = true;
+  }
+
+  bool moved() const { return moved_; }
+  std::array<double, 2> energy() const { return energy_; }
+
+  affine_map result() const {
+    affine_map r;
+    const tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
+    for (std::size_t i = 0; i < 6; ++i) {
+      r.offset[i] = z[i]->v;
+      for (std::size_t k = 0; k < 6; ++k) r.matrix[6 * i + k] = z[i]->d[k];
+    }
+    return r;
+  }
+
+  void reset() {
+    tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
+    for (int i = 0; i < 6; ++i) *z[i] = tangent::variable(0.0, i);
+    moved_ = false;
+  }
+
+ private:
+  phase_space<tangent> z_;
+  std::array<double, 2> energy_;
+  bool moved_ = false;
+};
+
+std::array<double, 2> energy_constants(const beam::reference& ref) {
+  return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+}
+
+/// Maps of one slice, forward, in the frame of the lattice.
+template <class Emit>
+void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
+  const bool displaced = e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0;
+  const elements::frame_change<double> in{e.align.dx, e.align.dy, std::cos(e.align.roll),
+                                          std::sin(e.align.roll)};
+  if (displaced) emit(in);
+  std::visit([&](const auto& body) { emit_maps(body, s, emit); }, e.body);
+  if (displaced) emit(in.inverse());
+}
+
+/// The same in the model of the element: the linear model is the derivative of the paraxial maps.
+template <class Emit>
+void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
+  if (s.model != elements::model::linear) return emit_slice(e, s, emit);
+  elements::slice paraxial = s;
+  paraxial.model = elements::model::paraxial;
+  lineariser linear(energy_constants(s.ref));
+  double bg_in = s.ref.beta_gamma();
+  auto flush = [&] {
+    if (!linear.moved()) return;
+    const affine_map r = linear.result();
+    const double bg_out = 1 / std::sqrt(linear.energy()[1]);
+    // without acceleration the two differ by rounding only
+    const bool same = std::fabs(bg_out - bg_in) <= 4e-16 * bg_in;
+    elements::emit_matrix(r.matrix, r.offset, bg_in, same ? bg_in : bg_out, emit);
+    bg_in = bg_out;
+    linear.reset();
+  };
+  emit_slice(e, paraxial, [&]<class Map>(const Map& map) {
+    if constexpr (is_filter<Map>) {
+      flush();
+      emit(map);
+    } else {
+      linear(map);
+    }
+  });
+  flush();
+}
+
+int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
+
+}  // namespace
+
+program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const compile_options& options) {
+  program p;
+  p.operations.reserve(2 * (last - first));
+  p.coefficients.reserve(8 * (last - first));
+  writer write(p, energy_constants(ref));
+  const bool forward = options.way == direction::forward;
+  std::vector<any_map> maps;  // of one slice, when going backward
+
+  for (std::size_t n = 0; n < last - first; ++n) {
+    const std::size_t i = forward ? first + n : last - 1 - n;
+    const element& e = *l.elements[i];
+    validate(e);
+    const int count = slice_count(e);
+    const double fraction = 1.0 / count;
+    const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
+    for (int k = 0; k < count; ++k) {
+      beam::reference behind = ref;
+      advance(e, behind, forward ? fraction : -fraction);
+      const beam::reference& entrance = forward ? ref : behind;
+      const elements::slice s{entrance, e.model, e.order, e.steps, forward ? k : count - 1 - k,
+                              count, fraction};
+      write.place(i, behind.s);
+      if (forward) {
+        emit_model(e, s, write);
+      } else {
+        maps.clear();
+        emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
+        for (auto m = maps.rbegin(); m != maps.rend(); ++m) {
+          std::visit(
+              [&](const auto& map) {
+                if constexpr (requires { map.inverse(); }) {
+                  write(map.inverse());
+                } else {
+                  emit_inverse(map, write);
+                }
+              },
+              *m);
+        }
+      }
+      ref = behind;
+      if (recorded && (options.record_slices || k == count - 1)) write.record(i, k, ref);
+    }
+  }
+  return p;
+}
+
+affine_map linear_map(const line& l, std::size_t first, std::size_t last, beam::reference& ref) {
+  lineariser linear(energy_constants(ref));
+  for (std::size_t i = first; i < last; ++i) {
+    const element& e = *l.elements[i];
+    validate(e);
+    const int count = slice_count(e);
+    for (int k = 0; k < count; ++k) {
+      const elements::slice s{ref, e.model == elements::model::exact ? e.model : elements::model::paraxial,
+                              e.order, e.steps, k, count, 1.0 / count};
+      emit_slice(e, s, [&]<class Map>(const Map& map) {
+        if constexpr (!is_filter<Map>) linear(map);
+      });
+      advance(e, ref, 1.0 / count);
+    }
+  }
+  return linear.result();
+}
+
+}  // namespace betatron::lattice

@@ -1,0 +1,74 @@
+// lattice/program.h: a stretch of lattice as the list of operations that executors run.
+//
+// Compiling reads the parameters of the elements, moves the reference particle along, and turns each slice into
+// maps with ready coefficients. An executor then takes a tile of particles through all operations while it
+// stays in cache; it knows operation codes and coefficients, not elements.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "beam/reference.h"
+#include "elements/kinds.h"
+#include "lattice/line.h"
+
+namespace betatron::lattice {
+
+struct operation {
+  // code < all_maps::size: a map. The others:
+  static constexpr int refresh = 1000;  // recompute the energy columns: coefficients 1/beta0, 1/(beta0 gamma0)^2
+  static constexpr int record = 1001;   // take the moments of the beam; `coefficients` is the number of the record
+
+  int code;
+  std::uint32_t coefficients;  ///< position of the first coefficient in the pool
+  std::int32_t element;        ///< position in the line
+  double s;                    ///< path length behind the slice [m]
+};
+
+/// A place where moments are taken: behind slice `slice` of element `element`.
+struct record_point {
+  std::int32_t element;
+  std::int32_t slice;
+  beam::reference ref;
+};
+
+struct program {
+  std::vector<operation> operations{};
+  std::vector<double> coefficients{};
+  std::vector<record_point> records{};
+  std::array<double, 2> entrance_energy{};  ///< 1/beta0, 1/(beta0 gamma0)^2 at the start
+
+  /// The coefficients in single precision.
+  std::vector<float> single_coefficients() const {
+    return {coefficients.begin(), coefficients.end()};
+  }
+};
+
+enum class direction { forward, backward };
+
+struct compile_options {
+  direction way = direction::forward;
+  std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
+  bool record_slices = false;                ///< also behind each slice of recorded elements
+};
+
+/// Operations of elements [first, last) of the line; ref is moved from one end to the other (backward: from the
+/// exit of last - 1 to the entrance of first). Throws std::invalid_argument naming the element whose parameters
+/// cannot be tracked.
+program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const compile_options& options);
+
+/// z -> matrix z + offset of the paraxial map around the reference orbit, from forward-mode derivatives. Elements
+/// in the linear model are tracked with exactly this.
+struct affine_map {
+  elements::matrix6 matrix;
+  std::array<double, 6> offset;
+};
+
+/// Linear map of elements [first, last) at the reference particle, which is moved to the end. Where the orbit is
+/// kicked (offset != 0) the derivative is taken along the kicked orbit.
+affine_map linear_map(const line& l, std::size_t first, std::size_t last, beam::reference& ref);
+
+}  // namespace betatron::lattice

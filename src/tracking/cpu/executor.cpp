@@ -1,0 +1,278 @@
+#include "tracking/cpu/executor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <exception>
+#include <memory>
+#include <new>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include "tracking/cpu/kernel_table.h"
+
+namespace betatron::tracking {
+
+namespace {
+
+using lattice::operation;
+using lattice::program;
+
+/// Particles are handed to threads in at most this many blocks. The number is fixed, because sums are formed per
+/// block and added in the order of blocks: that makes them independent of the number of threads.
+constexpr std::size_t max_blocks = 64;
+
+/// Particle-operations that are worth a thread (about 0.2 ms).
+constexpr double work_per_thread = 2e5;
+
+constexpr int map_count = static_cast<int>(elements::all_maps::size);
+
+/// What a lost particle looked like. Its lane goes on as a particle on the reference orbit, which is harmless in
+/// every map, and gets its coordinates back at the end.
+template <class F>
+struct casualty {
+  std::size_t lane;
+  std::array<F, 6> z;
+};
+
+struct block_result {
+  std::vector<beam::moment_sums> records;
+  std::vector<beam::bunch::loss> losses;
+};
+
+std::vector<beam::loss_reason> loss_reasons() {
+  std::vector<beam::loss_reason> reasons;
+  elements::all_maps::for_each([&]<template <class> class Map>() {
+    if constexpr (requires { Map<double>::loss; }) {
+      reasons.push_back(Map<double>::loss);
+    } else {
+      reasons.push_back(beam::loss_reason::non_finite);
+    }
+  });
+  return reasons;
+}
+
+/// Cache-resident memory of one thread.
+template <class F>
+struct workspace {
+  // a few cache lines between columns keep them apart modulo 4096 bytes
+  static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
+  alignas(64) F energy[2][stride];
+  alignas(64) F tail[7][stride];  // coordinates and weights of a tile that must not be worked on in place
+  std::uint32_t outside[tile_size];
+};
+
+template <class F>
+class worker {
+ public:
+  worker(const program& p, const F* coefficients, const beam::columns<F>& particles,
+         const cpu_run& how, const kernel_table<F>& table,
+         const std::vector<beam::loss_reason>& reasons)
+      : program_(p),
+        coefficients_(coefficients),
+        particles_(particles),
+        how_(how),
+        table_(table),
+        reasons_(reasons),
+        memory_(std::make_unique<workspace<F>>()) {}
+
+  /// Particles [first, last), through everything.
+  block_result run_block(std::size_t first, std::size_t last) {
+    block_result result;
+    result.records.resize(program_.records.size() * static_cast<std::size_t>(how_.turns));
+    for (std::size_t i = first; i < last; i += tile_size) {
+      run_tile(i, std::min(tile_size, last - i), result);
+    }
+    return result;
+  }
+
+ private:
+  void run_tile(std::size_t first, std::size_t count, block_result& result) {
+    // the last tile may not fill its packs: it is worked on in a copy, filled up with particles on the axis
+    const std::size_t padded = (count + table_.width - 1) / table_.width * table_.width;
+    const bool in_place = padded == count;
+    tile<F> t{{}, memory_->energy[0], memory_->energy[1], padded, memory_->outside};
+    for (std::size_t c = 0; c < 6; ++c) {
+      F* column = particles_.z[c] + first;
+      if (!in_place) {
+        std::copy(column, column + count, memory_->tail[c]);
+        std::fill(memory_->tail[c] + count, memory_->tail[c] + padded, F(0));
+        column = memory_->tail[c];
+      }
+      t.z[c] = column;
+    }
+    casualties_.clear();
+    const F energy[2] = {static_cast<F>(program_.entrance_energy[0]),
+                         static_cast<F>(program_.entrance_energy[1])};
+    table_.refresh(energy, t);
+
+    for (std::int64_t turn = 0; turn < how_.turns; ++turn) {
+      beam::moment_sums* records =
+          result.records.data() + static_cast<std::size_t>(turn) * program_.records.size();
+      for (const operation& op : program_.operations) {
+        const F* coefficients = coefficients_ + op.coefficients;
+        if (op.code < map_count) [[likely]] {
+          if (table_.push[static_cast<std::size_t>(op.code)](coefficients, t)) [[unlikely]] {
+            collect(t, first, count, op, turn, reasons_[static_cast<std::size_t>(op.code)], result);
+          }
+        } else if (op.code == operation::refresh) {
+          table_.refresh(coefficients, t);
+        } else {
+          find_non_finite(t, first, count, op, turn, result);
+          records[op.coefficients].merge(sum(t, first, count));
+        }
+      }
+      if (!program_.operations.empty() && (turn & 63) == 63) {
+        find_non_finite(t, first, count, program_.operations.back(), turn, result);
+      }
+    }
+    if (!program_.operations.empty()) {
+      find_non_finite(t, first, count, program_.operations.back(), how_.turns - 1, result);
+    }
+    for (const casualty<F>& dead : casualties_) {
+      for (std::size_t c = 0; c < 6; ++c) t.z[c][dead.lane] = dead.z[c];
+    }
+    if (!in_place) {
+      for (std::size_t c = 0; c < 6; ++c) {
+        std::copy(t.z[c], t.z[c] + count, particles_.z[c] + first);
+      }
+    }
+  }
+
+  /// Takes the lanes that a kernel has marked out of the beam.
+  void collect(const tile<F>& t, std::size_t first, std::size_t count, const operation& op,
+               std::int64_t turn, beam::loss_reason reason, block_result& result) {
+    for (std::size_t p = 0; p * table_.width < t.count; ++p) {
+      for (std::uint32_t bits = t.outside[p]; bits != 0; bits &= bits - 1) {
+        const std::size_t lane =
+            p * table_.width + static_cast<std::size_t>(std::countr_zero(bits));
+        const bool known = std::any_of(casualties_.begin(), casualties_.end(),
+                                       [&](const auto& c) { return c.lane == lane; });
+        if (lane >= count || known) continue;
+        casualty<F> dead{lane, {}};
+        for (std::size_t c = 0; c < 6; ++c) {
+          dead.z[c] = t.z[c][lane];
+          t.z[c][lane] = F(0);
+        }
+        t.inv_p[lane] = F(1);
+        t.slip[lane] = F(0);
+        casualties_.push_back(dead);
+        result.losses.push_back({first + lane, op.s, how_.first_turn + turn, op.element, reason});
+      }
+    }
+  }
+
+  void find_non_finite(const tile<F>& t, std::size_t first, std::size_t count,
+                       const operation& op, std::int64_t turn, block_result& result) {
+    if (table_.find_non_finite(t)) [[unlikely]] {
+      collect(t, first, count, op, turn, beam::loss_reason::non_finite, result);
+    }
+  }
+
+  /// Sums over the particles of the tile that are still in the beam.
+  beam::moment_sums sum(const tile<F>& t, std::size_t first, std::size_t count) {
+    beam::columns<const F> view{{t.z[0], t.z[1], t.z[2], t.z[3], t.z[4], t.z[5]},
+                                particles_.weight + first,
+                                particles_.id + first,
+                                count};
+    if (casualties_.empty()) return table_.sum(view, 0, count);
+    std::vector<char> gone(count, 0);
+    for (const casualty<F>& dead : casualties_) gone[dead.lane] = 1;
+    std::vector<F> alive[7];
+    for (std::size_t i = 0; i < count; ++i) {
+      if (gone[i]) continue;
+      for (std::size_t c = 0; c < 6; ++c) alive[c].push_back(t.z[c][i]);
+      alive[6].push_back(view.weight[i]);
+    }
+    view.size = alive[6].size();
+    for (std::size_t c = 0; c < 6; ++c) view.z[c] = alive[c].data();
+    view.weight = alive[6].data();
+    return table_.sum(view, 0, view.size);
+  }
+
+  const program& program_;
+  const F* coefficients_;
+  const beam::columns<F>& particles_;
+  const cpu_run& how_;
+  const kernel_table<F>& table_;
+  const std::vector<beam::loss_reason>& reasons_;
+  std::unique_ptr<workspace<F>> memory_;
+  std::vector<casualty<F>> casualties_;
+};
+
+}  // namespace
+
+template <class F>
+cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_run& how) {
+  const kernel_table<F>& table = kernels<F>();
+  static const std::vector<beam::loss_reason> reasons = loss_reasons();
+  std::vector<float> single;
+  const F* coefficients;
+  if constexpr (std::is_same_v<F, float>) {
+    single = p.single_coefficients();
+    coefficients = single.data();
+  } else {
+    coefficients = p.coefficients.data();
+  }
+
+  const std::size_t tiles = (particles.size + tile_size - 1) / tile_size;
+  const std::size_t blocks = std::min(tiles, max_blocks);
+  std::vector<block_result> results(blocks);
+  std::atomic<std::size_t> next{0};
+  std::exception_ptr failure;
+  std::atomic<bool> failed{false};
+
+  auto work = [&] {
+    try {
+      worker<F> w(p, coefficients, particles, how, table, reasons);
+      for (std::size_t b = next++; b < blocks && !failed; b = next++) {
+        const std::size_t first = tiles * b / blocks * tile_size;
+        const std::size_t last = std::min(particles.size, tiles * (b + 1) / blocks * tile_size);
+        results[b] = w.run_block(first, last);
+      }
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  };
+
+  const double effort = static_cast<double>(particles.size) *
+                        static_cast<double>(p.operations.size()) * static_cast<double>(how.turns);
+  const std::size_t wanted = static_cast<std::size_t>(std::max(1.0, effort / work_per_thread));
+  const std::size_t threads =
+      std::min({static_cast<std::size_t>(std::max(1u, how.threads)), blocks, wanted});
+  std::vector<std::thread> pool;
+  for (std::size_t i = 1; i < threads; ++i) pool.emplace_back(work);
+  work();
+  for (std::thread& t : pool) t.join();
+  if (failure) std::rethrow_exception(failure);
+
+  cpu_result result;
+  result.records.resize(p.records.size() * static_cast<std::size_t>(how.turns));
+  for (const block_result& b : results) {
+    for (std::size_t i = 0; i < result.records.size(); ++i) result.records[i].merge(b.records[i]);
+    result.losses.insert(result.losses.end(), b.losses.begin(), b.losses.end());
+  }
+  std::sort(result.losses.begin(), result.losses.end(),
+            [](const auto& a, const auto& b) { return a.index < b.index; });
+  return result;
+}
+
+template cpu_result run(const program&, const beam::columns<float>&, const cpu_run&);
+template cpu_result run(const program&, const beam::columns<double>&, const cpu_run&);
+
+const char* instruction_set() { return kernels<double>().isa; }
+
+unsigned available_threads() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+  }
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+}  // namespace betatron::tracking
