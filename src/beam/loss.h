@@ -1,0 +1,31 @@
+// loss.h: why and where a particle left the beam.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace betatron::beam {
+
+/// Why a particle left the beam.
+enum class loss_reason : std::uint8_t {
+  aperture,        // met an aperture
+  non_finite,      // a coordinate became infinite or NaN
+  outside_domain,  // turned back, or outside the domain of an element's map
+};
+
+/// "aperture", "non_finite" or "outside_domain".
+std::string_view name_of(loss_reason reason);
+
+/// A particle that left the beam: its state when it did, and where.
+struct lost_particle {
+  std::uint64_t id;
+  double x, px, y, py, t, pt, weight;
+  double s;              // path length of the reference particle [m]
+  std::int64_t turn;     // counted from 0
+  std::int64_t element;  // index in the flattened line
+  loss_reason reason;
+
+  friend bool operator==(const lost_particle&, const lost_particle&) = default;
+};
+
+}  // namespace betatron::beam
