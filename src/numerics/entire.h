@@ -16,8 +16,8 @@
 // holds at z = 0 too, which is why gradients with respect to a strength exist at strength zero.
 //
 // Small arguments (nearly all of beam optics) use a truncated series whose length follows from `reach`,
-// an upper bound of |z| that the caller knows before the particle loop. Where a lane exceeds its reach, and
-// for large reaches, the closed forms take over, lane by lane.
+// an upper bound of |z| that the caller knows before the particle loop. Where a lane exceeds its reach, the
+// longest series serves; beyond that, closed forms take over, lane by lane.
 #pragma once
 
 #include "numerics/functions.h"
@@ -30,27 +30,34 @@ struct dual;
 
 namespace detail {
 
-/// c_0 ... c_{count-1} at one |z| that is not small, from trigonometric or hyperbolic functions. The root is
-/// corrected by its own rounding error, so that the phase is good to a fraction of an ulp for large |z| too.
-BETATRON_HD inline void stumpff_closed_form(double z, double* c, int count) {
+/// c_k by its series, nested: 1/k! (1 - z/((k+1)(k+2)) (1 - z/((k+3)(k+4)) (1 - ...))).
+BETATRON_HD inline double stumpff_nested_series(double z, int k) {
+  double r = 1;
+  for (int n = k + 28; n > k; n -= 2) r = 1 - r * z / static_cast<double>((n - 1) * n);
+  return r * inverse_factorial<double>(k);
+}
+
+/// c_0 ... c_{count-1} at any z, each by its series or from trigonometric or hyperbolic functions, whichever
+/// loses no digits. The root is corrected by its own rounding error, so that the phase is good to a fraction
+/// of an ulp for large |z| too.
+BETATRON_HD inline void stumpff_anywhere(double z, double* c, int count) {
   const double a = std::fabs(z);
   const double r = std::sqrt(a);
-  const double correction = r > 0 ? std::fma(-r, r, a) / (2 * r) : 0;
-  if (z > 0) {
-    const double s = std::sin(r), k = std::cos(r);
-    c[0] = k - s * correction;
-    c[1] = (s + k * correction) / r;
-    c[1] -= c[1] * (correction / r);
-  } else {
-    const double sh = std::sinh(r), ch = std::cosh(r);
-    c[0] = ch + sh * correction;
-    c[1] = (sh + ch * correction) / r;
-    c[1] -= c[1] * (correction / r);
-  }
-  double factorial = 1;
-  for (int k = 2; k < count; ++k) {
-    c[k] = (1 / factorial - c[k - 2]) / z;
-    factorial *= k - 1;
+  const double correction = std::fma(-r, r, a) / (2 * r);
+  for (int k = 0; k < count; ++k) {
+    if (a <= (z < 0 || k > 3 ? 16 : k > 1 ? 4 : 1)) {
+      c[k] = stumpff_nested_series(z, k);
+    } else if (k == 0) {
+      c[0] = z > 0 ? std::cos(r) - std::sin(r) * correction
+                   : std::cosh(r) * (1 + std::tanh(r) * correction);
+    } else if (k == 1) {
+      const double s = z > 0 ? std::sin(r) + std::cos(r) * correction
+                             : std::sinh(r) * (1 + correction / std::tanh(r));
+      c[1] = s / r;
+      c[1] -= c[1] * (correction / r);
+    } else {
+      c[k] = (inverse_factorial<double>(k - 2) - c[k - 2]) / z;
+    }
   }
 }
 
@@ -86,26 +93,24 @@ BETATRON_HD constexpr int series_length(int tier) {
   }
 }
 
-/// sum_{n < Terms} (-z)^n / (first + 2n)!
-template <int Terms, class T>
-BETATRON_INLINE T stumpff_series(T z, int first) {
-  using F = scalar_of<T>;
-  T r = T(inverse_factorial<F>(first + 2 * (Terms - 1)) * ((Terms - 1) % 2 ? F(-1) : F(1)));
-  for (int n = Terms - 2; n >= 0; --n) {
-    r = r * z + T(inverse_factorial<F>(first + 2 * n) * (n % 2 ? F(-1) : F(1)));
+/// c_k = 1/k! - z c_{k+2} for k = K-3 ... 0.
+template <int K, int N, class T>
+BETATRON_INLINE void stumpff_recurrence(T z, T (&c)[K]) {
+  if constexpr (N >= 0) {
+    constexpr scalar_of<T> one = inverse_factorial<scalar_of<T>>(N);
+    c[N] = T(one) - z * c[N + 2];
+    stumpff_recurrence<K, N - 1>(z, c);
   }
-  return r;
 }
 
-/// c_0 ... c_{K-1} by the series of the last two and the downward recurrence.
+/// c_0 ... c_{K-1} by the series of the last two and the downward recurrence, every step of which adds a term.
 template <int K, int Terms, class T>
 BETATRON_INLINE void stumpff_small(T z, T (&c)[K]) {
-  using F = scalar_of<T>;
-  constexpr int n = Terms - (K - 2) / 2;  // every step of the recurrence adds one term
-  static_assert(n >= 1);
-  c[K - 2] = stumpff_series<n>(z, K - 2);
-  c[K - 1] = stumpff_series<n>(z, K - 1);
-  for (int k = K - 3; k >= 0; --k) c[k] = T(inverse_factorial<F>(k)) - z * c[k + 2];
+  constexpr int terms = Terms - (K - 2) / 2;
+  static_assert(terms >= 1);
+  c[K - 2] = factorial_series<K - 2, 2, terms, true>(z);
+  c[K - 1] = factorial_series<K - 1, 2, terms, true>(z);
+  stumpff_recurrence<K, K - 3>(z, c);
 }
 
 }  // namespace detail
@@ -117,8 +122,8 @@ BETATRON_INLINE void stumpff(T z, scalar_of<T> reach, T (&c)[K]) {
   static_assert(K >= 4 && K % 2 == 0 && K <= 8);
   using F = scalar_of<T>;
   using detail::series_limit;
-  // derivatives (K > 4) use one more term of the same tier, so that they are as exact as the values
-  constexpr int more = (K - 4) / 2;
+  // the length of a tier suits c_0; what starts later in the series needs as many terms of its own
+  constexpr int more = (K - 2) / 2;
   constexpr int length[4] = {detail::series_length<F>(0), detail::series_length<F>(1),
                              detail::series_length<F>(2), detail::series_length<F>(3)};
   constexpr F limit[4] = {series_limit<F>(length[0]), series_limit<F>(length[1]),
@@ -143,7 +148,7 @@ BETATRON_INLINE void stumpff(T z, scalar_of<T> reach, T (&c)[K]) {
     } else {
       double values[K];
 #if defined(__CUDA_ARCH__)
-      detail::stumpff_closed_form(static_cast<double>(z), values, K);
+      detail::stumpff_anywhere(static_cast<double>(z), values, K);
 #else
       detail::stumpff_of_lane(static_cast<double>(z), values, K);
 #endif
@@ -154,23 +159,23 @@ BETATRON_INLINE void stumpff(T z, scalar_of<T> reach, T (&c)[K]) {
 
 namespace detail {
 
-/// c_0, c_1 at z and at -z from one pair of polynomials: the even and odd parts of the two series.
+/// c_k at z and at -z from one pair of polynomials: with the even and odd parts of c_{k+2} = even - z odd,
+/// c_k = 1/k! - z c_{k+2}; 1/k! = 1 for k = 0 and 1.
+template <int k, int Terms, class T>
+BETATRON_INLINE void both_signs(T z, T z2, T& plus, T& minus) {
+  constexpr int terms = Terms - 1;
+  const T even = factorial_series<k + 2, 4, (terms + 1) / 2, false>(z2);
+  const T odd = factorial_series<k + 4, 4, terms / 2, false>(z2);
+  const T balance = z2 * odd + T(scalar_of<T>(1));
+  plus = balance - z * even;
+  minus = balance + z * even;
+}
+
 template <int Terms, class T>
 BETATRON_INLINE void oscillator_pair_small(T z, T (&plus)[2], T (&minus)[2]) {
-  using F = scalar_of<T>;
   const T z2 = z * z;
-  for (int k = 0; k < 2; ++k) {
-    // c_k = 1/k! - z (even - z odd), the bracket being c_{k+2}
-    constexpr int terms = Terms - 1;
-    constexpr int evens = (terms + 1) / 2, odds = terms / 2;
-    T even = T(inverse_factorial<F>(k + 2 + 4 * (evens - 1)));
-    for (int n = evens - 2; n >= 0; --n) even = even * z2 + T(inverse_factorial<F>(k + 2 + 4 * n));
-    T odd = T(inverse_factorial<F>(k + 4 + 4 * (odds - 1)));
-    for (int n = odds - 2; n >= 0; --n) odd = odd * z2 + T(inverse_factorial<F>(k + 4 + 4 * n));
-    const T balance = z2 * odd + T(F(1));  // 1/0! = 1/1! = 1
-    plus[k] = balance - z * even;
-    minus[k] = balance + z * even;
-  }
+  both_signs<0, Terms>(z, z2, plus[0], minus[0]);
+  both_signs<1, Terms>(z, z2, plus[1], minus[1]);
 }
 
 }  // namespace detail
@@ -192,6 +197,8 @@ BETATRON_INLINE void oscillator_pair(T z, scalar_of<T> reach, T (&plus)[2], T (&
     detail::oscillator_pair_small<length[1]>(z, plus, minus);
   } else if (reach <= limit[2] && !any_of(!(size <= T(limit[2])))) {
     detail::oscillator_pair_small<length[2]>(z, plus, minus);
+  } else if (!any_of(!(size <= T(limit[3])))) {
+    detail::oscillator_pair_small<length[3]>(z, plus, minus);
   } else {
     T c[4];
     stumpff<4>(z, reach, c);

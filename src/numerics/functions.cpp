@@ -9,6 +9,6 @@ double sin_of_lane(double a) { return std::sin(a); }
 double cos_of_lane(double a) { return std::cos(a); }
 double atan_of_lane(double a) { return std::atan(a); }
 
-void stumpff_of_lane(double z, double* c, int count) { stumpff_closed_form(z, c, count); }
+void stumpff_of_lane(double z, double* c, int count) { stumpff_anywhere(z, c, count); }
 
 }  // namespace betatron::numerics::detail

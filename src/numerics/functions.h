@@ -109,6 +109,20 @@ BETATRON_HD constexpr F inverse_factorial(int n) {
   return static_cast<F>(r);
 }
 
+/// sum_{n < Terms} (+-1)^n z^n / (First + Step n)!, the signs alternating if Alternate. Everything but z is a
+/// template parameter, so that the coefficients are constants in the code whatever the compiler unrolls.
+template <int First, int Step, int Terms, bool Alternate, int N = 0, class T>
+BETATRON_INLINE T factorial_series(T z) {
+  using F = scalar_of<T>;
+  constexpr F sign = Alternate && N % 2 ? F(-1) : F(1);
+  constexpr F c = sign * inverse_factorial<F>(First + Step * N);
+  if constexpr (N + 1 < Terms) {
+    return factorial_series<First, Step, Terms, Alternate, N + 1>(z) * z + T(c);
+  } else {
+    return T(c);
+  }
+}
+
 }  // namespace detail
 
 /// sin(a) and cos(a). Packs: Cody-Waite reduction by pi/2 in three pieces and Taylor polynomials on
@@ -135,14 +149,8 @@ BETATRON_INLINE void sincos(P a, P& s, P& c) {
   }
   const P u = r * r;
   constexpr int terms = wide ? 9 : 5;
-  P ps = P(detail::inverse_factorial<F>(2 * terms - 1) * (terms % 2 ? 1 : -1));
-  P pc = P(detail::inverse_factorial<F>(2 * terms - 2) * (terms % 2 ? 1 : -1));
-  for (int i = terms - 2; i >= 0; --i) {
-    const F sign = i % 2 ? F(-1) : F(1);
-    ps = ps * u + P(sign * detail::inverse_factorial<F>(2 * i + 1));
-    pc = pc * u + P(sign * detail::inverse_factorial<F>(2 * i));
-  }
-  ps = ps * r;
+  const P ps = detail::factorial_series<1, 2, terms, true>(u) * r;
+  const P pc = detail::factorial_series<0, 2, terms, true>(u);
   // n mod 4 without integers: q in {0, 1, 2, 3}
   const P quarter = n * P(0.25);
   P floor = round_to_integer(quarter);
