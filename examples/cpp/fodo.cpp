@@ -37,7 +37,7 @@ int main() {
   const auto ref =
       beam::reference::from_kinetic_energy(beam::make_species("proton"), 250e6);
   beam::reference end = ref;
-  const auto map = lattice::linear_map(cell, 0, cell.elements.size(), end);
+  const auto map = lattice::derivative(cell, 0, cell.elements.size(), end);
 
   const auto spread = beam::distribution::from_twiss(
       beam::shape::waterbag, {matched(map.matrix, 0, 1e-6), matched(map.matrix, 2, 1e-6), {1, 0, 1e-9}});

@@ -91,7 +91,10 @@ class writer {
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it.
 class lineariser {
  public:
-  explicit lineariser(std::array<double, 2> energy) : energy_(energy) { reset(); }
+  lineariser(std::array<double, 2> energy, const std::array<double, 6>& start = {})
+      : energy_(energy) {
+    reset(start);
+  }
 
   template <class Map>
   void operator()(const Map& map) {
@@ -103,19 +106,19 @@ class lineariser {
   bool moved() const { return moved_; }
   std::array<double, 2> energy() const { return energy_; }
 
-  affine_map result() const {
-    affine_map r;
+  orbit_map result() const {
+    orbit_map r;
     const tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
     for (std::size_t i = 0; i < 6; ++i) {
-      r.offset[i] = z[i]->v;
+      r.orbit[i] = z[i]->v;
       for (std::size_t k = 0; k < 6; ++k) r.matrix[6 * i + k] = z[i]->d[k];
     }
     return r;
   }
 
-  void reset() {
+  void reset(const std::array<double, 6>& start = {}) {
     tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
-    for (int i = 0; i < 6; ++i) *z[i] = tangent::variable(0.0, i);
+    for (std::size_t i = 0; i < 6; ++i) *z[i] = tangent::variable(start[i], static_cast<int>(i));
     moved_ = false;
   }
 
@@ -150,11 +153,11 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
   double bg_in = s.ref.beta_gamma();
   auto flush = [&] {
     if (!linear.moved()) return;
-    const affine_map r = linear.result();
+    const orbit_map r = linear.result();
     const double bg_out = 1 / std::sqrt(linear.energy()[1]);
     // without acceleration the two differ by rounding only
     const bool same = std::fabs(bg_out - bg_in) <= 4e-16 * bg_in;
-    elements::emit_matrix(r.matrix, r.offset, bg_in, same ? bg_in : bg_out, emit);
+    elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit);
     bg_in = bg_out;
     linear.reset();
   };
@@ -220,16 +223,16 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
   return p;
 }
 
-affine_map linear_map(const line& l, std::size_t first, std::size_t last, beam::reference& ref) {
-  lineariser linear(energy_constants(ref));
+orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                     const std::array<double, 6>& start) {
+  lineariser linear(energy_constants(ref), start);
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
     const int count = slice_count(e);
     for (int k = 0; k < count; ++k) {
-      const elements::slice s{ref, e.model == elements::model::exact ? e.model : elements::model::paraxial,
-                              e.order, e.steps, k, count, 1.0 / count};
-      emit_slice(e, s, [&]<class Map>(const Map& map) {
+      const elements::slice s{ref, e.model, e.order, e.steps, k, count, 1.0 / count};
+      emit_model(e, s, [&]<class Map>(const Map& map) {
         if constexpr (!is_filter<Map>) linear(map);
       });
       advance(e, ref, 1.0 / count);

@@ -60,15 +60,16 @@ struct compile_options {
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);
 
-/// z -> matrix z + offset of the paraxial map around the reference orbit, from forward-mode derivatives. Elements
-/// in the linear model are tracked with exactly this.
-struct affine_map {
+/// A particle and the derivative of its coordinates with respect to those at the start.
+struct orbit_map {
+  std::array<double, 6> orbit;
   elements::matrix6 matrix;
-  std::array<double, 6> offset;
 };
 
-/// Linear map of elements [first, last) at the reference particle, which is moved to the end. Where the orbit is
-/// kicked (offset != 0) the derivative is taken along the kicked orbit.
-affine_map linear_map(const line& l, std::size_t first, std::size_t last, beam::reference& ref);
+/// Takes the particle `start` through elements [first, last) in their models, with its derivatives (forward mode,
+/// exact to rounding); ref is moved to the end. Apertures are ignored. start = 0 gives the linear map around the
+/// reference orbit.
+orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                     const std::array<double, 6>& start = {});
 
 }  // namespace betatron::lattice

@@ -1,0 +1,47 @@
+"""Betatron: particle accelerators from source to target, fast and differentiable.
+
+>>> import betatron as bt
+>>> ref = bt.Reference("electron", kinetic_energy=100e6)
+>>> cell = bt.Line([bt.Drift(0.1), bt.Quadrupole(0.1, k1=10), bt.Drift(0.1), bt.Quadrupole(0.1, k1=-10)])
+>>> spread = bt.Gaussian.from_twiss(beta_x=1, alpha_x=0, emittance_x=1e-8, beta_y=1, alpha_y=0,
+...                                 emittance_y=1e-8, beta_t=1, alpha_t=0, emittance_t=1e-8)
+>>> beam = bt.Beam(ref, spread, n=1000, seed=1)
+>>> track = (10 * cell).track(beam, record="all")
+>>> len(track.moments)
+41
+"""
+
+from betatron import _core
+from betatron.beam import Beam, Reference, Species
+from betatron.distributions import (
+    KV,
+    Gaussian,
+    Kurth4D,
+    Kurth6D,
+    SemiGaussian,
+    Triangle,
+    Waterbag,
+)
+from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
+from betatron.elements import __all__ as _element_names
+from betatron.info import info
+from betatron.line import Line, Track
+
+__version__: str = _core.version
+
+__all__ = [
+    "KV",
+    "Beam",
+    "Gaussian",
+    "Kurth4D",
+    "Kurth6D",
+    "Line",
+    "Reference",
+    "SemiGaussian",
+    "Species",
+    "Track",
+    "Triangle",
+    "Waterbag",
+    "info",
+    *_element_names,
+]

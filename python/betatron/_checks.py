@@ -1,0 +1,32 @@
+"""Checks of numbers that users give; the messages say what was given and what is allowed."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+
+def number(value: Any, where: str) -> float:
+    """A real number as float. Raises TypeError for anything else, also for bool and text."""
+    if not isinstance(value, (bool, str, bytes)):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"{where} must be a number, got {type(value).__name__} {value!r}")
+
+
+def whole(value: Any, where: str, maximum: int) -> int:
+    """A whole number from 0 to `maximum`. Raises TypeError for other types (1e5 is one: a float),
+    ValueError outside the range."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{where} must be a whole number, got {type(value).__name__} {value!r}"
+        ) from None
+    if not 0 <= result <= maximum:
+        raise ValueError(f"{where} = {result} must be between 0 and {maximum}")
+    return result

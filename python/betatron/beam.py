@@ -1,0 +1,406 @@
+"""Beams: particles, the reference particle that they are relative to, and those that were lost.
+
+>>> import numpy as np
+>>> import betatron as bt
+>>> ref = bt.Reference("electron", kinetic_energy=100e6)
+>>> beam = bt.Beam.from_arrays(ref, x=[0.0, 1e-3], px=[0, 0], y=[0, 0], py=[0, 0], t=[0, 0], pt=[0, 0])
+>>> beam.x *= 2
+>>> float(beam.moments()["mean_x"])
+0.001
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+
+from betatron import _core
+from betatron._checks import number, whole
+from betatron._core import Reference, Species
+from betatron.distributions import Distribution
+from betatron.plot import BeamPlots
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["COORDINATES", "Beam", "Reference", "Species"]
+
+COORDINATES = ("x", "px", "y", "py", "t", "pt")
+"""Names of the coordinates, in the order of all arrays and matrices."""
+
+_COLUMNS = (*COORDINATES, "weight")
+_PRECISIONS = ("single", "double")
+_LARGEST_SEED = 2**64 - 1
+_LARGEST_NUMBER = 2**63 - 1
+
+
+def _column(index: int, what: str) -> Any:
+    def get(self: Beam) -> np.ndarray:
+        return self.column(index)
+
+    def set_(self: Beam, values: ArrayLike) -> None:
+        self.column(index)[...] = values
+
+    doc = f"{what}; a writable view of shape (n,). Assigning copies the values into the beam."
+    return property(get, set_, doc=doc)
+
+
+class Beam(_core.Bunch):
+    """Particles drawn from a distribution.
+
+    Parameters
+    ----------
+    reference
+        The reference particle, to which all coordinates are relative.
+    distribution
+        A shape of `betatron.distributions`, for example ``bt.Gaussian.from_twiss(...)``; None puts all
+        particles on the reference orbit.
+    n
+        Number of macroparticles, >= 0.
+    charge
+        Magnitude of the charge of the beam in C, >= 0 (the species gives the sign). Without it each
+        macroparticle is one real particle (weight 1).
+    seed
+        Names the random numbers, 0 <= seed < 2^64. The beam depends on nothing else: not on the number
+        of threads, and the first particles of a larger beam are those of a smaller one.
+    precision
+        "double" or "single", of coordinates and weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, its value and what is allowed.
+
+    Columns are NumPy arrays without copy: ``beam.x *= 2`` changes the beam. They stay valid for as long as
+    they are used; but when particles are lost, the remaining ones move up, so take the columns anew after
+    tracking. ``from_arrays`` makes a beam of particles that exist already.
+    """
+
+    __slots__ = ("_lost_names",)
+
+    def __init__(
+        self,
+        reference: Reference,
+        distribution: Distribution | None = None,
+        n: int = 0,
+        charge: float | None = None,
+        seed: int = 1,
+        precision: str = "double",
+    ) -> None:
+        _check_reference(reference, "Beam")
+        if distribution is not None and not isinstance(distribution, Distribution):
+            raise TypeError(
+                "Beam: distribution must be a distribution such as betatron.Gaussian.from_twiss(...), "
+                f"got {type(distribution).__name__} {distribution!r}"
+            )
+        n = whole(n, "Beam: n", _LARGEST_NUMBER)
+        seed = whole(seed, "Beam: seed", _LARGEST_SEED)
+        _check_precision(precision)
+        if charge is not None:
+            charge = number(charge, "Beam: charge")
+        if distribution is None:
+            super().__init__(reference, n, precision)
+        else:
+            super().__init__(reference, distribution._distribution, n, seed, precision)
+        self._lost_names: list[str] = []
+        if charge is not None:
+            self.set_charge(charge)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        reference: Reference,
+        *,
+        x: ArrayLike,
+        px: ArrayLike,
+        y: ArrayLike,
+        py: ArrayLike,
+        t: ArrayLike,
+        pt: ArrayLike,
+        weight: ArrayLike | None = None,
+        charge: float | None = None,
+        id: ArrayLike | None = None,
+        copy: bool = True,
+    ) -> Self:
+        """A beam of given particles.
+
+        Parameters
+        ----------
+        reference
+            The reference particle, to which all coordinates are relative.
+        x, px, y, py, t, pt
+            Coordinates, arrays of one shape (n,): NumPy arrays, lists, or arrays of any library with DLPack
+            (PyTorch, CuPy, JAX, ...). Beams of float32 arrays are in single precision, others in double.
+        weight
+            Number of real particles that each macroparticle stands for, >= 0; 1 if not given.
+        charge
+            Magnitude of the charge in C, >= 0: the weights are scaled to it.
+        id
+            Numbers that stay with the particles, 0 <= id < 2^64; 0, 1, 2, ... if not given.
+        copy
+            False: the beam works in the memory of the arrays (weight and id too, if given), which must
+            be of one type, float32 or float64 (id: uint64), contiguous, writable, in host memory and
+            separate from each other. When particles are lost, the first ``len(beam)`` entries are the
+            beam. True: it has columns of its own; arrays on a GPU are copied to the host.
+
+        Raises
+        ------
+        TypeError
+            For what is not an array of real numbers.
+        ValueError
+            For arrays of different lengths or more than one dimension, for numbers that are not finite,
+            negative weights and ids, and where ``copy=False`` is not possible; the message says why.
+        """
+        _check_reference(reference, "Beam.from_arrays")
+        z: list[Any] = [x, px, y, py, t, pt]
+        if charge is not None:
+            charge = number(charge, "Beam.from_arrays: charge")
+        if copy:
+            z = [_host_array(name, a) for name, a in zip(COORDINATES, z, strict=True)]
+            single = all(a.dtype == np.float32 for a in z)
+            dtype = np.float32 if single else np.float64
+            z = [np.ascontiguousarray(a, dtype=dtype) for a in z]
+            if weight is not None:
+                weight = np.ascontiguousarray(_host_array("weight", weight), dtype=dtype)
+            if id is not None:
+                id = _host_ids(id)
+        else:
+            if weight is not None and charge is not None:
+                raise ValueError(
+                    "Beam.from_arrays: with copy=False give weight or charge, not both: the weights "
+                    "would be changed in the given array"
+                )
+            for name, array in zip((*_COLUMNS, "id"), (*z, weight, id), strict=True):
+                _check_no_gradient(name, array)
+        self = cls.__new__(cls)
+        _core.Bunch.__init__(self, reference, z, weight, id, bool(copy))
+        self._lost_names = []
+        if charge is not None:
+            self.set_charge(charge)
+        return self
+
+    # --- columns -----------------------------------------------------------------------------
+
+    x = _column(0, "Horizontal offset [m]")
+    px = _column(1, "Horizontal momentum relative to the reference momentum")
+    y = _column(2, "Vertical offset [m]")
+    py = _column(3, "Vertical momentum relative to the reference momentum")
+    t = _column(4, "c times the delay [m]; late is positive")
+    pt = _column(5, "-(gamma - gamma0)/(beta0 gamma0); more energy is negative")
+    weight = _column(6, "Number of real particles that each macroparticle stands for")
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name == "id":
+            return self.id
+        if name in _COLUMNS:
+            return self.column(_COLUMNS.index(name))
+        raise KeyError(f"a beam has no column {name!r}; it has {', '.join((*_COLUMNS, 'id'))}")
+
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
+        self[name][...] = values
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A copy as a table with the columns x, px, y, py, t, pt, weight, id; one row per particle."""
+        return pd.DataFrame({name: self[name].copy() for name in (*_COLUMNS, "id")})
+
+    # --- diagnostics -------------------------------------------------------------------------
+
+    def moments(self) -> pd.Series:
+        """What describes the beam as a whole, by name.
+
+        ``s`` [m], ``gamma`` of the reference particle; ``n`` macroparticles; ``charge`` [C]; of each
+        coordinate ``mean_x``, ``sigma_x``, ``min_x``, ``max_x``, ...; of each plane ``emittance_x`` (geometric,
+        rms, with what dispersion adds) [m], ``emittance_xn`` (times beta gamma), ``alpha_x``, ``beta_x``
+        (dispersion taken out), ...; ``dispersion_x``, ``_px``, ``_y``, ``_py``; the eigenemittances
+        ``emittance_1`` >= ``_2`` >= ``_3`` [m]. Moments are weighted, about the mean, of the population.
+        What an empty beam does not have is NaN.
+        """
+        return pd.Series(self.summary(), index=list(_core.summary_names), name="beam")
+
+    @property
+    def lost(self) -> pd.DataFrame:
+        """Lost particles, in order of loss: id, x, px, y, py, t, pt, weight (when they were lost), s [m],
+        turn, element (position in the line), element_name, and reason: "aperture", "non_finite" (a
+        coordinate became infinite or NaN) or "outside_domain" (of the map of an element)."""
+        columns = self.lost_columns()
+        reasons = np.array(_core.loss_reasons, dtype=object)
+        columns["reason"] = reasons[columns["reason"]]
+        table = pd.DataFrame(columns)
+        names = self._lost_names + [""] * (len(table) - len(self._lost_names))
+        table.insert(table.columns.get_loc("reason"), "element_name", names)
+        return table.astype({"element_name": object, "reason": object})
+
+    def _name_losses(self, name_of: Callable[[int], str]) -> None:
+        """Remember the names of the elements, by position in the line, where particles were lost since
+        the last call. A later line may have other elements at these positions."""
+        known = len(self._lost_names)
+        if self.n_lost > known:
+            self._lost_names += [name_of(i) for i in self.lost_columns()["element"][known:].tolist()]
+
+    @property
+    def plot(self) -> BeamPlots:
+        """Pictures of the beam; see `betatron.plot.BeamPlots`."""
+        return BeamPlots(self)
+
+    # --- copies and files --------------------------------------------------------------------
+
+    def copy(self, precision: str | None = None) -> Self:
+        """A beam of its own with the same particles and lost particles, in the same precision or
+        another."""
+        precision = self.precision if precision is None else precision
+        _check_precision(precision)
+        other = type(self).__new__(type(self))
+        _core.Bunch.__init__(other, self, precision)
+        other._lost_names = list(self._lost_names)
+        return other
+
+    def save(
+        self, path: str | os.PathLike[str], overwrite: bool = False, name: str = "beam"
+    ) -> None:
+        """Write the beam, with its lost particles, to an openPMD file.
+
+        Parameters
+        ----------
+        path
+            Ends in .h5 (HDF5), .json, or .bp (ADIOS2, where openPMD-api has it).
+        overwrite
+            Whether an existing file may be replaced.
+        name
+            Name of the particle species in the file.
+
+        Raises
+        ------
+        FileExistsError
+            If the file exists and may not be replaced.
+        ValueError
+            For a file type that cannot be written.
+
+        See `betatron.openpmd` for what is in the file.
+        """
+        from betatron import openpmd
+
+        openpmd.save(self, path, overwrite=overwrite, name=name)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], iteration: int | None = None, name: str | None = None
+    ) -> Self:
+        """Read a beam from an openPMD file with the coordinates of Betatron (that of `save`, or of an
+        ImpactX beam monitor).
+
+        Parameters
+        ----------
+        path
+            A file, or a pattern with "%T" for one file per iteration.
+        iteration
+            Which; the last one if not given.
+        name
+            Which particle species; "beam", or the only one, if not given.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        KeyError
+            If there is no such iteration or species in it.
+        ValueError
+            If the file does not hold a beam in these coordinates.
+        """
+        from betatron import openpmd
+
+        return openpmd.load(cls, path, iteration=iteration, name=name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        columns = {name: self[name].copy() for name in (*_COLUMNS, "id")}
+        return _restore, (type(self), self.reference, columns, self.lost_columns(), self._lost_names)
+
+    def __repr__(self) -> str:
+        ref = self.reference
+        return (
+            f"Beam({len(self)} particles, {self.precision} precision, {self.charge:.6g} C, "
+            f"{ref.species.name} of {ref.kinetic_energy:.6g} eV, s = {ref.s:.6g} m"
+            + (f", {self.n_lost} lost)" if self.n_lost else ")")
+        )
+
+
+def _restore(
+    cls: type[Beam],
+    reference: Reference,
+    columns: dict[str, np.ndarray],
+    lost: dict[str, np.ndarray],
+    lost_names: list[str],
+) -> Beam:
+    self = cls.from_arrays(reference, **columns)
+    self.set_lost(**lost)
+    self._lost_names = list(lost_names)
+    return self
+
+
+# --- checks of what users give --------------------------------------------------------------------
+
+
+def _check_reference(reference: Any, where: str) -> None:
+    if not isinstance(reference, Reference):
+        raise TypeError(
+            f"{where}: reference must be a betatron.Reference, got {type(reference).__name__} {reference!r}"
+        )
+
+
+def _check_precision(precision: Any) -> None:
+    if not isinstance(precision, str):
+        raise TypeError(f"Beam: precision must be 'single' or 'double', got {precision!r}")
+    if precision not in _PRECISIONS:
+        raise ValueError(f"Beam: precision = {precision!r} must be 'single' or 'double'")
+
+
+def _check_no_gradient(name: str, array: Any) -> None:
+    if getattr(array, "requires_grad", False):
+        raise ValueError(
+            f"Beam.from_arrays: {name} is a tensor that requires a gradient and cannot be changed in "
+            f"place; pass {name}.detach() or copy=True"
+        )
+
+
+def _on_host(array: Any) -> Any:
+    """The array in host memory, copied there from a GPU."""
+    if getattr(array, "requires_grad", False):
+        array = array.detach()
+    device = getattr(array, "__dlpack_device__", lambda: (1, 0))()[0]
+    # DLPack: 1 CPU, 3 CUDA pinned, 11 ROCm pinned, 13 CUDA managed
+    if int(device) not in (1, 3, 11, 13):
+        for method in ("get", "cpu"):  # CuPy, PyTorch
+            if hasattr(array, method):
+                return getattr(array, method)()
+    return array
+
+
+def _host_array(name: str, values: Any) -> np.ndarray:
+    """Any array of real numbers as a NumPy array of shape (n,), without copy where that is possible."""
+    try:
+        values = _on_host(values)
+        imported = not isinstance(values, np.ndarray) and hasattr(values, "__dlpack__")
+        array = np.from_dlpack(values) if imported else np.asarray(values)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"Beam.from_arrays: {name} cannot be used as an array of numbers: {error}"
+        ) from error
+    if array.dtype.kind not in "iu" and array.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"Beam.from_arrays: {name} has type {array.dtype}, must be float64, float32 or whole numbers"
+        )
+    if array.ndim != 1:
+        raise ValueError(f"Beam.from_arrays: {name} has shape {array.shape}, must have one dimension")
+    return array
+
+
+def _host_ids(values: Any) -> np.ndarray:
+    array = _host_array("id", values)
+    if array.size and array.dtype.kind == "f":
+        raise TypeError(f"Beam.from_arrays: id has type {array.dtype}, must be whole numbers")
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise ValueError(f"Beam.from_arrays: id = {array.min()} must be >= 0")
+    return np.ascontiguousarray(array, dtype=np.uint64)

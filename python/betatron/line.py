@@ -1,0 +1,419 @@
+"""Lines of elements, and tracking through them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+
+from betatron import _core
+from betatron.beam import Beam, Reference
+from betatron.elements import Element, element_from_dict
+from betatron.plot import LinePlots, TrackPlots
+
+Recorded = None | str | Element | Iterable[str | Element]
+
+
+class Line(_core.Line):
+    """An ordered list of references to elements.
+
+    Parameters
+    ----------
+    items
+        Elements, lines (their elements are taken in), and lists of these.
+    name
+        Name of the line.
+
+    The same element may stand at several places and in several lines; changing its parameters takes
+    effect everywhere the next time a beam is tracked. A line itself does not change: ``2 * line``,
+    ``line + other``, ``line.reversed()`` and ``line[2:5]`` are new lines of the same elements.
+
+    Raises
+    ------
+    TypeError
+        If an item is neither an element nor a line; the message says which.
+    """
+
+    def __init__(self, items: Iterable[Any], name: str = "") -> None:
+        super().__init__(list(_flatten(items, "line" if not name else f"line {name!r}")), name)
+        self.plot = LinePlots(self)
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            return self._named(key)
+        if isinstance(key, slice):
+            return Line([self.element(i) for i in range(*key.indices(len(self)))], self.name)
+        index = key + len(self) if key < 0 else key
+        if not 0 <= index < len(self):
+            raise IndexError(f"element {key} of a line of {len(self)} elements")
+        return self.element(index)
+
+    def __iter__(self) -> Iterator[Element]:
+        return (self.element(i) for i in range(len(self)))
+
+    def __contains__(self, item: object) -> bool:
+        if isinstance(item, str):
+            return any(e.name == item for e in self)
+        return any(e is item for e in self)
+
+    def __add__(self, other: Line | Element) -> Line:
+        return Line([self, other], self.name)
+
+    def __mul__(self, times: int) -> Line:
+        if isinstance(times, bool) or not isinstance(times, int):
+            raise TypeError(f"a line is repeated a whole number of times, not {times!r}")
+        if times < 0:
+            raise ValueError(f"a line cannot be repeated {times} times; allowed: >= 0")
+        return Line(list(self) * times, self.name)
+
+    __rmul__ = __mul__
+
+    def __reversed__(self) -> Iterator[Element]:
+        return (self.element(i) for i in reversed(range(len(self))))
+
+    def reversed(self) -> Line:
+        """The same elements in reverse order (the elements themselves are not turned round)."""
+        return Line(reversed(self), self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Line) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        title = f"Line {self.name!r}" if self.name else "Line"
+        rows = [f"{title}: {len(self)} elements, {self.length:.6g} m"]
+        shown = range(len(self)) if len(self) <= 12 else [*range(6), None, *range(len(self) - 5, len(self))]
+        rows += ["  ..." if i is None else f"  {i:4d}  {self.element(i)!r}" for i in shown]
+        return "\n".join(rows)
+
+    @property
+    def length(self) -> float:
+        """Path length of the reference orbit [m]."""
+        return super().length()
+
+    @property
+    def elements(self) -> list[Element]:
+        """The different elements of the line, in order of first appearance."""
+        unique: dict[int, Element] = {}
+        for e in self:
+            unique.setdefault(id(e), e)
+        return list(unique.values())
+
+    def positions(self, which: str | Element) -> list[int]:
+        """Places (counted from 0) at which an element, or elements of a name, stand."""
+        if isinstance(which, str):
+            return [i for i, e in enumerate(self) if e.name == which]
+        return [i for i, e in enumerate(self) if e is which]
+
+    def _named(self, name: str) -> Element:
+        found = {id(e): e for e in self if e.name == name}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise KeyError(
+                f"{len(found)} different elements are named {name!r}, at positions "
+                f"{self.positions(name)}; use line[position]"
+            )
+        raise KeyError(_unknown_name(name, {e.name for e in self if e.name}))
+
+    # --- reference orbit ---------------------------------------------------------------------
+
+    def survey(self, reference: Reference | None = None) -> pd.DataFrame:
+        """Where the line lies in the laboratory.
+
+        Returns a table with one row for the start and one behind each element: ``name``, ``kind``,
+        ``s``, ``x``, ``y``, ``z`` [m], the direction of flight ``ez_x``, ``ez_y``, ``ez_z``, the angle
+        ``theta`` of its horizontal projection from the z axis towards x [rad], and ``gamma``. Without a
+        reference an electron of 1 GeV stands at the origin (the shape does not depend on it unless
+        there are cavities).
+        """
+        start = reference if reference is not None else Reference("electron", kinetic_energy=1e9)
+        places = super().survey(start)
+        labels = [("start", "")] + [(e.name, e.kind) for e in self]
+        rows = []
+        for (name, kind), ref in zip(labels, places, strict=True):
+            x, y, z = ref.position
+            ez = np.asarray(ref.frame)[2]
+            rows.append((name, kind, ref.s, x, y, z, *ez, np.arctan2(ez[0], ez[2]), ref.gamma))
+        columns = ["name", "kind", "s", "x", "y", "z", "ez_x", "ez_y", "ez_z", "theta", "gamma"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def matrix(self, reference: Reference, orbit: Sequence[float] | None = None) -> np.ndarray:
+        """Derivative of the map of the line, shape (6, 6), coordinates x, px, y, py, t, pt.
+
+        It is exact to rounding (forward-mode derivatives of the maps that particles are tracked with) and
+        taken along the trajectory of the particle that starts with the coordinates ``orbit`` (six
+        numbers; default: on the reference orbit). Apertures are ignored; the reference stays as it is.
+        """
+        return self.derivative(reference, [0.0] * 6 if orbit is None else list(orbit))[0]
+
+    # --- tracking ----------------------------------------------------------------------------
+
+    def track(
+        self,
+        beam: Beam,
+        turns: int = 1,
+        *,
+        record: Recorded = None,
+        record_slices: bool = False,
+        backward: bool = False,
+        threads: int | None = None,
+        progress: bool | Callable[[float], None] | None = None,
+        first_turn: int = 0,
+    ) -> Track:
+        """Track a beam through the line, in place.
+
+        Parameters
+        ----------
+        beam
+            Changed in place; its reference particle moves along. Lost particles go to ``beam.lost``.
+        turns
+            How often the line is passed, >= 0.
+        record
+            Where moments are taken: None (nowhere), "all" (at the start and behind every element),
+            "ends" (at the start and the end), or names, regular expressions and elements.
+        record_slices
+            Also behind every slice of recorded elements.
+        backward
+            Undo a passage: from the end of the line to its start.
+        threads
+            At most so many; None: all processors that the process may use. Results do not depend on it.
+        progress
+            True shows a bar, None shows one on a terminal after two seconds, False never; or a function
+            called now and then with the part done. Ctrl-C, or an exception raised by that function,
+            stops with all particles at the same place.
+        first_turn
+            Number of the first turn, in the records and in ``beam.lost``.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            For wrong arguments and for elements that cannot be tracked, before any particle has moved.
+        """
+        if not isinstance(beam, Beam):
+            raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
+        turns = _whole("turns", turns, 0)
+        first_turn = _whole("first_turn", first_turn, None)
+        threads = 0 if threads is None else _whole("threads", threads, 1)
+        flags, start = self._flags(record)
+        with _Progress(progress) as report:
+            result = _core.track(
+                self, beam, turns, first_turn, bool(backward), flags, bool(record_slices), start,
+                threads, report,
+            )
+        return Track(self, beam, result)
+
+    def _flags(self, record: Recorded) -> tuple[list[int], bool]:
+        """(one flag per element or nothing, whether to record at the start)."""
+        if record is None:
+            return [], False
+        if isinstance(record, str) and record == "all":
+            return [1] * len(self), True
+        if isinstance(record, str) and record == "ends":
+            flags = [0] * len(self)
+            flags[-1:] = [1] * len(flags[-1:])
+            return flags, True
+        wanted = [record] if isinstance(record, (str, Element)) else list(record)
+        flags = [0] * len(self)
+        for item in wanted:
+            for i in self._matches(item):
+                flags[i] = 1
+        return flags, False
+
+    def _matches(self, item: str | Element) -> list[int]:
+        if isinstance(item, Element):
+            places = self.positions(item)
+            if not places:
+                raise KeyError(f"{item!r} does not stand in the line")
+            return places
+        if not isinstance(item, str):
+            raise TypeError(f"record takes names, regular expressions and elements, not {item!r}")
+        places = self.positions(item)
+        if not places:
+            try:
+                pattern = re.compile(item)
+            except re.error as error:
+                raise ValueError(f"record={item!r} is no name in the line and no regular expression: {error}")
+            places = [i for i, e in enumerate(self) if pattern.fullmatch(e.name)]
+        if not places:
+            raise KeyError(_unknown_name(item, {e.name for e in self if e.name}))
+        return places
+
+    # --- dictionary form ---------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line as a dictionary of plain values: ``elements`` (each different one once, by a unique
+        key) and ``sequence`` (keys in order). See from_dict."""
+        keys: dict[int, str] = {}
+        elements: dict[str, Any] = {}
+        for number, e in enumerate(self.elements):
+            key = e.name or f"{e.kind.lower()}_{number}"
+            while key in elements:
+                key += "_"
+            keys[id(e)] = key
+            elements[key] = e.to_dict()
+        result: dict[str, Any] = {"elements": elements, "sequence": [keys[id(e)] for e in self]}
+        return {"name": self.name, **result} if self.name else result
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Line:
+        """A line from ``{"name": ..., "elements": {key: {"kind": ...}}, "sequence": [...]}``.
+
+        The sequence holds keys, nested lists, and ``{"repeat": n, "line": [...]}``. An element without a
+        name is named by its key.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Naming the key of the element or the place in the sequence.
+        """
+        elements = {}
+        for key, description in data["elements"].items():
+            try:
+                elements[key] = element_from_dict({"name": key, **description})
+            except (KeyError, TypeError, ValueError) as error:
+                raise type(error)(f"element {key!r}: {error.args[0]}") from error
+
+        def expand(items: Any, where: str) -> Iterator[Element]:
+            for number, item in enumerate(items):
+                place = f"{where}[{number}]"
+                if isinstance(item, str):
+                    if item not in elements:
+                        raise KeyError(f"{place}: {_unknown_name(item, elements)}")
+                    yield elements[item]
+                elif isinstance(item, dict):
+                    unknown = set(item) - {"repeat", "line"}
+                    if unknown or "line" not in item:
+                        raise KeyError(f"{place}: a repeated line has the keys repeat and line, got {set(item)}")
+                    times = _whole(f"{place}.repeat", item.get("repeat", 1), 0)
+                    yield from list(expand(item["line"], f"{place}.line")) * times
+                elif isinstance(item, (list, tuple)):
+                    yield from expand(item, place)
+                else:
+                    raise TypeError(f"{place}: expected a key, a list or a repeated line, got {item!r}")
+
+        return cls(expand(data["sequence"], "sequence"), data.get("name", ""))
+
+
+class Track:
+    """What tracking gave beside the tracked beam.
+
+    Attributes
+    ----------
+    line, beam
+        What was tracked. The beam is the one given, changed in place.
+    n_lost
+        Particles lost in this call; all of them are in ``beam.lost``.
+    """
+
+    def __init__(self, line: Line, beam: Beam, result: _core.TrackResult) -> None:
+        self.line = line
+        self.beam = beam
+        self.n_lost = result.lost
+        self.plot = TrackPlots(self)
+        self._result = result
+        self._moments: pd.DataFrame | None = None
+
+    @property
+    def moments(self) -> pd.DataFrame:
+        """Recorded moments, one row per record: turn, element (position, -1 for the start), slice, name,
+        kind, and the columns of ``Beam.moments``."""
+        if self._moments is None:
+            table = pd.DataFrame(self._result.table())
+            for column in ("turn", "element", "slice", "n"):
+                table[column] = table[column].astype(np.int64)
+            places = [self.line.element(i) if i >= 0 else None for i in table["element"]]
+            table.insert(3, "name", [e.name if e is not None else "start" for e in places])
+            table.insert(4, "kind", [e.kind if e is not None else "" for e in places])
+            self._moments = table
+        return self._moments
+
+    @property
+    def covariances(self) -> np.ndarray:
+        """Covariance matrices of the records, shape (records, 6, 6)."""
+        return self._result.covariances()
+
+    @property
+    def lost(self) -> pd.DataFrame:
+        """All lost particles of the beam; see ``Beam.lost``."""
+        return self.beam.lost
+
+    def __repr__(self) -> str:
+        return (
+            f"Track: {len(self.beam)} particles at s = {self.beam.reference.s:.6g} m, {self.n_lost} lost, "
+            f"{len(self.moments)} records"
+        )
+
+
+def _flatten(items: Any, where: str) -> Iterator[Element]:
+    if isinstance(items, Element):
+        yield items
+    elif isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
+        raise TypeError(f"{where}: expected an element, a line or a list of these, got {items!r}")
+    else:
+        for number, item in enumerate(items):
+            if isinstance(item, Element):
+                yield item
+            else:
+                yield from _flatten(item, f"{where}[{number}]")
+
+
+def _whole(name: str, value: Any, minimum: int | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} = {value} is not allowed; allowed: >= {minimum}")
+    return int(value)
+
+
+def _unknown_name(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3)
+    hint = f"; did you mean {', '.join(map(repr, close))}?" if close else ""
+    return f"no element is named {name!r}{hint}"
+
+
+class _Progress:
+    """A progress bar that appears only when a run takes long; or the user's own function."""
+
+    patience = 2.0  # s
+
+    def __init__(self, wanted: bool | Callable[[float], None] | None, stream: TextIO | None = None) -> None:
+        if wanted is not None and not isinstance(wanted, bool) and not callable(wanted):
+            raise TypeError(f"progress must be True, False, None or a function, got {wanted!r}")
+        self._wanted = wanted
+        self._stream = stream
+        self._bar: Any = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Callable[[float], None] | None:
+        if callable(self._wanted):
+            return self._wanted
+        if self._wanted is False:
+            return None
+        return self._show
+
+    def _show(self, part: float) -> None:
+        if self._bar is None:
+            stream = self._stream or sys.stderr
+            if self._wanted is None and not stream.isatty():
+                return
+            if self._wanted is None and time.monotonic() - self._started < self.patience:
+                return
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(file=stream))
+            self._bar.start()
+            self._task = self._bar.add_task("tracking", total=1.0)
+        self._bar.update(self._task, completed=part)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,9 @@
+"""Pictures, as methods of what they show: ``beam.plot``, ``line.plot`` and ``track.plot``.
+
+Every picture is returned as a Matplotlib figure; none is shown or saved.
+"""
+
+from betatron.plot.line import LinePlots, TrackPlots
+from betatron.plot.phase_space import BeamPlots
+
+__all__ = ["BeamPlots", "LinePlots", "TrackPlots"]

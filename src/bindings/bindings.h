@@ -1,0 +1,12 @@
+// bindings.h: one function per room adds its classes to the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace betatron::bindings {
+
+void bind_beam(nanobind::module_& m);
+void bind_elements(nanobind::module_& m);
+void bind_tracking(nanobind::module_& m);
+
+}  // namespace betatron::bindings

@@ -1,0 +1,163 @@
+// tracking.cpp: lines, tracking and linear maps.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+#include "beam/summary.h"
+#include "betatron/version.h"
+#include "bindings/bindings.h"
+#include "lattice/line.h"
+#include "lattice/program.h"
+#include "tracking/cpu/executor.h"
+#include "tracking/track.h"
+
+namespace nb = nanobind;
+
+namespace betatron::bindings {
+
+namespace {
+
+using lattice::element;
+using lattice::line;
+
+nb::object matrix_array(const elements::matrix6& m) {
+  auto* data = new elements::matrix6(m);
+  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<elements::matrix6*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {6, 6}, owner));
+}
+
+/// Columns turn, element, slice, and those of beam::summarise, one entry per record.
+nb::dict moment_table(const tracking::track_result& result) {
+  const std::size_t n = result.records.size();
+  nb::dict table;
+  auto column = [&](const char* name) {
+    auto* data = new std::vector<double>(n);
+    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+    table[name] = nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {n}, owner));
+    return data->data();
+  };
+  double* turn = column("turn");
+  double* element = column("element");
+  double* slice = column("slice");
+  std::array<double*, beam::summary_names.size()> summary;
+  for (std::size_t c = 0; c < summary.size(); ++c) summary[c] = column(beam::summary_names[c].data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const tracking::moment_record& r = result.records[i];
+    turn[i] = static_cast<double>(r.turn);
+    element[i] = r.element;
+    slice[i] = r.slice;
+    const auto row = beam::summarise(r.moments, r.ref);
+    for (std::size_t c = 0; c < row.size(); ++c) summary[c][i] = row[c];
+  }
+  return table;
+}
+
+/// tracking::track with Python's signals and progress; `progress` is None or callable(part).
+tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
+                             std::int64_t first_turn, bool backward,
+                             const std::vector<std::uint8_t>& recorded, bool record_slices,
+                             bool record_start, unsigned threads, nb::object progress) {
+  tracking::track_options options;
+  options.turns = turns;
+  options.first_turn = first_turn;
+  options.way = backward ? lattice::direction::backward : lattice::direction::forward;
+  options.recorded = recorded;
+  options.record_slices = record_slices;
+  options.record_start = record_start;
+  options.threads = threads;
+  std::exception_ptr raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
+  options.on_progress = [&](double part) {
+    nb::gil_scoped_acquire locked;
+    try {
+      if (PyErr_CheckSignals() != 0) throw nb::python_error();
+      if (!progress.is_none()) progress(part);
+      return true;
+    } catch (...) {
+      raised = std::current_exception();
+      return false;
+    }
+  };
+  tracking::track_result result;
+  {
+    nb::gil_scoped_release unlocked;
+    result = tracking::track(l, b, options);
+  }
+  if (raised) std::rethrow_exception(raised);
+  return result;
+}
+
+}  // namespace
+
+void bind_tracking(nb::module_& m) {
+  nb::class_<line>(m, "Line", "An ordered list of references to elements.")
+      .def(
+          "__init__",
+          [](line* self, std::vector<std::shared_ptr<element>> elements, std::string name) {
+            new (self) line{std::move(elements), std::move(name)};
+          },
+          nb::arg("elements"), nb::arg("name") = "")
+      .def_rw("name", &line::name)
+      .def("__len__", [](const line& l) { return l.elements.size(); })
+      .def(
+          "element",
+          [](const line& l, std::size_t i) {
+            if (i >= l.elements.size()) throw nb::index_error("no such element");
+            return l.elements[i];
+          },
+          nb::arg("index"), "The element at a position, counted from 0.")
+      .def("length", [](const line& l) { return lattice::length(l); },
+           "Path length of the reference orbit [m].")
+      .def("survey", &lattice::survey, nb::arg("start"),
+           "The reference particle at the start and behind each element.")
+      .def(
+          "derivative",
+          [](const line& l, beam::reference ref, const std::array<double, 6>& start) {
+            const auto r = lattice::derivative(l, 0, l.elements.size(), ref, start);
+            return nb::make_tuple(matrix_array(r.matrix), r.orbit, ref);
+          },
+          nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
+          "(matrix, coordinates at the end, reference at the end) of the particle `start`.");
+
+  nb::class_<tracking::track_result>(m, "TrackResult")
+      .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")
+      .def("table", &moment_table,
+           "The recorded moments: a dictionary of columns, one entry per record; element is -1 for the start.")
+      .def(
+          "covariances",
+          [](const tracking::track_result& r) {
+            const std::size_t n = r.records.size();
+            auto* data = new std::vector<double>();
+            data->reserve(36 * n);
+            for (const auto& record : r.records) {
+              data->insert(data->end(), record.moments.cov.begin(), record.moments.cov.end());
+            }
+            nb::capsule owner(data,
+                              [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+            return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {n, 6, 6}, owner));
+          },
+          "Covariance matrices of the records, shape (n, 6, 6).");
+
+  m.def("track", &track, nb::arg("line"), nb::arg("bunch"), nb::arg("turns") = 1,
+        nb::arg("first_turn") = 0, nb::arg("backward") = false,
+        nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
+        nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+        "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
+        "particles at the same place.");
+
+  m.def("instruction_set", &tracking::instruction_set, "Vector instructions in use: v2, v3, v4, base.");
+  m.def("available_threads", &tracking::available_threads, "Processors this process may use.");
+  m.attr("version") = betatron::version;
+  m.attr("compiler") =
+#if defined(__clang__)
+      "clang " __clang_version__;
+#else
+      "gcc " __VERSION__;
+#endif
+}
+
+}  // namespace betatron::bindings

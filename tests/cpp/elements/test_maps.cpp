@@ -1,0 +1,733 @@
+// Properties of every map in elements/kinds.h: what it declares to write, its inverse, that packs and floats do
+// what doubles do, symplecticity, and that it solves Hamilton's equations of the Hamiltonian in its header.
+#include "elements/kinds.h"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "beam/reference.h"
+#include "numerics/dual.h"
+#include "numerics/random.h"
+
+namespace {
+
+using namespace betatron::elements;
+namespace beam = betatron::beam;
+using betatron::numerics::dual;
+using betatron::numerics::uniform;
+
+using tangent = dual<double, 6>;
+using matrix = std::array<double, 36>;
+using vector = std::array<double, 6>;
+
+constexpr double eps = std::numeric_limits<double>::epsilon();
+
+struct particle_energy {
+  double inv_beta, inv_bg2, bg;
+};
+
+/// beta from 0.05 to 1 - 1e-12
+std::vector<particle_energy> energies() {
+  std::vector<particle_energy> r;
+  for (double one_minus_beta : {0.95, 0.5, 1e-2, 1e-6, 1e-12}) {
+    const double beta = 1 - one_minus_beta;
+    const double bg = beta / std::sqrt(one_minus_beta * (1 + beta));
+    const auto ref = beam::reference::from_beta_gamma(beam::make_species("electron"), bg);
+    r.push_back({ref.inverse_beta(), ref.inverse_beta_gamma_squared(), bg});
+  }
+  return r;
+}
+
+/// Lengths of both signs and strengths from 0 on both sides to a phase of about 2.5 over a metre.
+constexpr double lengths[] = {1.0, -0.7, 0.05, 0};
+constexpr double strengths[] = {0, 1e-300, -1e-300, 1e-9, -1e-9, 0.3, -0.3, 6, -6};
+
+/// Coordinates up to 1 cm and 10 mrad; the energy within 1 % in momentum.
+phase_space<double> particle(std::uint64_t i, double inv_beta, double size = 1e-2) {
+  auto draw = [&](std::uint64_t stream) { return size * (2 * uniform(5, stream, i) - 1); };
+  return {draw(0), draw(1), draw(2), draw(3), draw(4), draw(5) / inv_beta};
+}
+
+/// Instances of a map at this energy. A map that is new here does not compile until it gets some.
+template <template <class> class Map>
+std::vector<Map<double>> samples(const particle_energy&);
+
+template <template <class> class Map>
+std::vector<Map<double>> of_length(const particle_energy& e) {
+  std::vector<Map<double>> r;
+  for (double l : lengths) r.push_back({l, e.inv_beta});
+  return r;
+}
+template <>
+std::vector<drift_paraxial<double>> samples<drift_paraxial>(const particle_energy& e) {
+  return of_length<drift_paraxial>(e);
+}
+template <>
+std::vector<drift_exact<double>> samples<drift_exact>(const particle_energy& e) {
+  return of_length<drift_exact>(e);
+}
+template <>
+std::vector<exact_remainder<double>> samples<exact_remainder>(const particle_energy& e) {
+  return of_length<exact_remainder>(e);
+}
+template <>
+std::vector<quadrupole_paraxial<double>> samples<quadrupole_paraxial>(const particle_energy& e) {
+  std::vector<quadrupole_paraxial<double>> r;
+  for (double l : lengths) {
+    for (double k : strengths) r.push_back(quadrupole_paraxial<double>::make(l, k, e.inv_beta));
+  }
+  return r;
+}
+template <>
+std::vector<bend_paraxial<double>> samples<bend_paraxial>(const particle_energy& e) {
+  std::vector<bend_paraxial<double>> r;
+  for (double l : lengths) {
+    for (double h : {0.0, 1e-300, 1e-9, -1e-9, 0.8, -0.4}) {
+      for (double k : strengths) r.push_back(bend_paraxial<double>::make(l, h, k, e.inv_beta));
+    }
+  }
+  r.push_back(bend_paraxial<double>::make(1, 0.5, -0.25, e.inv_beta));  // h^2 + k1 = 0
+  return r;
+}
+template <>
+std::vector<bend_exact<double>> samples<bend_exact>(const particle_energy& e) {
+  std::vector<bend_exact<double>> r;
+  for (double l : lengths) {
+    for (double h : {0.0, 1e-300, 1e-9, -1e-9, 0.8, -0.4, 1.0}) {
+      r.push_back(bend_exact<double>::make(l, h, e.inv_beta));
+    }
+  }
+  return r;
+}
+template <>
+std::vector<curved_quadrupole_kick<double>> samples<curved_quadrupole_kick>(const particle_energy&) {
+  return {{0.3, 0.5}, {-0.7, 0.5}, {0.2, -1}, {0.2, 0}, {0, 0.5}};
+}
+template <>
+std::vector<dipole_edge_kick<double>> samples<dipole_edge_kick>(const particle_energy&) {
+  std::vector<dipole_edge_kick<double>> r;
+  for (double h : {0.5, -0.5, 0.0}) {
+    for (double angle : {0.3, -0.2, 0.0}) {
+      r.push_back(dipole_edge_kick<double>::make(h, angle, 0.5, 0.02));
+    }
+  }
+  return r;
+}
+template <>
+std::vector<multipole_kick<double>> samples<multipole_kick>(const particle_energy&) {
+  std::vector<multipole_kick<double>> r;
+  for (int n = 0; n <= max_multipole; ++n) {
+    std::vector<double> normal(static_cast<std::size_t>(n) + 1), skew = normal;
+    for (std::size_t i = 0; i < normal.size(); ++i) {
+      const double scale = std::pow(10.0, static_cast<double>(i)) / 10;
+      normal[i] = scale * (2 * uniform(6, 0, i) - 1);
+      skew[i] = scale * (2 * uniform(6, 1, i) - 1);
+    }
+    r.push_back(detail::scaled_kick({normal.data(), normal.size(), skew.data(), skew.size()}, 1));
+  }
+  return r;
+}
+template <>
+std::vector<solenoid_paraxial<double>> samples<solenoid_paraxial>(const particle_energy& e) {
+  std::vector<solenoid_paraxial<double>> r;
+  for (double l : lengths) {
+    for (double ks : strengths) r.push_back(solenoid_paraxial<double>::make(l, ks, e.inv_beta));
+  }
+  return r;
+}
+template <>
+std::vector<solenoid_exact<double>> samples<solenoid_exact>(const particle_energy& e) {
+  std::vector<solenoid_exact<double>> r;
+  for (const auto& m : samples<solenoid_paraxial>(e)) {
+    r.push_back({m.length, m.half_ks, m.inv_beta, m.reach});
+  }
+  return r;
+}
+template <>
+std::vector<dipole_kick<double>> samples<dipole_kick>(const particle_energy&) {
+  return {{1e-3, -2e-3}, {0, 0}, {0.1, 0}};
+}
+template <>
+std::vector<rf_kick<double>> samples<rf_kick>(const particle_energy& e) {
+  std::vector<rf_kick<double>> r;
+  for (double phase : {0.0, -1.5707963267948966, 0.7, 3.1}) {
+    for (double part : {0.3, -0.01, 0.0}) {  // of the kinetic energy
+      for (double wave_number : {0.0, 27.0, -60.0}) {
+        const double gamma = e.bg * e.inv_beta, kinetic = e.bg * e.bg / (gamma + 1);
+        const double gain = part * kinetic, after = kinetic + gain * std::cos(phase);
+        r.push_back({gain, wave_number, std::cos(phase), std::sin(phase), e.bg,
+                     std::sqrt(after * (after + 2))});
+      }
+    }
+  }
+  return r;
+}
+template <>
+std::vector<aperture_filter<double>> samples<aperture_filter>(const particle_energy&) {
+  return {{1 / 6e-3, 1 / 4e-3, 0, 0, 0, 0, 0, 0, 0},
+          {1 / 6e-3, 1 / 4e-3, 0, 0, 0, 0, 0, 1, 1},
+          {1 / 1e-3, 1 / 2e-3, 4e-3, 250, 5e-3, 200, 1, 1, 0}};
+}
+template <>
+std::vector<frame_change<double>> samples<frame_change>(const particle_energy&) {
+  std::vector<frame_change<double>> r;
+  for (double roll : {0.0, 0.4, -1.5707963267948966, 3.0}) {
+    r.push_back({1e-3, -2e-3, std::cos(roll), std::sin(roll)});
+  }
+  return r;
+}
+
+/// The value and the Jacobian of a map at z.
+template <class Map>
+std::pair<vector, matrix> jacobian(const Map& map, const phase_space<double>& z,
+                                   const particle_energy& e) {
+  phase_space<tangent> t{tangent::variable(z.x, 0), tangent::variable(z.px, 1),
+                         tangent::variable(z.y, 2), tangent::variable(z.py, 3),
+                         tangent::variable(z.t, 4), tangent::variable(z.pt, 5)};
+  map.push(t, energy_of(t.pt, e.inv_beta, e.inv_bg2));
+  const tangent* out[] = {&t.x, &t.px, &t.y, &t.py, &t.t, &t.pt};
+  std::pair<vector, matrix> r;
+  for (std::size_t i = 0; i < 6; ++i) {
+    r.first[i] = out[i]->v;
+    for (std::size_t k = 0; k < 6; ++k) r.second[6 * i + k] = out[i]->d[k];
+  }
+  return r;
+}
+
+/// The two kinds of matrix: derivatives of a bend and of a solenoid, symplectic at every energy.
+template <>
+std::vector<linear_midplane<double>> samples<linear_midplane>(const particle_energy& e) {
+  std::vector<linear_midplane<double>> r;
+  for (const auto& b : {bend_paraxial<double>::make(0.8, 0.5, 1.5, e.inv_beta),
+                        bend_paraxial<double>::make(-0.3, -0.2, 0, e.inv_beta)}) {
+    const auto [value, m] = jacobian(b, {}, e);
+    emit_matrix(m, {1e-3, 2e-3, 0, -1e-3, 1e-4, 0}, e.bg, e.bg, [&](const auto& map) {
+      if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_midplane<double>>) r.push_back(map);
+    });
+  }
+  REQUIRE(r.size() == 2);
+  return r;
+}
+template <>
+std::vector<linear_dense<double>> samples<linear_dense>(const particle_energy& e) {
+  std::vector<linear_dense<double>> r;
+  matrix m = jacobian(solenoid_paraxial<double>::make(0.8, 1.5, e.inv_beta), {}, e).second;
+  for (std::size_t k = 0; k < 6; ++k) m[30 + k] -= 0.02 * m[24 + k];  // and a cavity behind: pt -= 0.02 t
+  emit_matrix(m, {1e-3, 2e-3, 0, -1e-3, 1e-4, 1e-5}, e.bg, e.bg, [&](const auto& map) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_dense<double>>) r.push_back(map);
+  });
+  REQUIRE(r.size() == 1);
+  return r;
+}
+
+template <class T>
+std::array<T, 6> columns(const phase_space<T>& z) {
+  return {z.x, z.px, z.y, z.py, z.t, z.pt};
+}
+
+double largest(const matrix& m) {
+  double r = 1;
+  for (double v : m) r = std::fmax(r, std::fabs(v));
+  return r;
+}
+
+/// Pushes and says whether the particle is inside.
+template <class T, class Map>
+auto push(const Map& map, phase_space<T>& z, const particle_energy& e) {
+  using F = betatron::numerics::scalar_of<T>;
+  const auto en = energy_of(z.pt, static_cast<F>(e.inv_beta), static_cast<F>(e.inv_bg2));
+  if constexpr (requires { Map::loss; }) {
+    return map.push(z, en);
+  } else {
+    map.push(z, en);
+    return true;
+  }
+}
+
+/// f.operator()<Map>(instance, energy) for all samples of all maps at all energies.
+template <class F>
+void for_all_samples(F&& f) {
+  all_maps::for_each([&]<template <class> class Map>() {
+    CAPTURE(all_maps::code<Map>());
+    for (const auto& e : energies()) {
+      CAPTURE(e.inv_beta);
+      std::size_t number = 0;
+      for (const Map<double>& map : samples<Map>(e)) {
+        CAPTURE(number++);
+        f.template operator()<Map>(map, e);
+      }
+    }
+  });
+}
+
+template <class F, int W>
+using lanes = betatron::numerics::pack<F, W, betatron::numerics::isa::base>;
+
+}  // namespace
+
+TEST_CASE("a map changes the columns it declares, and no others") {
+  all_maps::for_each([&]<template <class> class Map>() {
+    CAPTURE(all_maps::code<Map>());
+    unsigned changed = 0;
+    for (const auto& e : energies()) {
+      for (const Map<double>& map : samples<Map>(e)) {
+        for (std::uint64_t i = 0; i < 10; ++i) {
+          const auto before = particle(i, e.inv_beta);
+          auto z = before;
+          push(map, z, e);
+          for (std::size_t c = 0; c < 6; ++c) {
+            if (columns(z)[c] != columns(before)[c]) changed |= 1u << c;
+          }
+        }
+      }
+    }
+    CHECK(changed == Map<double>::writes);
+  });
+}
+
+TEST_CASE("the inverse undoes the map") {
+  for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const auto start = particle(i, e.inv_beta);
+      const matrix j = jacobian(map, start, e).second;
+      auto z = start;
+      const bool inside = push(map, z, e);
+      if constexpr (requires { map.inverse(); }) {
+        push(map.inverse(), z, e);
+      } else {
+        emit_inverse(map, [&](const auto& back) { push(back, z, e); });
+      }
+      if (!inside) continue;
+      // rounding of the way there, amplified on the way back
+      const double allowed = 20 * eps * 1e-2 * largest(j) * largest(j);
+      for (std::size_t c = 0; c < 6; ++c) {
+        CAPTURE(c);
+        CHECK(std::fabs(columns(z)[c] - columns(start)[c]) <= allowed);
+      }
+    }
+  });
+}
+
+TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
+  for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    double factor = 1;
+    if constexpr (std::is_same_v<Map<double>, rf_kick<double>>) factor = map.bg_in / map.bg_out;
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const matrix j = jacobian(map, particle(i, e.inv_beta), e).second;
+      const double allowed = 40 * eps * largest(j) * largest(j);
+      for (std::size_t a = 0; a < 6; ++a) {
+        for (std::size_t b = 0; b < 6; ++b) {
+          double sum = 0;  // (J^T S J)_ab
+          for (std::size_t q = 0; q < 6; q += 2) {
+            sum += j[6 * q + a] * j[6 * (q + 1) + b] - j[6 * (q + 1) + a] * j[6 * q + b];
+          }
+          const bool pair = a / 2 == b / 2 && a != b;
+          const double expected = pair ? (a < b ? factor : -factor) : 0;
+          CAPTURE(a);
+          CAPTURE(b);
+          CHECK(std::fabs(sum - expected) <= allowed);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 8>, lanes<double, 2>,
+                   lanes<double, 4>) {
+  using F = typename P::value_type;
+  const double rounding = static_cast<double>(std::numeric_limits<F>::epsilon());
+  for_all_samples([&]<template <class> class Map>(const Map<double>& in_double, const particle_energy& e) {
+    const Map<F> map = convert(in_double, std::type_identity<F>{});
+    phase_space<P> z;
+    P* to[] = {&z.x, &z.px, &z.y, &z.py, &z.t, &z.pt};
+    std::vector<phase_space<F>> scalars;
+    double size = 1;
+    for (int lane = 0; lane < P::width; ++lane) {
+      const auto v = particle(static_cast<std::uint64_t>(lane), e.inv_beta);
+      size = std::fmax(size, largest(jacobian(in_double, v, e).second));
+      const auto c = columns(v);
+      phase_space<F> s{};
+      F* scalar[] = {&s.x, &s.px, &s.y, &s.py, &s.t, &s.pt};
+      for (std::size_t i = 0; i < 6; ++i) {
+        *scalar[i] = static_cast<F>(c[i]);
+        to[i]->set(lane, *scalar[i]);
+      }
+      scalars.push_back(s);
+    }
+    const auto inside = push(map, z, e);
+    const auto out = columns(z);
+    for (int lane = 0; lane < P::width; ++lane) {
+      auto& s = scalars[static_cast<std::size_t>(lane)];
+      const bool scalar_inside = push(map, s, e);
+      if constexpr (requires { inside.bits(); }) {
+        CHECK(((inside.bits() >> lane) & 1) == static_cast<std::uint32_t>(scalar_inside));
+      }
+      for (std::size_t c = 0; c < 6; ++c) {
+        CAPTURE(c);
+        // both may be off by the rounding of a few operations on numbers of this size (a path length is the
+        // difference of numbers of order one)
+        const double allowed = 20 * rounding * (1e-2 * size + (c == 4 && sizeof(F) == 8 ? 1 : 0));
+        CHECK(std::fabs(static_cast<double>(out[c][lane]) - static_cast<double>(columns(s)[c])) <= allowed);
+      }
+    }
+  });
+}
+
+TEST_CASE("single precision follows double precision") {
+  constexpr double rounding = std::numeric_limits<float>::epsilon();
+  for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    const Map<float> single = convert(map, std::type_identity<float>{});
+    const auto* a = reinterpret_cast<const double*>(&map);
+    const auto* b = reinterpret_cast<const float*>(&single);
+    for (std::size_t i = 0; i < sizeof map / sizeof(double); ++i) CHECK(b[i] == static_cast<float>(a[i]));
+
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const auto start = particle(i, e.inv_beta);
+      const double size = largest(jacobian(map, start, e).second);
+      auto z = start;
+      phase_space<float> s{static_cast<float>(z.x), static_cast<float>(z.px), static_cast<float>(z.y),
+                           static_cast<float>(z.py), static_cast<float>(z.t), static_cast<float>(z.pt)};
+      const bool inside = push(map, z, e);
+      CHECK(push(single, s, e) == inside);
+      for (std::size_t c = 0; c < 6; ++c) {
+        CAPTURE(c);
+        CHECK(std::fabs(static_cast<double>(columns(s)[c]) - columns(z)[c]) <= 40 * rounding * 1e-2 * size);
+      }
+    }
+  });
+}
+
+namespace {
+
+/// Integrates Hamilton's equations q' = dH/dp, p' = -dH/dq from s = 0 to `length` by the classical fourth-order
+/// Runge-Kutta method; the gradient of H comes from dual numbers.
+template <class Hamiltonian>
+vector integrate(Hamiltonian&& h, double length, const phase_space<double>& start) {
+  constexpr int steps = 1000;
+  const double ds = length / steps;
+  const auto slope = [&](const vector& v) {
+    const phase_space<tangent> z{tangent::variable(v[0], 0), tangent::variable(v[1], 1),
+                                 tangent::variable(v[2], 2), tangent::variable(v[3], 3),
+                                 tangent::variable(v[4], 4), tangent::variable(v[5], 5)};
+    const tangent value = h(z);
+    return vector{value.d[1], -value.d[0], value.d[3], -value.d[2], value.d[5], -value.d[4]};
+  };
+  const auto moved = [](vector v, const vector& k, double l) {
+    for (std::size_t i = 0; i < 6; ++i) v[i] += l * k[i];
+    return v;
+  };
+  vector z = columns(start);
+  for (int i = 0; i < steps; ++i) {
+    const vector k1 = slope(z), k2 = slope(moved(z, k1, ds / 2)), k3 = slope(moved(z, k2, ds / 2)),
+                 k4 = slope(moved(z, k3, ds));
+    for (std::size_t c = 0; c < 6; ++c) z[c] += ds / 6 * (k1[c] + 2 * k2[c] + 2 * k3[c] + k4[c]);
+  }
+  return z;
+}
+
+/// The map of all samples against the flow of h(map, z, P, e) over the length of the map.
+template <template <class> class Map, class Hamiltonian, class Length>
+void check_flow(Hamiltonian&& h, Length&& length) {
+  for (const auto& e : energies()) {
+    CAPTURE(e.inv_beta);
+    std::size_t number = 0;
+    for (const Map<double>& map : samples<Map>(e)) {
+      CAPTURE(number++);
+      if (number % 3 != 1) continue;  // a third of them is enough
+      const auto start = particle(number, e.inv_beta);
+      auto z = start;
+      push(map, z, e);
+      const vector expected = integrate(
+          [&](const phase_space<tangent>& t) {
+            const tangent p = sqrt(1.0 - t.pt * (2 * e.inv_beta) + t.pt * t.pt);
+            return h(map, t, p, e);
+          },
+          length(map), start);
+      const double size = largest(jacobian(map, start, e).second);
+      for (std::size_t c = 0; c < 6; ++c) {
+        CAPTURE(c);
+        // the integrator: (2.5e-3)^4/120 of the coordinates, and rounding over 1000 steps
+        CHECK(std::fabs(columns(z)[c] - expected[c]) <= 1e-13 * size * (c == 4 ? 1 + e.inv_beta : 1));
+      }
+    }
+  }
+}
+
+constexpr auto own_length = [](const auto& map) { return map.length; };
+constexpr auto unit_length = [](const auto&) { return 1.0; };
+
+}  // namespace
+
+TEST_CASE("maps solve Hamilton's equations") {
+  using z = phase_space<tangent>;
+  using E = particle_energy;
+  check_flow<drift_paraxial>(
+      [](const auto&, const z& a, tangent p, const E& e) {
+        return (a.px * a.px + a.py * a.py) / (2.0 * p) - p - a.pt * e.inv_beta;
+      },
+      own_length);
+  check_flow<drift_exact>(
+      [](const auto&, const z& a, tangent p, const E& e) {
+        return -sqrt(p * p - a.px * a.px - a.py * a.py) - a.pt * e.inv_beta;
+      },
+      own_length);
+  check_flow<exact_remainder>(
+      [](const auto&, const z& a, tangent p, const E&) {
+        const tangent k = a.px * a.px + a.py * a.py;
+        return p - k / (2.0 * p) - sqrt(p * p - k);
+      },
+      own_length);
+  check_flow<quadrupole_paraxial>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        return (a.px * a.px + a.py * a.py) / (2.0 * p) - p - a.pt * e.inv_beta +
+               (a.x * a.x - a.y * a.y) * (m.k / 2);
+      },
+      own_length);
+  check_flow<bend_paraxial>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        const double h = m.curvature;
+        return (a.px * a.px + a.py * a.py) / (2.0 * p) - (1.0 + h * a.x) * p - a.pt * e.inv_beta +
+               h * a.x + a.x * a.x * ((h * h + m.k1) / 2) - a.y * a.y * (m.k1 / 2);
+      },
+      own_length);
+  check_flow<bend_exact>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        const double h = m.curvature;
+        const tangent pz = sqrt(p * p - a.px * a.px - a.py * a.py);
+        return -(1.0 + h * a.x) * pz - a.pt * e.inv_beta + h * a.x + a.x * a.x * (h * h / 2);
+      },
+      own_length);
+  check_flow<curved_quadrupole_kick>(
+      [](const auto& m, const z& a, tangent, const E&) {
+        const double h = m.curvature;
+        return m.strength * ((a.x * a.x - a.y * a.y) / 2 +
+                             h * (2.0 * a.x * a.x * a.x - 3.0 * a.x * a.y * a.y) / 6);
+      },
+      unit_length);
+  check_flow<solenoid_paraxial>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        const tangent kx = a.px + m.half_ks * a.y, ky = a.py - m.half_ks * a.x;
+        return (kx * kx + ky * ky) / (2.0 * p) - p - a.pt * e.inv_beta;
+      },
+      own_length);
+  check_flow<solenoid_exact>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        const tangent kx = a.px + m.half_ks * a.y, ky = a.py - m.half_ks * a.x;
+        return -sqrt(p * p - kx * kx - ky * ky) - a.pt * e.inv_beta;
+      },
+      own_length);
+  check_flow<multipole_kick>(
+      [](const auto& m, const z& a, tangent, const E&) {
+        // Re sum (k_n + i ks_n) (x + i y)^(n+1)/(n+1)!, the coefficients being divided by n! already
+        tangent re = a.x, im = a.y, sum = 0.0;
+        for (int n = 0; n <= max_multipole; ++n) {
+          sum += (m.normal[n] * re - m.skew[n] * im) / (n + 1);
+          const tangent next = re * a.x - im * a.y;
+          im = re * a.y + im * a.x;
+          re = next;
+        }
+        return sum;
+      },
+      unit_length);
+  check_flow<dipole_kick>(
+      [](const auto& m, const z& a, tangent, const E&) { return -a.x * m.dpx - a.y * m.dpy; },
+      unit_length);
+}
+
+TEST_CASE("momentum and slip without cancellation") {
+  for (const auto& e : energies()) {
+    for (double size = 1e-14; size < 0.4; size *= 7) {
+      for (double pt : {size, -size}) {
+        pt /= e.inv_beta;
+        const auto en = energy_of(pt, e.inv_beta, e.inv_bg2);
+        const long double p2 = 1 - 2 * static_cast<long double>(pt) * e.inv_beta +
+                               static_cast<long double>(pt) * pt;
+        const long double inv_p = 1 / std::sqrt(p2);
+        CHECK(en.inv_p == doctest::Approx(static_cast<double>(inv_p)).epsilon(4 * eps));
+        // 1/beta - 1/beta0 = (1/beta^2 - 1/beta0^2)/(1/beta + 1/beta0) with 1/beta^2 = 1 + inv_bg2/P^2
+        const long double excess = static_cast<long double>(pt) *
+                                   (pt - 2 * static_cast<long double>(e.inv_beta));
+        const long double bg2 = e.inv_bg2;
+        const long double sum = std::sqrt(1 + bg2 / p2) + std::sqrt(1 + bg2);
+        const long double slip = -bg2 * excess / (p2 * sum);
+        CHECK(std::fabs(en.slip - static_cast<double>(slip)) <= 8 * eps * std::fabs(static_cast<double>(slip)));
+      }
+    }
+  }
+}
+
+TEST_CASE("strength goes to zero smoothly from both sides") {
+  for (const auto& e : energies()) {
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const auto start = particle(i, e.inv_beta);
+      auto drifted = start;
+      push(drift_paraxial<double>{1.5, e.inv_beta}, drifted, e);
+      const double size = largest(jacobian(drift_paraxial<double>{1.5, e.inv_beta}, start, e).second);
+      for (double k : {0.0, 1e-300, -1e-300, 1e-15, -1e-15, 1e-9, -1e-9, 1e-6, -1e-6}) {
+        CAPTURE(k);
+        // a kick k L x, and k L^2 x of way
+        const double allowed = (4 * std::fabs(k) + 20 * eps) * 1e-2 * size;
+        const auto check = [&](const auto& map) {
+          auto z = start;
+          push(map, z, e);
+          for (std::size_t c = 0; c < 6; ++c) {
+            CHECK(std::fabs(columns(z)[c] - columns(drifted)[c]) <= allowed);
+          }
+        };
+        check(quadrupole_paraxial<double>::make(1.5, k, e.inv_beta));
+        check(bend_paraxial<double>::make(1.5, k, 0, e.inv_beta));
+        check(bend_paraxial<double>::make(1.5, 0, k, e.inv_beta));
+        check(solenoid_paraxial<double>::make(1.5, k, e.inv_beta));
+      }
+    }
+  }
+}
+
+TEST_CASE("n pieces are one piece") {
+  for (const auto& e : energies()) {
+    const auto start = particle(3, e.inv_beta);
+    const auto check = [&](const auto& make) {
+      auto whole = start, pieces = start;
+      push(make(0.9), whole, e);
+      for (int i = 0; i < 3; ++i) push(make(0.3), pieces, e);
+      const double size = largest(jacobian(make(0.9), start, e).second);
+      for (std::size_t c = 0; c < 6; ++c) {
+        CHECK(std::fabs(columns(whole)[c] - columns(pieces)[c]) <= 40 * eps * 1e-2 * size + (c == 4 ? 4 * eps : 0));
+      }
+    };
+    check([&](double l) { return drift_exact<double>{l, e.inv_beta}; });
+    check([&](double l) { return quadrupole_paraxial<double>::make(l, 3, e.inv_beta); });
+    check([&](double l) { return bend_paraxial<double>::make(l, 0.6, -2, e.inv_beta); });
+    check([&](double l) { return bend_exact<double>::make(l, -0.6, e.inv_beta); });
+    check([&](double l) { return solenoid_paraxial<double>::make(l, 1.5, e.inv_beta); });
+  }
+}
+
+TEST_CASE("single and multiple lanes know the domain of a map") {
+  const particle_energy e = energies()[2];
+  using P = lanes<double, 4>;
+  const auto check = [&](const auto& map, auto&& change, std::array<bool, 4> expected) {
+    phase_space<P> packed{P(0), P(0), P(0), P(0), P(0), P(0)};
+    for (int lane = 0; lane < 4; ++lane) {
+      phase_space<double> z{};
+      change(z, lane);
+      packed.x.set(lane, z.x);
+      packed.px.set(lane, z.px);
+      packed.y.set(lane, z.y);
+      packed.py.set(lane, z.py);
+      packed.pt.set(lane, z.pt);
+      CAPTURE(lane);
+      CHECK(push(map, z, e) == expected[static_cast<std::size_t>(lane)]);
+    }
+    const auto inside = push(map, packed, e);
+    for (int lane = 0; lane < 4; ++lane) {
+      CHECK(((inside.bits() >> lane & 1) != 0) == expected[static_cast<std::size_t>(lane)]);
+    }
+  };
+  const auto steep = [](phase_space<double>& z, int lane) {
+    const double p[] = {0.99, 1.01, -1.3, 1.3};
+    (lane == 2 ? z.py : z.px) = p[lane];
+    if (lane == 3) z.pt = -0.5;  // P = 1.5
+  };
+  check(drift_exact<double>{1, e.inv_beta}, steep, {true, false, false, true});
+  check(exact_remainder<double>{1, e.inv_beta}, steep, {true, false, false, true});
+  check(solenoid_exact<double>{1, 0, e.inv_beta, 0}, steep, {true, false, false, true});
+  check(bend_exact<double>::make(1e-3, 0.5, e.inv_beta), steep, {true, false, false, true});
+  // the circle of a steep particle does not reach the exit plane
+  check(
+      bend_exact<double>::make(1, 0.9, e.inv_beta),
+      [](phase_space<double>& z, int lane) { z.px = 0.9 * (lane - 1); },
+      {true, true, false, false});
+
+  // NaN is nowhere inside
+  const double not_a_number = std::numeric_limits<double>::quiet_NaN();
+  const auto spoilt = [&](phase_space<double>& z, int lane) {
+    if (lane == 1) z.px = not_a_number;
+    if (lane == 2) z.pt = not_a_number;
+  };
+  check(drift_exact<double>{1, e.inv_beta}, spoilt, {true, false, false, true});
+  check(solenoid_exact<double>{1, 0.3, e.inv_beta, 1}, spoilt, {true, false, false, true});
+  check(bend_exact<double>::make(1, 0.5, e.inv_beta), spoilt, {true, false, false, true});
+
+  const auto far = [](phase_space<double>& z, int lane) { z.x = 1e200 * (lane % 2); };
+  const double third[] = {0, 0, 0, 1};
+  check(detail::scaled_kick({third, 4, third, 0}, 1), far, {true, false, true, false});
+}
+
+TEST_CASE("openings of apertures") {
+  const particle_energy e = energies()[2];
+  struct place {
+    double x, y;
+    bool inside;
+  };
+  const auto check = [&](const aperture& a, std::initializer_list<place> places) {
+    emit_maps(a, slice{{}, model::paraxial, 2, 10, 0, 1, 1}, [&](const aperture_filter<double>& f) {
+      for (const place& p : places) {
+        CAPTURE(p.x);
+        CAPTURE(p.y);
+        phase_space<double> z{p.x, 0, p.y, 0, 0, 0};
+        CHECK(push(f, z, e) == p.inside);
+        phase_space<double> mirrored{-p.x, 0, -p.y, 0, 0, 0};
+        CHECK(push(f, mirrored, e) == p.inside);
+      }
+    });
+  };
+  check({.x_max = 2, .y_max = 1}, {{0, 0, true}, {2, 1, true}, {2.001, 0, false}, {0, -1.001, false}, {1.9, -0.9, true}});
+  check({.x_max = 2, .y_max = 1, .shape = "elliptical"},
+        {{2, 0, true}, {0, 1, true}, {1.9, 0.9, false}, {1.4, 0.7, true}, {1.42, 0.71, false}});
+  check({.x_max = 2, .y_max = 1, .action = "absorb"}, {{0, 0, false}, {2.001, 0, true}, {0, 1.001, true}});
+  // a grid of holes of 0.5 x 0.25 every 3 and 2
+  check({.x_max = 0.5, .y_max = 0.25, .repeat_x = 3, .repeat_y = 2},
+        {{0, 0, true}, {3.4, 4.2, true}, {3.6, 4.2, false}, {3.4, 4.3, false}, {1.5, 0, false}, {-6.1, 2.1, true}});
+  check({.x_max = 0.5, .y_max = 0.25, .repeat_x = 3, .repeat_y = 2, .shift_odd_x = true},
+        {{0, 0, true}, {0, 2, false}, {1.5, 2, true}, {-1.6, 2.1, true}, {3, 4, true}, {1.5, 4, false}});
+}
+
+TEST_CASE("split integration converges with its order") {
+  // an octupole in free space: halving the step gains 2^order
+  const particle_energy e = energies()[1];
+  const phase_space<double> start{0.02, 0.03, -0.01, 0.02, 0, 0.01};
+  const auto run = [&](int order, int steps) {
+    phase_space<double> z = start;
+    double all_a = 0, all_b = 0;
+    split(
+        1.3, order, steps,
+        [&](double l) {
+          push(drift_paraxial<double>{l, e.inv_beta}, z, e);
+          all_a += l;
+        },
+        [&](double l) {
+          const double k[] = {0, 0, 0, 2e3 * l};
+          push(detail::scaled_kick({k, 4, k, 0}, 1), z, e);
+          all_b += l;
+        });
+    CHECK(all_a == doctest::Approx(1.3).epsilon(1e-14));
+    CHECK(all_b == doctest::Approx(1.3).epsilon(1e-14));
+    return columns(z);
+  };
+  const vector exact = run(6, 400);
+  for (int order : {2, 4, 6}) {
+    const auto error = [&](int steps) {
+      const vector z = run(order, steps);
+      return std::hypot(z[0] - exact[0], z[1] - exact[1], z[2] - exact[2]);
+    };
+    CAPTURE(order);
+    const double gain = std::log2(error(12) / error(24));
+    CHECK(gain == doctest::Approx(order).epsilon(0.12));
+  }
+}
+
+TEST_CASE("inverse of a singular matrix is refused") {
+  betatron::beam::matrix6 m{};
+  CHECK_THROWS_AS(inverse(m), std::domain_error);
+  for (std::size_t i = 0; i < 6; ++i) m[6 * i + (i + 1) % 6] = 2;  // needs pivoting
+  const auto r = inverse(m);
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t k = 0; k < 6; ++k) CHECK(r[6 * i + k] == (i == (k + 1) % 6 ? 0.5 : 0));
+  }
+}
