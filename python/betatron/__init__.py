@@ -25,13 +25,14 @@ from betatron.distributions import (
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
 from betatron.info import info
-from betatron.line import Line, Track
+from betatron.line import Envelope, Line, Track
 
 __version__: str = _core.version
 
 __all__ = [
     "KV",
     "Beam",
+    "Envelope",
     "Gaussian",
     "Kurth4D",
     "Kurth6D",

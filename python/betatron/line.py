@@ -14,6 +14,7 @@ import pandas as pd
 
 from betatron import _core
 from betatron.beam import Beam, Reference
+from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.plot import LinePlots, TrackPlots
 
@@ -203,12 +204,67 @@ class Line(_core.Line):
         first_turn = _whole("first_turn", first_turn, None)
         threads = 0 if threads is None else _whole("threads", threads, 1)
         flags, start = self._flags(record)
-        with _Progress(progress) as report:
-            result = _core.track(
-                self, beam, turns, first_turn, bool(backward), flags, bool(record_slices), start,
-                threads, report,
-            )
+        try:
+            with _Progress(progress) as report:
+                result = _core.track(
+                    self, beam, turns, first_turn, bool(backward), flags, bool(record_slices), start,
+                    threads, report,
+                )
+        finally:
+            beam._name_losses(lambda place: self.element(place).name)
         return Track(self, beam, result)
+
+    def envelope(
+        self,
+        reference: Reference,
+        start: Distribution | np.ndarray,
+        turns: int = 1,
+        *,
+        mean: Sequence[float] | None = None,
+        record: Recorded = "all",
+        record_slices: bool = False,
+        first_turn: int = 0,
+    ) -> Envelope:
+        """Track the first and second moments of a beam instead of its particles.
+
+        The centroid goes through the maps of the elements, the covariance with their derivatives along
+        its trajectory: exact for linear elements, else to first order in the size of the beam. Apertures
+        do nothing.
+
+        Parameters
+        ----------
+        reference
+            Reference particle at the start; it is not changed.
+        start
+            A distribution, or its covariance matrix of shape (6, 6).
+        turns, record, record_slices, first_turn
+            As for ``track``.
+        mean
+            Coordinates of the centroid (six numbers); default: those of the distribution, or 0.
+
+        Raises
+        ------
+        ValueError
+            If the covariance is not a finite symmetric matrix of shape (6, 6); also as ``track``.
+        """
+        turns, first_turn = _whole("turns", turns, 0), _whole("first_turn", first_turn, None)
+        if isinstance(start, Distribution):
+            covariance, centroid = start.covariance, start.mean
+        else:
+            covariance, centroid = np.asarray(start, dtype=np.float64), np.zeros(6)
+        if mean is not None:
+            centroid = np.asarray(mean, dtype=np.float64)
+        if covariance.shape != (6, 6) or not np.all(np.isfinite(covariance)):
+            raise ValueError(f"envelope: the covariance must be a finite 6 x 6 matrix, got shape {covariance.shape}")
+        if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
+            raise ValueError("envelope: the covariance must be symmetric")
+        if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
+            raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
+        flags, at_start = self._flags(record)
+        return Envelope(self, *_core.track_envelope(
+            self, reference, centroid.tolist(), covariance.ravel().tolist(), turns, first_turn, flags,
+            bool(record_slices), at_start,
+        ))
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:
         """(one flag per element or nothing, whether to record at the start)."""
@@ -302,21 +358,17 @@ class Line(_core.Line):
         return cls(expand(data["sequence"], "sequence"), data.get("name", ""))
 
 
-class Track:
-    """What tracking gave beside the tracked beam.
+class Records:
+    """Moments that were recorded along a line.
 
     Attributes
     ----------
-    line, beam
-        What was tracked. The beam is the one given, changed in place.
-    n_lost
-        Particles lost in this call; all of them are in ``beam.lost``.
+    line
+        The line that was tracked.
     """
 
-    def __init__(self, line: Line, beam: Beam, result: _core.TrackResult) -> None:
+    def __init__(self, line: Line, result: _core.TrackResult) -> None:
         self.line = line
-        self.beam = beam
-        self.n_lost = result.lost
         self.plot = TrackPlots(self)
         self._result = result
         self._moments: pd.DataFrame | None = None
@@ -340,6 +392,28 @@ class Track:
         """Covariance matrices of the records, shape (records, 6, 6)."""
         return self._result.covariances()
 
+
+class Track(Records):
+    """What tracking gave beside the tracked beam.
+
+    Attributes
+    ----------
+    line, beam
+        What was tracked. The beam is the one given, changed in place.
+    n_lost
+        Particles lost in this call; all of them are in ``beam.lost``.
+    """
+
+    def __init__(self, line: Line, beam: Beam, result: _core.TrackResult) -> None:
+        super().__init__(line, result)
+        self.beam = beam
+        self.n_lost = result.lost
+
+    @property
+    def reference(self) -> Reference:
+        """The reference particle of the beam."""
+        return self.beam.reference
+
     @property
     def lost(self) -> pd.DataFrame:
         """All lost particles of the beam; see ``Beam.lost``."""
@@ -350,6 +424,36 @@ class Track:
             f"Track: {len(self.beam)} particles at s = {self.beam.reference.s:.6g} m, {self.n_lost} lost, "
             f"{len(self.moments)} records"
         )
+
+
+class Envelope(Records):
+    """What tracking an envelope gave.
+
+    Attributes
+    ----------
+    reference
+        The reference particle at the end.
+    mean
+        Centroid at the end, shape (6,).
+    covariance
+        Covariance at the end, shape (6, 6).
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        result: _core.TrackResult,
+        reference: Reference,
+        mean: list[float],
+        covariance: np.ndarray,
+    ) -> None:
+        super().__init__(line, result)
+        self.reference = reference
+        self.mean = np.array(mean)
+        self.covariance = covariance
+
+    def __repr__(self) -> str:
+        return f"Envelope: at s = {self.reference.s:.6g} m, {len(self.moments)} records"
 
 
 def _flatten(items: Any, where: str) -> Iterator[Element]:

@@ -14,6 +14,7 @@
 #include "lattice/line.h"
 #include "lattice/program.h"
 #include "tracking/cpu/executor.h"
+#include "tracking/envelope.h"
 #include "tracking/track.h"
 
 namespace nb = nanobind;
@@ -32,8 +33,8 @@ nb::object matrix_array(const elements::matrix6& m) {
 }
 
 /// Columns turn, element, slice, and those of beam::summarise, one entry per record.
-nb::dict moment_table(const tracking::track_result& result) {
-  const std::size_t n = result.records.size();
+nb::dict moment_table(const std::vector<tracking::moment_record>& records) {
+  const std::size_t n = records.size();
   nb::dict table;
   auto column = [&](const char* name) {
     auto* data = new std::vector<double>(n);
@@ -47,7 +48,7 @@ nb::dict moment_table(const tracking::track_result& result) {
   std::array<double*, beam::summary_names.size()> summary;
   for (std::size_t c = 0; c < summary.size(); ++c) summary[c] = column(beam::summary_names[c].data());
   for (std::size_t i = 0; i < n; ++i) {
-    const tracking::moment_record& r = result.records[i];
+    const tracking::moment_record& r = records[i];
     turn[i] = static_cast<double>(r.turn);
     element[i] = r.element;
     slice[i] = r.slice;
@@ -55,6 +56,32 @@ nb::dict moment_table(const tracking::track_result& result) {
     for (std::size_t c = 0; c < row.size(); ++c) summary[c][i] = row[c];
   }
   return table;
+}
+
+/// Covariance matrices of the records, shape (n, 6, 6).
+nb::object covariances(const std::vector<tracking::moment_record>& records) {
+  auto* data = new std::vector<double>();
+  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+  data->reserve(36 * records.size());
+  for (const auto& record : records) {
+    data->insert(data->end(), record.moments.cov.begin(), record.moments.cov.end());
+  }
+  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {records.size(), 6, 6}, owner));
+}
+
+/// tracking::track_envelope; the records as a track_result and the envelope at the end.
+nb::tuple track_envelope(const line& l, const beam::reference& ref,
+                         const std::array<double, 6>& mean,
+                         const std::vector<double>& covariance, std::int64_t turns,
+                         std::int64_t first_turn, const std::vector<std::uint8_t>& recorded,
+                         bool record_slices, bool record_start) {
+  tracking::envelope e{ref, mean, {}};
+  if (covariance.size() != e.covariance.size()) throw nb::value_error("covariance must be 6 x 6");
+  std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
+  tracking::track_result result;
+  result.records = tracking::track_envelope(
+      l, e, {turns, first_turn, recorded, record_slices, record_start});
+  return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
 /// tracking::track with Python's signals and progress; `progress` is None or callable(part).
@@ -125,21 +152,11 @@ void bind_tracking(nb::module_& m) {
 
   nb::class_<tracking::track_result>(m, "TrackResult")
       .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")
-      .def("table", &moment_table,
-           "The recorded moments: a dictionary of columns, one entry per record; element is -1 for the start.")
       .def(
-          "covariances",
-          [](const tracking::track_result& r) {
-            const std::size_t n = r.records.size();
-            auto* data = new std::vector<double>();
-            data->reserve(36 * n);
-            for (const auto& record : r.records) {
-              data->insert(data->end(), record.moments.cov.begin(), record.moments.cov.end());
-            }
-            nb::capsule owner(data,
-                              [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-            return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {n, 6, 6}, owner));
-          },
+          "table", [](const tracking::track_result& r) { return moment_table(r.records); },
+          "The recorded moments: a dictionary of columns, one entry per record; element is -1 for the start.")
+      .def(
+          "covariances", [](const tracking::track_result& r) { return covariances(r.records); },
           "Covariance matrices of the records, shape (n, 6, 6).");
 
   m.def("track", &track, nb::arg("line"), nb::arg("bunch"), nb::arg("turns") = 1,
@@ -148,6 +165,12 @@ void bind_tracking(nb::module_& m) {
         nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
         "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
         "particles at the same place.");
+
+  m.def("track_envelope", &track_envelope, nb::arg("line"), nb::arg("reference"), nb::arg("mean"),
+        nb::arg("covariance"), nb::arg("turns") = 1, nb::arg("first_turn") = 0,
+        nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
+        nb::arg("record_start") = false,
+        "(records, reference, mean, covariance) behind the line of a beam given by its first and second moments.");
 
   m.def("instruction_set", &tracking::instruction_set, "Vector instructions in use: v2, v3, v4, base.");
   m.def("available_threads", &tracking::available_threads, "Processors this process may use.");

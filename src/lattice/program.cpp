@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <optional>
+#include <stdexcept>
 #include <type_traits>
 #include <variant>
 
@@ -172,9 +173,31 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
   flush();
 }
 
-int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
+/// The reference orbit and its tangents through one slice; ref is moved along.
+void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref) {
+  const int count = slice_count(e);
+  const elements::slice s{ref, e.model, e.order, e.steps, index, count, 1.0 / count};
+  emit_model(e, s, [&]<class Map>(const Map& map) {
+    if constexpr (!is_filter<Map>) linear(map);
+  });
+  advance(e, ref, 1.0 / count);
+}
 
 }  // namespace
+
+void write_inverse(const any_map& map, writer& write) {
+  std::visit(
+      [&](const auto& m) {
+        if constexpr (requires { m.inverse(); }) {
+          write(m.inverse());
+        } else {
+          emit_inverse(m, write);
+        }
+      },
+      map);
+}
+
+int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
 
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options) {
@@ -204,16 +227,10 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
       } else {
         maps.clear();
         emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
-        for (auto m = maps.rbegin(); m != maps.rend(); ++m) {
-          std::visit(
-              [&](const auto& map) {
-                if constexpr (requires { map.inverse(); }) {
-                  write(map.inverse());
-                } else {
-                  emit_inverse(map, write);
-                }
-              },
-              *m);
+        try {
+          for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
+        } catch (const std::domain_error& singular) {
+          throw std::invalid_argument(describe(e) + ": " + singular.what());
         }
       }
       ref = behind;
@@ -229,15 +246,15 @@ orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::r
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
-    const int count = slice_count(e);
-    for (int k = 0; k < count; ++k) {
-      const elements::slice s{ref, e.model, e.order, e.steps, k, count, 1.0 / count};
-      emit_model(e, s, [&]<class Map>(const Map& map) {
-        if constexpr (!is_filter<Map>) linear(map);
-      });
-      advance(e, ref, 1.0 / count);
-    }
+    for (int k = 0; k < slice_count(e); ++k) push_slice(linear, e, k, ref);
   }
+  return linear.result();
+}
+
+orbit_map derivative(const element& e, int index, beam::reference& ref,
+                     const std::array<double, 6>& start) {
+  lineariser linear(energy_constants(ref), start);
+  push_slice(linear, e, index, ref);
   return linear.result();
 }
 

@@ -72,4 +72,11 @@ struct orbit_map {
 orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      const std::array<double, 6>& start = {});
 
+/// The same for slice `index` of slice_count(e) of one element.
+orbit_map derivative(const element& e, int index, beam::reference& ref,
+                     const std::array<double, 6>& start);
+
+/// Slices an element is tracked in: thin ones are not cut.
+int slice_count(const element& e);
+
 }  // namespace betatron::lattice

@@ -247,7 +247,7 @@ class TrackPlots:
             turns = max(1, math.ceil((high - start) / length - 1e-9) - before)
             if turns * len(line) <= 5000:  # more would be a grey bar
                 LinePlots(line).silhouette(
-                    ax, start=start + before * length, turns=turns, reference=self._track.beam.reference
+                    ax, start=start + before * length, turns=turns, reference=self._track.reference
                 )
         ax.set_yticks([])
         ax.set_ylim(-1.25, 1.25)

@@ -1,0 +1,76 @@
+#include "tracking/envelope.h"
+
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+namespace betatron::tracking {
+
+namespace {
+
+/// M Sigma M^T, kept exactly symmetric.
+beam::matrix6 transported(const beam::matrix6& m, const beam::matrix6& sigma) {
+  beam::matrix6 half{}, result{};
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t k = 0; k < 6; ++k) {
+      if (m[6 * i + k] == 0) continue;
+      for (std::size_t j = 0; j < 6; ++j) half[6 * i + j] += m[6 * i + k] * sigma[6 * k + j];
+    }
+  }
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t j = i; j < 6; ++j) {
+      double sum = 0;
+      for (std::size_t k = 0; k < 6; ++k) sum += half[6 * i + k] * m[6 * j + k];
+      result[6 * i + j] = result[6 * j + i] = sum;
+    }
+  }
+  return result;
+}
+
+moment_record record_of(const envelope& e, std::int64_t turn, std::int32_t element,
+                        std::int32_t slice) {
+  beam::moments m;
+  m.weight = 1;
+  m.mean = e.mean;
+  m.cov = e.covariance;
+  m.min.fill(std::numeric_limits<double>::quiet_NaN());
+  m.max = m.min;
+  return {turn, element, slice, e.ref, m};
+}
+
+}  // namespace
+
+std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
+                                          const envelope_options& options) {
+  if (options.turns < 0) {
+    throw std::invalid_argument("turns = " + std::to_string(options.turns) +
+                                " is not allowed; allowed: >= 0");
+  }
+  if (!options.recorded.empty() && options.recorded.size() != l.elements.size()) {
+    throw std::invalid_argument("record has " + std::to_string(options.recorded.size()) +
+                                " flags for a line of " + std::to_string(l.elements.size()) +
+                                " elements");
+  }
+  for (const auto& element : l.elements) lattice::validate(*element);
+
+  std::vector<moment_record> records;
+  if (options.record_start) records.push_back(record_of(e, options.first_turn, -1, 0));
+  for (std::int64_t turn = 0; turn < options.turns; ++turn) {
+    for (std::size_t i = 0; i < l.elements.size(); ++i) {
+      const lattice::element& element = *l.elements[i];
+      const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
+      const int slices = lattice::slice_count(element);
+      for (int k = 0; k < slices; ++k) {
+        const lattice::orbit_map map = lattice::derivative(element, k, e.ref, e.mean);
+        e.mean = map.orbit;
+        e.covariance = transported(map.matrix, e.covariance);
+        if (recorded && (options.record_slices || k == slices - 1)) {
+          records.push_back(record_of(e, options.first_turn + turn, static_cast<std::int32_t>(i), k));
+        }
+      }
+    }
+  }
+  return records;
+}
+
+}  // namespace betatron::tracking
