@@ -3,7 +3,8 @@
 >>> import numpy as np
 >>> import betatron as bt
 >>> ref = bt.Reference("electron", kinetic_energy=100e6)
->>> beam = bt.Beam.from_arrays(ref, x=[0.0, 1e-3], px=[0, 0], y=[0, 0], py=[0, 0], t=[0, 0], pt=[0, 0])
+>>> zero = np.zeros(2)
+>>> beam = bt.Beam.from_arrays(ref, x=[0.0, 1e-3], px=zero, y=zero, py=zero, t=zero, pt=zero)
 >>> beam.x *= 2
 >>> float(beam.moments()["mean_x"])
 0.001
@@ -57,16 +58,16 @@ class Beam(_core.Bunch):
     reference
         The reference particle, to which all coordinates are relative.
     distribution
-        A shape of `betatron.distributions`, for example ``bt.Gaussian.from_twiss(...)``; None puts all
-        particles on the reference orbit.
+        A shape of `betatron.distributions`, for example ``bt.Gaussian.from_twiss(...)``; None puts
+        all particles on the reference orbit.
     n
         Number of macroparticles, >= 0.
     charge
         Magnitude of the charge of the beam in C, >= 0 (the species gives the sign). Without it each
         macroparticle is one real particle (weight 1).
     seed
-        Names the random numbers, 0 <= seed < 2^64. The beam depends on nothing else: not on the number
-        of threads, and the first particles of a larger beam are those of a smaller one.
+        Names the random numbers, 0 <= seed < 2^64. The beam depends on nothing else: not on the
+        number of threads, and the first particles of a larger beam are those of a smaller one.
     precision
         "double" or "single", of coordinates and weights.
 
@@ -75,9 +76,9 @@ class Beam(_core.Bunch):
     TypeError, ValueError
         Naming the argument, its value and what is allowed.
 
-    Columns are NumPy arrays without copy: ``beam.x *= 2`` changes the beam. They stay valid for as long as
-    they are used; but when particles are lost, the remaining ones move up, so take the columns anew after
-    tracking. ``from_arrays`` makes a beam of particles that exist already.
+    Columns are NumPy arrays without copy: ``beam.x *= 2`` changes the beam. They stay valid for as
+    long as they are used; but when particles are lost, the remaining ones move up, so take the
+    columns anew after tracking. ``from_arrays`` makes a beam of particles that exist already.
     """
 
     __slots__ = ("_lost_names",)
@@ -94,7 +95,8 @@ class Beam(_core.Bunch):
         _check_reference(reference, "Beam")
         if distribution is not None and not isinstance(distribution, Distribution):
             raise TypeError(
-                "Beam: distribution must be a distribution such as betatron.Gaussian.from_twiss(...), "
+                "Beam: distribution must be a distribution such as "
+                "betatron.Gaussian.from_twiss(...), "
                 f"got {type(distribution).__name__} {distribution!r}"
             )
         n = whole(n, "Beam: n", _LARGEST_NUMBER)
@@ -133,8 +135,9 @@ class Beam(_core.Bunch):
         reference
             The reference particle, to which all coordinates are relative.
         x, px, y, py, t, pt
-            Coordinates, arrays of one shape (n,): NumPy arrays, lists, or arrays of any library with DLPack
-            (PyTorch, CuPy, JAX, ...). Beams of float32 arrays are in single precision, others in double.
+            Coordinates, arrays of one shape (n,): NumPy arrays, lists, or arrays of any library
+            with DLPack (PyTorch, CuPy, JAX, ...). Beams of float32 arrays are in single precision,
+            others in double.
         weight
             Number of real particles that each macroparticle stands for, >= 0; 1 if not given.
         charge
@@ -142,18 +145,20 @@ class Beam(_core.Bunch):
         id
             Numbers that stay with the particles, 0 <= id < 2^64; 0, 1, 2, ... if not given.
         copy
-            False: the beam works in the memory of the arrays (weight and id too, if given), which must
-            be of one type, float32 or float64 (id: uint64), contiguous, writable, in host memory and
-            separate from each other. When particles are lost, the first ``len(beam)`` entries are the
-            beam. True: it has columns of its own; arrays on a GPU are copied to the host.
+            False: the beam works in the memory of the arrays (weight and id too, if given), which
+            must be of one type, float32 or float64 (id: uint64), contiguous, writable, in host
+            memory and separate from each other. When particles are lost, the first ``len(beam)``
+            entries are the beam. True: it has columns of its own; arrays on a GPU are copied to the
+            host.
 
         Raises
         ------
         TypeError
             For what is not an array of real numbers.
         ValueError
-            For arrays of different lengths or more than one dimension, for numbers that are not finite,
-            negative weights and ids, and where ``copy=False`` is not possible; the message says why.
+            For arrays of different lengths or more than one dimension, for numbers that are not
+            finite, negative weights and ids, and where ``copy=False`` is not possible; the message
+            says why.
         """
         _check_reference(reference, "Beam.from_arrays")
         z: list[Any] = [x, px, y, py, t, pt]
@@ -161,7 +166,7 @@ class Beam(_core.Bunch):
             charge = number(charge, "Beam.from_arrays: charge")
         if copy:
             z = [_host_array(name, a) for name, a in zip(COORDINATES, z, strict=True)]
-            single = all(a.dtype == np.float32 for a in z)
+            single = all(a.dtype.newbyteorder("=") == np.float32 for a in z)
             dtype = np.float32 if single else np.float64
             z = [np.ascontiguousarray(a, dtype=dtype) for a in z]
             if weight is not None:
@@ -171,8 +176,8 @@ class Beam(_core.Bunch):
         else:
             if weight is not None and charge is not None:
                 raise ValueError(
-                    "Beam.from_arrays: with copy=False give weight or charge, not both: the weights "
-                    "would be changed in the given array"
+                    "Beam.from_arrays: with copy=False give weight or charge, not both: the "
+                    "weights would be changed in the given array"
                 )
             for name, array in zip((*_COLUMNS, "id"), (*z, weight, id), strict=True):
                 _check_no_gradient(name, array)
@@ -204,7 +209,7 @@ class Beam(_core.Bunch):
         self[name][...] = values
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A copy as a table with the columns x, px, y, py, t, pt, weight, id; one row per particle."""
+        """A copy as a table, one row per particle: x, px, y, py, t, pt, weight, id."""
         return pd.DataFrame({name: self[name].copy() for name in (*_COLUMNS, "id")})
 
     # --- diagnostics -------------------------------------------------------------------------
@@ -212,18 +217,18 @@ class Beam(_core.Bunch):
     def moments(self) -> pd.Series:
         """What describes the beam as a whole, by name.
 
-        ``s`` [m], ``gamma`` of the reference particle; ``n`` macroparticles; ``charge`` [C]; of each
-        coordinate ``mean_x``, ``sigma_x``, ``min_x``, ``max_x``, ...; of each plane ``emittance_x`` (geometric,
-        rms, with what dispersion adds) [m], ``emittance_xn`` (times beta gamma), ``alpha_x``, ``beta_x``
-        (dispersion taken out), ...; ``dispersion_x``, ``_px``, ``_y``, ``_py``; the eigenemittances
-        ``emittance_1`` >= ``_2`` >= ``_3`` [m]. Moments are weighted, about the mean, of the population.
-        What an empty beam does not have is NaN.
+        ``s`` [m], ``gamma`` of the reference particle; ``n`` macroparticles; ``charge`` [C]; of
+        each coordinate ``mean_x``, ``sigma_x``, ``min_x``, ``max_x``, ...; of each plane
+        ``emittance_x`` (geometric, rms, with what dispersion adds) [m], ``emittance_xn`` (times
+        beta gamma), ``alpha_x``, ``beta_x`` (dispersion taken out), ...; ``dispersion_x``, ``_px``,
+        ``_y``, ``_py``; the eigenemittances ``emittance_1`` >= ``_2`` >= ``_3`` [m]. Moments are
+        weighted, about the mean, of the population. What an empty beam does not have is NaN.
         """
         return pd.Series(self.summary(), index=list(_core.summary_names), name="beam")
 
     @property
     def lost(self) -> pd.DataFrame:
-        """Lost particles, in order of loss: id, x, px, y, py, t, pt, weight (when they were lost), s [m],
+        """Lost particles, in order of loss: id, x, px, y, py, t, pt, weight (when lost), s [m],
         turn, element (position in the line), element_name, and reason: "aperture", "non_finite" (a
         coordinate became infinite or NaN) or "outside_domain" (of the map of an element)."""
         columns = self.lost_columns()
@@ -235,11 +240,13 @@ class Beam(_core.Bunch):
         return table.astype({"element_name": object, "reason": object})
 
     def _name_losses(self, name_of: Callable[[int], str]) -> None:
-        """Remember the names of the elements, by position in the line, where particles were lost since
-        the last call. A later line may have other elements at these positions."""
+        """Remember the names of the elements, by position in the line, where particles were lost
+        since the last call. A later line may have other elements at these positions."""
         known = len(self._lost_names)
         if self.n_lost > known:
-            self._lost_names += [name_of(i) for i in self.lost_columns()["element"][known:].tolist()]
+            self._lost_names += [
+                name_of(i) for i in self.lost_columns()["element"][known:].tolist()
+            ]
 
     @property
     def plot(self) -> BeamPlots:
@@ -289,8 +296,8 @@ class Beam(_core.Bunch):
     def load(
         cls, path: str | os.PathLike[str], iteration: int | None = None, name: str | None = None
     ) -> Self:
-        """Read a beam from an openPMD file with the coordinates of Betatron (that of `save`, or of an
-        ImpactX beam monitor).
+        """Read a beam from an openPMD file with the coordinates of Betatron: one of `save`, or of
+        an ImpactX beam monitor.
 
         Parameters
         ----------
@@ -316,7 +323,13 @@ class Beam(_core.Bunch):
 
     def __reduce__(self) -> tuple[Any, ...]:
         columns = {name: self[name].copy() for name in (*_COLUMNS, "id")}
-        return _restore, (type(self), self.reference, columns, self.lost_columns(), self._lost_names)
+        return _restore, (
+            type(self),
+            self.reference,
+            columns,
+            self.lost_columns(),
+            self._lost_names,
+        )
 
     def __repr__(self) -> str:
         ref = self.reference
@@ -346,7 +359,8 @@ def _restore(
 def _check_reference(reference: Any, where: str) -> None:
     if not isinstance(reference, Reference):
         raise TypeError(
-            f"{where}: reference must be a betatron.Reference, got {type(reference).__name__} {reference!r}"
+            f"{where}: reference must be a betatron.Reference, "
+            f"got {type(reference).__name__} {reference!r}"
         )
 
 
@@ -360,8 +374,8 @@ def _check_precision(precision: Any) -> None:
 def _check_no_gradient(name: str, array: Any) -> None:
     if getattr(array, "requires_grad", False):
         raise ValueError(
-            f"Beam.from_arrays: {name} is a tensor that requires a gradient and cannot be changed in "
-            f"place; pass {name}.detach() or copy=True"
+            f"Beam.from_arrays: {name} is a tensor that requires a gradient and cannot be changed "
+            f"in place; pass {name}.detach() or copy=True"
         )
 
 
@@ -379,7 +393,7 @@ def _on_host(array: Any) -> Any:
 
 
 def _host_array(name: str, values: Any) -> np.ndarray:
-    """Any array of real numbers as a NumPy array of shape (n,), without copy where that is possible."""
+    """Any array of real numbers as a NumPy array of shape (n,), without copy where possible."""
     try:
         values = _on_host(values)
         imported = not isinstance(values, np.ndarray) and hasattr(values, "__dlpack__")
@@ -388,12 +402,16 @@ def _host_array(name: str, values: Any) -> np.ndarray:
         raise TypeError(
             f"Beam.from_arrays: {name} cannot be used as an array of numbers: {error}"
         ) from error
-    if array.dtype.kind not in "iu" and array.dtype not in (np.float32, np.float64):
+    native = array.dtype.newbyteorder("=")
+    if native.kind not in "iu" and native not in (np.float32, np.float64):
         raise TypeError(
-            f"Beam.from_arrays: {name} has type {array.dtype}, must be float64, float32 or whole numbers"
+            f"Beam.from_arrays: {name} has type {array.dtype}, must be float64, float32 or whole "
+            "numbers"
         )
     if array.ndim != 1:
-        raise ValueError(f"Beam.from_arrays: {name} has shape {array.shape}, must have one dimension")
+        raise ValueError(
+            f"Beam.from_arrays: {name} has shape {array.shape}, must have one dimension"
+        )
     return array
 
 

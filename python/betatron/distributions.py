@@ -6,7 +6,8 @@
 >>> float(round(shape.covariance[0, 1] / 1e-9, 9))
 -5.0
 
-Every shape can have every covariance matrix; its parameters always state rms values of the whole beam.
+Every shape can have every covariance matrix; its parameters always state rms values of the whole
+beam.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Distribution:
         mean: Sequence[float] | None = None,
         **cuts: float | None,
     ) -> Self:
-        """From Courant-Snyder parameters: <q²> = ε β, <p²> = ε (1 + α²)/β, <q p> = -ε α in each plane.
+        """From Courant-Snyder parameters of each plane:
+        <q²> = ε β, <p²> = ε (1 + α²)/β, <q p> = -ε α.
 
         Parameters
         ----------
@@ -67,7 +69,8 @@ class Distribution:
         emittance_x, emittance_y, emittance_t
             Geometric rms emittance [m rad], >= 0; of x and y without what dispersion adds.
         dispersion_x, dispersion_px, dispersion_y, dispersion_py
-            Every particle is moved by -D pt, so that D is the orbit per energy deviation (m, 1, m, 1).
+            Every particle is moved by -D pt, so that D is the orbit per energy deviation (m, 1, m,
+            1).
         mean
             Means of x, px, y, py, t, pt.
         cut_x, cut_y, cut_t
@@ -156,12 +159,14 @@ class Distribution:
         semidefinite.
 
         Where planes are coupled, t keeps the profile of the shape and the other coordinates are the
-        shape's plus terms linear in t and pt; so a matrix with dispersion gives the same beam as the
-        parameters ``dispersion_x`` ... do. ``mean`` and what is raised: as for ``from_twiss``.
+        shape's plus terms linear in t and pt; so a matrix with dispersion gives the same beam as
+        the parameters ``dispersion_x`` ... do. ``mean`` and what is raised: as for ``from_twiss``.
         """
         where = f"{cls.__name__}.from_covariance"
         values = _array(where, "matrix", matrix, (6, 6))
-        return cls._made(where, _core.Distribution.from_covariance, (values.ravel().tolist(),), mean, cuts)
+        return cls._made(
+            where, _core.Distribution.from_covariance, (values.ravel().tolist(),), mean, cuts
+        )
 
     @property
     def covariance(self) -> np.ndarray:
@@ -212,9 +217,10 @@ class Distribution:
 class Gaussian(Distribution):
     """Normal in all six coordinates.
 
-    Each of the three ways to make one also takes ``cut_x``, ``cut_y``, ``cut_t``: no particle has, in
-    that plane, an amplitude above so many sigmas of the uncut distribution (> 0; None or infinity: no
-    cut). The amplitudes are then scaled up so that the covariance is the one asked for all the same.
+    Each of the three ways to make one also takes ``cut_x``, ``cut_y``, ``cut_t``: no particle has,
+    in that plane, an amplitude above so many sigmas of the uncut distribution (> 0; None or
+    infinity: no cut). The amplitudes are then scaled up so that the covariance is the one asked for
+    all the same.
     """
 
     shape = "gaussian"

@@ -43,7 +43,6 @@ class Line(_core.Line):
 
     def __init__(self, items: Iterable[Any], name: str = "") -> None:
         super().__init__(list(_flatten(items, "line" if not name else f"line {name!r}")), name)
-        self.plot = LinePlots(self)
 
     def __getitem__(self, key: int | slice | str) -> Any:
         if isinstance(key, str):
@@ -98,6 +97,11 @@ class Line(_core.Line):
     def length(self) -> float:
         """Path length of the reference orbit [m]."""
         return super().length()
+
+    @property
+    def plot(self) -> LinePlots:
+        """Pictures of the line; see `betatron.plot.LinePlots`."""
+        return LinePlots(self)
 
     @property
     def elements(self) -> list[Element]:
@@ -369,9 +373,15 @@ class Records:
 
     def __init__(self, line: Line, result: _core.TrackResult) -> None:
         self.line = line
-        self.plot = TrackPlots(self)
         self._result = result
         self._moments: pd.DataFrame | None = None
+
+    @property
+    def plot(self) -> TrackPlots:
+        """Pictures of what was recorded; see `betatron.plot.TrackPlots`."""
+        # made anew each time: kept here, it would refer back to this object, and the memory of the beam
+        # would stay in use until Python's garbage collector comes by
+        return TrackPlots(self)
 
     @property
     def moments(self) -> pd.DataFrame:

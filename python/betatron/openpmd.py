@@ -3,21 +3,22 @@
 What `save` writes, as one iteration with the number 0:
 
 species "beam" (or another name)
-    position/x, y, t      m; t is c times the delay
-    momentum/x, y, t      as in memory, relative to the reference momentum p0; unitSI = p0 in kg m/s gives
-                          p_x, p_y and -(E - E0)/c in SI units
-    positionOffset        0: positions are relative to the reference particle
-    weighting, id         real particles per macroparticle; numbers that stay with the particles
-    charge, mass          of one real particle, C and kg
-    attributes            mass_ref [kg], charge_ref [C], beta_ref, gamma_ref, beta_gamma_ref, s_ref, x_ref, y_ref,
-                          z_ref, t_ref (c times time) [m], px_ref, py_ref, pz_ref, pt_ref (in m c, pt_ref = -gamma)
-                          as ImpactX names them; and species_name, species_mass_eV, species_charge_e,
-                          species_anomaly, gamma_minus_1_ref and frame_ref (row-major, rows ex, ey, ez), from
-                          which the reference particle is restored bit by bit
+    position/x, y, t   m; t is c times the delay
+    momentum/x, y, t   as in memory, relative to the reference momentum p0; unitSI = p0 in kg m/s
+                       gives p_x, p_y and -(E - E0)/c in SI units
+    positionOffset     0: positions are relative to the reference particle
+    weighting, id      real particles per macroparticle; numbers that stay with the particles
+    charge, mass       of one real particle, C and kg
+    attributes         as ImpactX names them: mass_ref [kg], charge_ref [C], beta_ref, gamma_ref,
+                       beta_gamma_ref, s_ref, x_ref, y_ref, z_ref, t_ref (c times time) [m],
+                       px_ref, py_ref, pz_ref, pt_ref (in m c; pt_ref = -gamma);
+                       from which the reference particle is restored bit by bit: species_name,
+                       species_mass_eV, species_charge_e, species_anomaly, gamma_minus_1_ref,
+                       frame_ref (row-major, rows ex, ey, ez)
 species "beam_lost", if particles were lost
-    position, momentum, weighting, id of each when it was lost (momentum relative to p0 there, without SI
-    unit, since p0 may have changed since), and s [m], turn, element, element_name and reason (numbers that
-    the attributes element_names and reason_names spell out)
+    position, momentum, weighting, id of each when it was lost (momentum relative to p0 there,
+    without SI unit, since p0 may have changed since), and s [m], turn, element, element_name and
+    reason (numbers that the attributes element_names and reason_names spell out)
 
 `load` reads these files, and those of ImpactX's beam monitors, whose layout is the same.
 """
@@ -49,8 +50,8 @@ _FILE_TYPES = (".h5", ".json", ".bp", ".bp4", ".bp5")
 
 
 def save(beam: Beam, path: str | os.PathLike[str], *, overwrite: bool, name: str) -> None:
-    """Write a beam as a new file; see `Beam.save`. A file that exists is replaced only when the new one
-    is complete."""
+    """Write a beam as a new file; see `Beam.save`. A file that exists is replaced only when the new
+    one is complete."""
     import openpmd_api as io
 
     path = Path(path)
@@ -157,7 +158,7 @@ def _write_lost(io: Any, species: Any, beam: Beam) -> None:
         _write_scalar(io, species["weighting" if name == "weight" else name], lost[name])
     names, indices = np.unique(beam.lost["element_name"].to_numpy(dtype=str), return_inverse=True)
     _write_scalar(io, species["element_name"], indices.astype(np.int64))
-    # A leading ":" because no backend takes empty text, and particles may be lost in unnamed elements.
+    # A leading ":": no backend takes empty text, and particles may be lost in unnamed elements.
     species.set_attribute("element_names", [":" + n for n in names.tolist()])
     species.set_attribute("reason_names", list(_core.loss_reasons))
 
@@ -280,8 +281,8 @@ def _read_beam(cls: type[Beam], series: Any, species: Any, where: str) -> Beam:
         missing = [a for a in _AXES if record not in species or a not in species[record]]
         if missing:
             raise ValueError(
-                f"{where} has no {record}/{missing[0]}: only beams at a fixed s, in coordinates x, y, t "
-                "and their momenta, can be read"
+                f"{where} has no {record}/{missing[0]}: only beams at a fixed s, in coordinates "
+                "x, y, t and their momenta, can be read"
             )
     ref = _read_reference(species, where)
     columns = {}
@@ -384,7 +385,7 @@ def _read_reference(species: Any, where: str) -> Reference:
 
 
 def _species_of(mass: float, charge: float) -> Species:
-    """The known species of this mass [eV] and charge [e], to the accuracy of other codes' constants."""
+    """The known species of this mass [eV] and charge [e], as far as constants of codes agree."""
     for name in Species.names():
         known = Species(name)
         if np.isclose(mass, known.mass, rtol=1e-6) and np.isclose(charge, known.charge, rtol=1e-6):

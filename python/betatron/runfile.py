@@ -180,8 +180,7 @@ def load(path: str | Path) -> Run:
     path = Path(path)
     top = _Section(path, _parse(path), "", 1, required=("line", "beam"), optional=("reference", "track", "output"))
     line = _read_line(top.section("line", required=("elements", "sequence"), optional=("name",)))
-    start = _read_reference(top) if "reference" in top else None
-    source = _read_beam(top, start)
+    start, source = _read_beam(top)
     run = Run(path, line, source, start)
     if "track" in top:
         _read_track(top, run)
@@ -210,13 +209,15 @@ def _read_reference(top: _Section) -> Reference:
         with custom.blame(None):
             species = Species(name=custom.text("name"), **values)
     else:
-        species = section.text("species")
+        with section.blame("species"):
+            species = Species(section.text("species"))
     energy = section.number(given[0])
-    with section.blame(None):
+    with section.blame(given[0]):
         return Reference(species, **{given[0]: energy})
 
 
-def _read_beam(top: _Section, start: Reference | None) -> BeamSource:
+def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
+    """The reference particle (None: in the file of the beam) and the beam."""
     forms = ("twiss", "ellipse", "covariance")
     section = top.section(
         "beam", optional=("distribution", *forms, "n", "charge", "seed", "precision", "file")
@@ -225,14 +226,15 @@ def _read_beam(top: _Section, start: Reference | None) -> BeamSource:
         others = [key for key in section if key != "file"]
         if others:
             raise section.error(others[0], "cannot be given together with file")
-        if start is not None:
+        if "reference" in top:
             raise top.error("reference", "is not allowed with beam.file: the file holds the reference particle")
         file = top.path.parent / section.text("file")
         if not file.exists():
             raise section.error("file", f"= {str(file)!r} does not exist")
-        return BeamSource(file=file)
-    if start is None:
+        return None, BeamSource(file=file)
+    if "reference" not in top:
         raise top.error(None, "the section reference is missing (only a beam from a file needs none)")
+    start = _read_reference(top)
     section.require("distribution", "n")
     name = section.choice("distribution", DISTRIBUTIONS)
     given = [key for key in forms if key in section]
@@ -249,7 +251,7 @@ def _read_beam(top: _Section, start: Reference | None) -> BeamSource:
     with moments.blame(None):
         distribution = build(**{key: moments.value(key) for key in moments})
     charge = section.number("charge", minimum=0.0) if "charge" in section else None
-    return BeamSource(
+    return start, BeamSource(
         distribution=distribution,
         n=section.whole("n", minimum=0),
         charge=charge,

@@ -37,7 +37,7 @@ nb::object to_python(const value& v, const parameter_info& p) {
   if (const auto* x = std::get_if<std::string>(&v)) return nb::str(x->c_str(), x->size());
   nb::list list;
   for (double x : std::get<std::vector<double>>(v)) list.append(x);
-  return std::move(list);
+  return nb::object(list);
 }
 
 std::string repr_of(nb::handle h) { return nb::cast<std::string>(nb::repr(h)); }

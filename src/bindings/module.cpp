@@ -2,6 +2,8 @@
 #include "bindings/bindings.h"
 
 NB_MODULE(_core, m) {
+  // objects that caches of the interpreter (of test frameworks, for one) hold at exit are not leaks
+  nanobind::set_leak_warnings(false);
   m.doc() = "Betatron's compiled core. Use the package betatron.";
   betatron::bindings::bind_beam(m);
   betatron::bindings::bind_elements(m);

@@ -118,7 +118,10 @@ def test_columns_are_views(precision):
 
 def test_views_keep_the_memory():
     beam = bt.Beam(REFERENCE, SHAPE, n=100_000)
-    views, copies = [beam.x, beam.array, beam.id], [beam.x.copy(), beam.array.copy(), beam.id.copy()]
+    views, copies = (
+        [beam.x, beam.array, beam.id],
+        [beam.x.copy(), beam.array.copy(), beam.id.copy()],
+    )
     del beam
     gc.collect()
     bt.Beam(REFERENCE, SHAPE, n=100_000, seed=2)  # would reuse the memory if it were free
@@ -254,7 +257,8 @@ def test_moments_are_those_of_numpy(n, seed, offset, dtype):
     for k, plane in enumerate("xyt"):
         block = cov[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
         emittance = math.sqrt(max(np.linalg.det(block), 0))
-        assert m[f"emittance_{plane}"] == pytest.approx(emittance, rel=1e-6, abs=1e-18)
+        rounding = 1e-7 * math.sqrt(block[0, 0] * block[1, 1])
+        assert m[f"emittance_{plane}"] == pytest.approx(emittance, rel=1e-6, abs=rounding)
         assert m[f"emittance_{plane}n"] == pytest.approx(
             REFERENCE.beta_gamma * m[f"emittance_{plane}"], rel=1e-14
         )
@@ -295,7 +299,13 @@ def test_twiss_without_dispersion():
 def test_moments_of_one_particle_and_of_none():
     one = bt.Beam.from_arrays(REFERENCE, x=[1e-3], px=[0], y=[0], py=[0], t=[2e-3], pt=[0])
     m = one.moments()
-    assert (m["n"], m["mean_x"], m["max_t"], m["sigma_x"], m["emittance_x"]) == (1, 1e-3, 2e-3, 0, 0)
+    assert (m["n"], m["mean_x"], m["max_t"], m["sigma_x"], m["emittance_x"]) == (
+        1,
+        1e-3,
+        2e-3,
+        0,
+        0,
+    )
     none = bt.Beam(REFERENCE)
     m = none.moments()
     assert (m["n"], m["charge"], m["s"]) == (0, 0, 0) and m["gamma"] == REFERENCE.gamma
@@ -316,7 +326,7 @@ def test_charge(species, sign, precision):
     ref = bt.Reference(species, kinetic_energy=1e9)
     beam = bt.Beam(ref, SHAPE, n=1000, charge=25e-12, precision=precision)
     assert beam.charge == pytest.approx(sign * 25e-12, rel=1e-6)
-    assert beam.moments()["charge"] == beam.charge
+    assert beam.moments()["charge"] == pytest.approx(beam.charge, rel=1e-12)
     assert beam.weight[0] == pytest.approx(25e-12 / ELEMENTARY_CHARGE / 1000, rel=1e-6)
     beam.set_charge(1e-9)
     assert beam.charge == pytest.approx(sign * 1e-9, rel=1e-6)
@@ -329,7 +339,7 @@ def test_charge_scales_given_weights():
     assert beam.charge == pytest.approx(-4e-12)
 
 
-# --- copies, tables, lost particles ----------------------------------------------------------------
+# --- copies, tables, lost particles ---------------------------------------------------------------
 
 
 def test_table():

@@ -38,7 +38,8 @@ class BeamPlots:
         Parameters
         ----------
         planes
-            Pairs of coordinates, "x-px": the first to the right, the second upwards. Of x, px, y, py, t, pt.
+            Pairs of coordinates, "x-px": the first to the right, the second upwards. Of x, px, y,
+            py, t, pt.
         bins
             Cells along each axis; None: more for more particles.
         ellipse
@@ -46,8 +47,8 @@ class BeamPlots:
         columns
             Panels beside each other.
 
-        Particles count with their weights. Raises ValueError for a plane that does not exist and for a
-        beam without particles, TypeError for what is not a list of planes.
+        Particles count with their weights. Raises ValueError for a plane that does not exist and
+        for a beam without particles, TypeError for what is not a list of planes.
         """
         import matplotlib.pyplot as plt
 
@@ -131,7 +132,9 @@ def _draw_plane(
         rasterized=True,  # thousands of cells as vectors make files that no viewer likes
     )
     if ellipse:
-        axes.plane.plot(*_rms_ellipse(right.values, up.values, weights), color=style.VERMILLION, linewidth=1.2)
+        axes.plane.plot(
+            *_rms_ellipse(right.values, up.values, weights), color=style.VERMILLION, linewidth=1.2
+        )
     axes.plane.set(xlabel=right.label, ylabel=up.label, xlim=right.limits, ylim=up.limits)
     axes.top.stairs(density.sum(axis=1), x_edges, fill=True, color=style.LIGHT_GREY)
     axes.side.stairs(
@@ -155,8 +158,8 @@ def _title(beam: Beam) -> str:
     ref = beam.reference
     factor, unit = style.scale_and_unit(ref.kinetic_energy, "eV")
     return (
-        f"{len(beam)} macroparticle{'s' if len(beam) > 1 else ''}, {ref.species.name} of {factor * ref.kinetic_energy:.4g} {unit}, "
-        f"s = {ref.s:.4g} m"
+        f"{len(beam)} macroparticle{'s' if len(beam) > 1 else ''}, {ref.species.name} of "
+        f"{factor * ref.kinetic_energy:.4g} {unit}, s = {ref.s:.4g} m"
     )
 
 
