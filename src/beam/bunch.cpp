@@ -95,6 +95,8 @@ std::string_view name_of(loss_reason reason) {
       return "non_finite";
     case loss_reason::outside_domain:
       return "outside_domain";
+    case loss_reason::outside_bucket:
+      return "outside_bucket";
   }
   throw std::invalid_argument("loss_reason: no such value");
 }

@@ -11,9 +11,10 @@ enum class loss_reason : std::uint8_t {
   aperture,        // met an aperture
   non_finite,      // a coordinate became infinite or NaN
   outside_domain,  // turned back, or outside the domain of an element's map
+  outside_bucket,  // left the bucket with an absorbing longitudinal boundary
 };
 
-/// "aperture", "non_finite" or "outside_domain".
+/// "aperture", "non_finite", "outside_domain" or "outside_bucket".
 std::string_view name_of(loss_reason reason);
 
 /// A particle that left the beam: its state when it did, and where.

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
+#include <span>
 
 #include "beam/summary.h"
 #include "betatron/version.h"
@@ -33,7 +34,7 @@ nb::object matrix_array(const elements::matrix6& m) {
 }
 
 /// Columns turn, element, slice, and those of beam::summarise, one entry per record.
-nb::dict moment_table(const std::vector<tracking::moment_record>& records) {
+nb::dict moment_table(std::span<const tracking::moment_record> records) {
   const std::size_t n = records.size();
   nb::dict table;
   auto column = [&](const char* name) {
@@ -84,11 +85,57 @@ nb::tuple track_envelope(const line& l, const beam::reference& ref,
   return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
+/// One observation_chunk as NumPy arrays for write(turns, moments, elements, coordinates): the table of moments, and
+/// coordinates of shape (places, 6, turns, particles) at these elements.
+void pass_on(const tracking::observation_chunk& chunk, std::size_t particles, nb::object write) {
+  const auto array = [](auto values, std::initializer_list<std::size_t> shape) {
+    using T = typename decltype(values)::value_type;
+    auto* data = new std::vector<T>(std::move(values));
+    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(data->data(), shape, owner));
+  };
+  std::vector<std::int64_t> elements;
+  for (const auto& place : chunk.places) elements.push_back(place.element);
+  write(array(std::vector<std::int64_t>(chunk.turns.begin(), chunk.turns.end()), {chunk.turns.size()}),
+        moment_table(chunk.moments), elements,
+        array(std::vector<double>(chunk.coordinates.begin(), chunk.coordinates.end()),
+              {chunk.places.size(), 6, chunk.turns.size(), particles}));
+}
+
+elements::longitudinal_boundary boundary_named(const std::string& name) {
+  using enum elements::longitudinal_boundary;
+  if (name == "open") return open;
+  if (name == "periodic") return periodic;
+  if (name == "absorbing") return absorbing;
+  if (name == "reflecting") return reflecting;
+  throw nb::value_error(
+      ("boundary = '" + name + "' must be 'open', 'periodic', 'absorbing' or 'reflecting'").c_str());
+}
+
+/// A monitor from its Python form: None, or a dictionary of the members of tracking::monitor.
+tracking::monitor monitor_of(nb::object given) {
+  tracking::monitor m;
+  if (given.is_none()) return m;
+  nb::dict d = nb::cast<nb::dict>(given);
+  m.moments_at = nb::cast<std::vector<std::uint8_t>>(d["moments_at"]);
+  m.observed_at = nb::cast<std::vector<std::uint8_t>>(d["observed_at"]);
+  m.particles = nb::cast<std::vector<std::uint64_t>>(d["particles"]);
+  m.every = nb::cast<std::int64_t>(d["every"]);
+  m.chunk_bytes = nb::cast<std::size_t>(d["chunk_bytes"]);
+  m.write = [write = nb::object(d["write"]), n = m.particles.size()](const tracking::observation_chunk& chunk) {
+    nb::gil_scoped_acquire locked;
+    pass_on(chunk, n, write);
+  };
+  return m;
+}
+
 /// tracking::track with Python's signals and progress; `progress` is None or callable(part).
 tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              std::int64_t first_turn, bool backward,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
-                             bool record_start, unsigned threads, nb::object progress) {
+                             bool record_start, unsigned threads, nb::object progress,
+                             const std::string& boundary, double bucket_length,
+                             nb::object monitor) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -97,6 +144,9 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.record_slices = record_slices;
   options.record_start = record_start;
   options.threads = threads;
+  options.boundary = boundary_named(boundary);
+  options.bucket_length = bucket_length;
+  options.monitor = monitor_of(monitor);
   std::exception_ptr raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
     nb::gil_scoped_acquire locked;
@@ -163,6 +213,7 @@ void bind_tracking(nb::module_& m) {
         nb::arg("first_turn") = 0, nb::arg("backward") = false,
         nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
         nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+        nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
         "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
         "particles at the same place.");
 

@@ -1,4 +1,5 @@
-// aperture.h: a thin collimator or grid; particles outside (or inside) its opening are lost.
+// aperture.h: openings that particles outside (or inside) of which are lost: thin collimators and grids, and the
+// pipe of an element with a length.
 #pragma once
 
 #include "elements/element.h"
@@ -6,18 +7,21 @@
 
 namespace betatron::elements {
 
+/// A grid of openings: periods (0: none) and their inverses; shift_odd is 0 or 1.
 template <class R>
-struct aperture_filter {
-  // 1/half-widths; periods (0: none) and their inverses; flags are 0 or 1
-  R inv_x, inv_y, period_x, inv_period_x, period_y, inv_period_y, shift_odd, elliptical, absorb;
+struct opening_grid {
+  R period_x, inv_period_x, period_y, inv_period_y, shift_odd;
 
-  static constexpr unsigned writes = 0;
-  static constexpr beam::loss_reason loss = beam::loss_reason::aperture;
+  static opening_grid make(double repeat_x, double repeat_y, bool shift_odd_x) {
+    auto inverse_or_zero = [](double v) { return v != 0 ? 1 / v : 0; };
+    return {repeat_x, inverse_or_zero(repeat_x), repeat_y, inverse_or_zero(repeat_y),
+            shift_odd_x ? 1.0 : 0.0};
+  }
 
+  /// Moves a place into the cell around the axis.
   template <class T>
-  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
+  BETATRON_INLINE void fold(T& x, T& y) const {
     using F = scalar_of<T>;
-    T x = z.x, y = z.y;
     if (period_y != R(0)) {
       const T row = round_to_integer(y * inv_period_y);
       y = y - row * period_y;
@@ -27,6 +31,23 @@ struct aperture_filter {
       }
     }
     if (period_x != R(0)) x = x - round_to_integer(x * inv_period_x) * period_x;
+  }
+};
+
+template <class R>
+struct aperture_filter {
+  R inv_x, inv_y;  // 1/half-widths
+  opening_grid<R> grid;
+  R elliptical, absorb;  // flags, 0 or 1
+
+  static constexpr unsigned writes = 0;
+  static constexpr beam::loss_reason loss = beam::loss_reason::aperture;
+
+  template <class T>
+  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
+    using F = scalar_of<T>;
+    T x = z.x, y = z.y;
+    grid.fold(x, y);
     const T u = x * inv_x, v = y * inv_y;
     const T one = T(F(1));
     const auto inside = elliptical != R(0) ? (u * u + v * v <= one)
@@ -67,11 +88,10 @@ struct aperture {
 
 template <class Emit>
 void emit_maps(const aperture& a, const slice&, Emit&& emit) {
-  auto inverse_or_zero = [](double v) { return v != 0 ? 1 / v : 0; };
-  emit(aperture_filter<double>{1 / a.x_max, 1 / a.y_max, a.repeat_x, inverse_or_zero(a.repeat_x),
-                               a.repeat_y, inverse_or_zero(a.repeat_y), a.shift_odd_x ? 1.0 : 0.0,
-                               a.shape == "elliptical" ? 1.0 : 0.0,
-                               a.action == "absorb" ? 1.0 : 0.0});
+  emit(aperture_filter<double>{
+      1 / a.x_max, 1 / a.y_max,
+      opening_grid<double>::make(a.repeat_x, a.repeat_y, a.shift_odd_x),
+      a.shape == "elliptical" ? 1.0 : 0.0, a.action == "absorb" ? 1.0 : 0.0});
 }
 
 }  // namespace betatron::elements

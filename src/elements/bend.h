@@ -1,18 +1,20 @@
-// bend.h: a sector bending magnet, with pole faces, fringe fields and a quadrupole component.
+// bend.h: a sector bending magnet, with pole faces, fringe fields and multipoles.
 //
 // Curvature h = angle/length, field matched to it. In the frame that turns with the reference orbit
 //   exact     H = -(1 + h x) sqrt(P^2 - px^2 - py^2) + h x + h^2 x^2/2 + V(x, y) - pt/beta0
 //   paraxial  H = -(1 + h x) P + (px^2 + py^2)/(2P) + h x + (h^2 + k1) x^2/2 - k1 y^2/2 - pt/beta0
 // The paraxial one is quadratic in (x, px, y, py) at every energy and is solved exactly; it drops the
-// product h x (px^2 + py^2)/(2P). The exact one has a closed solution for k1 = 0 (a circle); with k1 it is
-// split into that and the kick of
-//   V = k1 ((x^2 - y^2)/2 + h (2x^3 - 3x y^2)/6),
-// the quadrupole field in the curved frame to first order in h (as in MAD-X and PTC's default expansion).
+// product h x (px^2 + py^2)/(2P). The exact one has a closed solution for V = 0 (a circle); else it is split into
+// that and the kick of V, the field of multipoles in the curved frame (curved_multipole.h). The paraxial one is
+// split likewise if there are multipoles other than k1.
 // Sources: E. Forest, Beam Dynamics (1998), sec. 12.2; K. L. Brown, SLAC-75, for the edges.
 #pragma once
 
 #include <algorithm>
 
+#include "beam/text.h"
+#include "elements/curved_multipole.h"
+#include "elements/dipole_edge.h"
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
@@ -72,7 +74,7 @@ template <class R>
 struct bend_exact {
   R length, curvature, cosine, sine, chord, sagitta, inv_beta;
 
-  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr unsigned writes = column::x | column::px | column::y | column::t;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   /// |angle| <= 1 rad, so that pz_out + w cannot vanish for a forward particle.
@@ -111,47 +113,6 @@ struct bend_exact {
   }
 };
 
-/// Kick of V = k1 ((x^2 - y^2)/2 + h (2x^3 - 3x y^2)/6) over a length.
-template <class R>
-struct curved_quadrupole_kick {
-  R strength, curvature;  // k1 length, h
-
-  static constexpr unsigned writes = column::px | column::py;
-
-  template <class T>
-  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
-    using F = scalar_of<T>;
-    const T hx = z.x * curvature;
-    z.px = z.px - (z.x * (hx + F(1)) - z.y * z.y * (curvature * R(0.5))) * strength;
-    z.py = z.py + (z.y * (hx + F(1))) * strength;
-  }
-  curved_quadrupole_kick inverse() const { return {-strength, curvature}; }
-};
-
-/// Pole face of a dipole to first order: px += h tan(e) x, py -= h tan(e - psi) y with
-/// psi = h gap fint (1 + sin^2 e)/cos e (Brown, SLAC-75, eq. for a fringe of finite extent; gap = 2 hgap).
-template <class R>
-struct dipole_edge_kick {
-  R focus_x, focus_y;
-
-  static constexpr unsigned writes = column::px | column::py;
-
-  static dipole_edge_kick make(R h, R angle, R fint, R hgap) {
-    const R s = std::sin(angle);
-    const R psi = 2 * h * hgap * fint * (1 + s * s) / std::cos(angle);
-    return {h * std::tan(angle), -h * std::tan(angle - psi)};
-  }
-
-  template <class T>
-  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
-    z.px = z.px + z.x * focus_x;
-    z.py = z.py + z.y * focus_y;
-  }
-  dipole_edge_kick inverse() const { return {-focus_x, -focus_y}; }
-};
-
-inline constexpr range pole_face{-1.5, 1.5, false};
-
 struct bend {
   double length = 0;
   double angle = 0;
@@ -161,6 +122,9 @@ struct bend {
   double fint1 = 0;
   double fint2 = 0;
   double hgap = 0;
+  std::string fringe = "linear";
+  std::vector<double> kn{};
+  std::vector<double> ks{};
 
   static constexpr std::string_view kind = "Bend";
   static constexpr std::string_view doc =
@@ -178,78 +142,91 @@ struct bend {
       parameter{"fint2", &bend::fint2, "1", "fringe-field integral at the exit"},
       parameter{"hgap", &bend::hgap, "m", "half of the gap between the poles",
                 range::not_negative},
+      parameter{"fringe", &bend::fringe, "linear|nonlinear",
+                "order of the maps of the pole faces, see DipoleEdge", std::string_view{}},
+      parameter{"kn", &bend::kn, "1/m^(n+1)",
+                "normal multipoles in the mid-plane, n = 0 ... 4: kn[0] is a field error, kn[1] adds to k1"},
+      parameter{"ks", &bend::ks, "1/m^(n+1)", "skew multipoles in the mid-plane, n = 0 ... 4"},
   };
 };
 
-template <class Emit>
-void emit_bend_body(double length, double h, double k1, const slice& s, Emit&& emit) {
-  const double inv_beta = s.ref.inverse_beta();
-  if (s.model != model::exact) {
-    return emit(bend_paraxial<double>::make(length, h, k1, inv_beta));
+/// What is wrong with the parameters together; empty if nothing is.
+inline std::string problem(const bend& b) {
+  if (b.length == 0 && b.angle != 0) {
+    return "angle = " + beam::number_text(b.angle) + " rad needs a length that is not 0";
   }
+  for (const auto* list : {&b.kn, &b.ks}) {
+    constexpr std::size_t most = static_cast<std::size_t>(max_curved_multipole) + 1;
+    if (list->size() > most) {
+      return std::string(list == &b.kn ? "kn" : "ks") + " has " + std::to_string(list->size()) +
+             " entries; allowed: at most " + std::to_string(most);
+    }
+  }
+  return {};
+}
+
+template <class Emit>
+void emit_bend_body(const bend& b, double length, double h, const slice& s, Emit&& emit) {
+  const double inv_beta = s.ref.inverse_beta();
+  const bool exact = s.model == model::exact;
+  std::vector<double> kn = b.kn;
+  kn.resize(std::max<std::size_t>(kn.size(), 2));
+  const double k1 = b.k1 + kn[1];
+  kn[1] = exact ? k1 : 0;  // the paraxial body has the quadrupole in it
+
   auto body = [&](double l) {
+    if (!exact) return emit(bend_paraxial<double>::make(l, h, k1, inv_beta));
     if (h == 0) return emit_drift(l, s, emit);
     const int pieces = std::max(1, static_cast<int>(std::ceil(std::fabs(h * l))));
     for (int i = 0; i < pieces; ++i) emit(bend_exact<double>::make(l / pieces, h, inv_beta));
   };
-  if (k1 == 0) return body(length);
-  split(length, s.order, s.steps, body,
-        [&](double l) { emit(curved_quadrupole_kick<double>{k1 * l, h}); });
+  using kick = curved_multipole_kick<double>;
+  auto any = [](const std::vector<double>& k) {
+    return std::any_of(k.begin(), k.end(), [](double v) { return v != 0; });
+  };
+  const bool normal = any(kn), skew = any(b.ks);
+  if (!normal && !skew) return body(length);
+  const kick normal_kick = kick::make(kn.data(), kn.size(), false, h);
+  const kick skew_kick = kick::make(b.ks.data(), b.ks.size(), true, h);
+  split(length, s.order, s.steps, body, [&](double l) {
+    if (normal) emit(normal_kick.scaled(l));
+    if (skew) emit(skew_kick.scaled(l));
+  });
 }
 
 template <class Emit>
 void emit_maps(const bend& b, const slice& s, Emit&& emit) {
   const double h = b.length != 0 ? b.angle / b.length : 0;
-  auto edge = [&](double angle, double fint) {
-    if (h != 0 && (angle != 0 || (fint != 0 && b.hgap != 0))) {
-      emit(dipole_edge_kick<double>::make(h, angle, fint, b.hgap));
-    }
+  auto edge = [&](double angle, double fint, const char* location) {
+    emit_maps(dipole_edge{h, angle, fint, b.hgap, b.fringe, location}, s, emit);
   };
-  if (s.is_first()) edge(b.e1, b.fint1);
-  emit_bend_body(b.length * s.fraction, h, b.k1, s, emit);
-  if (s.is_last()) edge(b.e2, b.fint2);
+  if (s.is_first()) edge(b.e1, b.fint1, "entry");
+  emit_bend_body(b, b.length * s.fraction, h, s, emit);
+  if (s.is_last()) edge(b.e2, b.fint2, "exit");
 }
 
-/// The reference particle on an arc: turns by `angle` about ey, towards -ex.
-inline void advance(const bend& b, beam::reference& ref, double fraction) {
-  const double length = b.length * fraction, theta = b.angle * fraction;
-  double c[4];
-  stumpff<4>(theta * theta, theta * theta, c);
-  const double along = length * c[1], across = -length * theta * c[2];
-  const double cosine = c[0], sine = theta * c[1];
-  ref.s += length;
-  ref.t += length * ref.inverse_beta();
+/// Turns the reference particle by `angle` about ey, towards -ex.
+inline void turn(beam::reference& ref, double angle) {
+  const double cosine = std::cos(angle), sine = std::sin(angle);
   for (std::size_t i = 0; i < 3; ++i) {
     const double ex = ref.frame[i], ez = ref.frame[6 + i];
-    ref.position[i] += along * ez + across * ex;
     ref.frame[i] = cosine * ex + sine * ez;
     ref.frame[6 + i] = cosine * ez - sine * ex;
   }
 }
 
-/// A pole face on its own, as in MAD-X's DIPEDGE.
-struct dipole_edge {
-  double curvature = 0;
-  double angle = 0;
-  double fint = 0;
-  double hgap = 0;
-
-  static constexpr std::string_view kind = "DipoleEdge";
-  static constexpr std::string_view doc =
-      "One pole face of a bend on its own, thin, to first order (Brown).";
-  static constexpr auto parameters = std::tuple{
-      parameter{"curvature", &dipole_edge::curvature, "1/m",
-                "curvature of the reference orbit in the bend", range::any, required},
-      parameter{"angle", &dipole_edge::angle, "rad", "pole-face angle", pole_face, required},
-      parameter{"fint", &dipole_edge::fint, "1", "fringe-field integral"},
-      parameter{"hgap", &dipole_edge::hgap, "m", "half of the gap between the poles",
-                range::not_negative},
-  };
-};
-
-template <class Emit>
-void emit_maps(const dipole_edge& d, const slice&, Emit&& emit) {
-  emit(dipole_edge_kick<double>::make(d.curvature, d.angle, d.fint, d.hgap));
+/// The reference particle on an arc.
+inline void advance(const bend& b, beam::reference& ref, double fraction) {
+  const double length = b.length * fraction, theta = b.angle * fraction;
+  double c[4];
+  stumpff<4>(theta * theta, theta * theta, c);
+  const double along = length * c[1], across = -length * theta * c[2];
+  ref.s += length;
+  ref.t += length * ref.inverse_beta();
+  for (std::size_t i = 0; i < 3; ++i) {
+    ref.position[i] += along * ref.frame[6 + i] + across * ref.frame[i];
+  }
+  turn(ref, theta);
 }
 
 }  // namespace betatron::elements

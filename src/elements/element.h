@@ -5,7 +5,8 @@
 // Its header defines
 //   struct with kind, doc, parameters            -> checks, bindings, repr, dictionary forms, documentation
 //   emit_maps(kind, slice, emit)                 -> the maps of one slice, in the order particles see them
-//   advance(kind, reference, fraction)           -> the reference particle (default: straight ahead)
+//   advance(kind, reference, fraction)           -> the reference particle (default: straight ahead); a field
+//                                                   that varies along the element takes a stretch instead
 #pragma once
 
 #include <cmath>
@@ -65,6 +66,12 @@ struct parameter {
   }
 };
 
+/// A piece of an element that the reference particle passes, backwards if to < from: fractions of the length.
+struct stretch {
+  double from, to;
+  int order, steps;  ///< of integration, for the piece
+};
+
 /// The piece of an element that is turned into maps: slice `index` of `count` equal ones.
 struct slice {
   const beam::reference& ref;  ///< at the entrance of the slice
@@ -75,15 +82,18 @@ struct slice {
   int count;
   double fraction;             ///< 1/count
 
+  stretch piece() const {  // from 0 and to 1, exactly, at the ends
+    return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order, steps};
+  }
   bool is_first() const { return index == 0; }
   bool is_last() const { return index == count - 1; }
 };
 
-/// Symplectic integration of H = A + B over `length`: emits a(l) and b(l) such that their sum of lengths is
-/// `length` each, with the outer a's of neighbouring steps merged. Order 2: leap-frog; 4 and 6: compositions
-/// of leap-frogs. Source: H. Yoshida, Phys. Lett. A 150 (1990) 262, solution A for order 6.
-template <class A, class B>
-void split(double length, int order, int steps, A&& a, B&& b) {
+/// The lengths of the stages that make a method of order 2, which looks the same from both ends, one of order 4
+/// or 6: calls stage(l) in the order of the beam; the lengths add up to `length`. Some are negative.
+/// Source: H. Yoshida, Phys. Lett. A 150 (1990) 262, solution A for order 6.
+template <class Stage>
+void compose(double length, int order, int steps, Stage&& stage) {
   constexpr double r4 = 1.2599210498948731648;  // 2^(1/3)
   constexpr double order2[] = {1.0};
   constexpr double order4[] = {1 / (2 - r4), -r4 / (2 - r4), 1 / (2 - r4)};
@@ -93,15 +103,21 @@ void split(double length, int order, int steps, A&& a, B&& b) {
   const double* weights = order == 2 ? order2 : order == 4 ? order4 : order6;
   const int stages = order == 2 ? 1 : order == 4 ? 3 : 7;
   const double step = length / steps;
-  double pending = 0;  // length of a not emitted yet
   for (int i = 0; i < steps; ++i) {
-    for (int j = 0; j < stages; ++j) {
-      const double l = step * weights[j];
-      a(pending + l / 2);
-      b(l);
-      pending = l / 2;
-    }
+    for (int j = 0; j < stages; ++j) stage(step * weights[j]);
   }
+}
+
+/// Symplectic integration of H = A + B over `length`: emits a(l) and b(l) such that their sum of lengths is
+/// `length` each, leap-frog by leap-frog, with the outer a's of neighbours merged.
+template <class A, class B>
+void split(double length, int order, int steps, A&& a, B&& b) {
+  double pending = 0;  // length of a not emitted yet
+  compose(length, order, steps, [&](double l) {
+    a(pending + l / 2);
+    b(l);
+    pending = l / 2;
+  });
   a(pending);
 }
 
@@ -115,6 +131,12 @@ inline void advance_straight(beam::reference& ref, double length) {
 template <class Kind>
 void advance(const Kind& kind, beam::reference& ref, double fraction) {
   if constexpr (requires { kind.length; }) advance_straight(ref, kind.length * fraction);
+}
+
+/// Where it matters which piece of the element is passed, a kind takes the stretch instead of its fraction.
+template <class Kind>
+void advance(const Kind& kind, beam::reference& ref, const stretch& piece) {
+  advance(kind, ref, piece.to - piece.from);
 }
 
 }  // namespace betatron::elements

@@ -163,6 +163,13 @@ struct linear_map {
   };
 };
 
+/// What is wrong with the matrix; empty if nothing is.
+inline std::string problem(const linear_map& l) {
+  if (l.matrix.size() == 36) return {};
+  return "matrix has " + std::to_string(l.matrix.size()) +
+         " entries; allowed: 36 (6 x 6, row by row)";
+}
+
 template <class Emit>
 void emit_maps(const linear_map& l, const slice& s, Emit&& emit) {
   if (!s.is_last()) return;

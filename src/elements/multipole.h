@@ -108,9 +108,9 @@ struct multipole {
   static constexpr std::string_view kind = "Multipole";
   static constexpr std::string_view doc =
       "A sum of normal and skew multipoles with integrated strengths knl[n], ksl[n] (n = 0: dipole, which "
-      "kicks but does not bend the reference orbit), thin if length is 0.";
+      "kicks but does not bend the reference orbit), thin if length is 0. A negative length tracks back.";
   static constexpr auto parameters = std::tuple{
-      parameter{"length", &multipole::length, "m", "length", range::not_negative},
+      parameter{"length", &multipole::length, "m", "length"},
       parameter{"knl", &multipole::knl, "1/m^n", "integrated normal strengths, n = 0 ... 20"},
       parameter{"ksl", &multipole::ksl, "1/m^n", "integrated skew strengths, n = 0 ... 20"},
   };

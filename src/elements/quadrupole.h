@@ -7,12 +7,16 @@
 // With w = k/P the motion is x'' = -w x, y'' = w y. The path length needs the integral of x'^2; because
 // x'^2 + w x^2 is conserved and d(x x')/ds = x'^2 - w x^2,
 //   int x'^2 ds = (L (x'^2 + w x^2) + [x x'])/2.
-// Source: E. Forest, Beam Dynamics (1998), sec. 12; exact splitting as in PTC (E. Forest et al., KEK
-// 2002-3).
+//
+// Where the field begins within no length, Maxwell's equations leave a kick of third order, the flow of
+//   H = +-k/(12 P) (px (x^3 + 3x y^2) - py (y^3 + 3x^2 y))      + at the entrance, - at the exit.
+// Sources: E. Forest, Beam Dynamics (1998), sec. 12; exact splitting as in PTC (E. Forest et al., KEK 2002-3);
+// fringes: E. Forest and J. Milutinovic, Nucl. Instrum. Methods A 269 (1988) 474, eq. (28).
 #pragma once
 
 #include "elements/drift.h"
 #include "elements/element.h"
+#include "elements/fringe.h"
 #include "elements/phase_space.h"
 
 namespace betatron::elements {
@@ -76,14 +80,42 @@ struct exact_remainder {
   exact_remainder inverse() const { return {-length, inv_beta}; }
 };
 
+/// A hard edge; strength = +k/12 where the field begins, -k/12 where it ends.
+template <class R>
+struct quadrupole_fringe {
+  R strength, inv_beta;
+
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
+
+  template <class T>
+  BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const T a = e.inv_p * strength;
+    const auto middle = detail::push_through_fringe(z, [&](const T& x, const T& y) {
+      const T x2 = x * x, y2 = y * y;
+      const T same = a * (x2 + y2) * F(3), cross = a * x * y * F(6);
+      return detail::fringe_field<T>{a * x * (x2 + y2 * F(3)), -(a * y * (y2 + x2 * F(3))),
+                                     same, cross, -cross, -same,
+                                     T(F(0)), T(F(0))};
+    });
+    const T x = middle.x, y = middle.y, x2 = x * x, y2 = y * y;
+    const T generator = middle.px * x * (x2 + y2 * F(3)) - middle.py * y * (y2 + x2 * F(3));
+    z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * generator * strength;  // d(1/P)/dpt = 1/(beta P^2)
+    return middle.inside;
+  }
+  quadrupole_fringe inverse() const { return {-strength, inv_beta}; }
+};
+
 struct quadrupole {
   double length = 0;
   double k1 = 0;
   double gradient = 0;
+  std::string fringe = "none";
 
   static constexpr std::string_view kind = "Quadrupole";
   static constexpr std::string_view doc =
-      "A quadrupole with hard edges; focuses x where k1 + gradient/(B rho) is positive. A skew "
+      "A quadrupole; focuses x where k1 + gradient/(B rho) is positive. A skew "
       "quadrupole is one with roll = pi/4. A negative length is allowed and tracks back.";
   static constexpr auto parameters = std::tuple{
       parameter{"length", &quadrupole::length, "m", "length", range::any, required},
@@ -91,6 +123,8 @@ struct quadrupole {
                 "gradient over the signed rigidity, the same for any species"},
       parameter{"gradient", &quadrupole::gradient, "T/m",
                 "field gradient dB_y/dx, added to k1; acts with the sign of the charge"},
+      parameter{"fringe", &quadrupole::fringe, "none|hard",
+                "third-order kicks of hard edges at both ends, or none", std::string_view{}},
   };
 };
 
@@ -100,11 +134,43 @@ void emit_maps(const quadrupole& q, const slice& s, Emit&& emit) {
   double k = q.k1;
   if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
   const double length = q.length * s.fraction;
+  const bool edges = q.fringe == "hard" && k != 0;
+  if (edges && s.is_first()) emit(quadrupole_fringe<double>{k / 12, inv_beta});
   auto paraxial = [&](double l) { emit(quadrupole_paraxial<double>::make(l, k, inv_beta)); };
-  if (s.model != model::exact) return paraxial(length);
-  if (k == 0) return emit_drift(length, s, emit);
-  split(length, s.order, s.steps, paraxial,
-        [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
+  if (s.model != model::exact) {
+    paraxial(length);
+  } else if (k == 0) {
+    emit_drift(length, s, emit);
+  } else {
+    split(length, s.order, s.steps, paraxial,
+          [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
+  }
+  if (edges && s.is_last()) emit(quadrupole_fringe<double>{-k / 12, inv_beta});
+}
+
+struct quadrupole_edge {
+  double k1 = 0;
+  double gradient = 0;
+  std::string location = "entry";
+
+  static constexpr std::string_view kind = "QuadrupoleEdge";
+  static constexpr std::string_view doc =
+      "One hard edge of a quadrupole on its own, thin, of third order (Forest and Milutinovic).";
+  static constexpr auto parameters = std::tuple{
+      parameter{"k1", &quadrupole_edge::k1, "1/m^2",
+                "gradient of the quadrupole over the signed rigidity"},
+      parameter{"gradient", &quadrupole_edge::gradient, "T/m",
+                "field gradient dB_y/dx, added to k1; acts with the sign of the charge"},
+      parameter{"location", &quadrupole_edge::location, "entry|exit",
+                "whether the field begins or ends here", std::string_view{}},
+  };
+};
+
+template <class Emit>
+void emit_maps(const quadrupole_edge& q, const slice& s, Emit&& emit) {
+  double k = q.k1;
+  if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
+  emit(quadrupole_fringe<double>{(q.location == "entry" ? k : -k) / 12, s.ref.inverse_beta()});
 }
 
 }  // namespace betatron::elements

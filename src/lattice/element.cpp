@@ -96,6 +96,11 @@ parameter_info number_parameter(const char* name, const char* unit, const char* 
   return {name, unit, doc, value(0.0), any.minimum, any.maximum, false, false, false, {}};
 }
 
+parameter_info size_parameter(const char* name, const char* doc) {
+  const elements::range allowed = elements::range::not_negative;
+  return {name, "m", doc, value(0.0), allowed.minimum, allowed.maximum, false, false, false, {}};
+}
+
 /// Throws unless v is of the type of the default and inside the allowed range.
 void check_value(const element& e, const parameter_info& p, const value& v) {
   const std::string where = describe(e) + ": " + p.name;
@@ -155,7 +160,7 @@ void check_own(const element& e, const std::string& name, const value& v) {
       throw std::invalid_argument(describe(e) + ": matrix has " + std::to_string(list->size()) +
                                   " entries; allowed: 36 (6 x 6, row by row)");
     }
-    if (name != "matrix" && list->size() > elements::max_multipole + 1) {
+    if ((name == "knl" || name == "ksl") && list->size() > elements::max_multipole + 1) {
       throw std::invalid_argument(describe(e) + ": " + name + " has " +
                                   std::to_string(list->size()) + " entries; allowed: at most " +
                                   std::to_string(elements::max_multipole + 1));
@@ -192,6 +197,10 @@ const std::vector<parameter_info>& common_parameters() {
       number_parameter("dx", "m", "horizontal displacement"),
       number_parameter("dy", "m", "vertical displacement"),
       number_parameter("roll", "rad", "rotation about the beam axis"),
+      size_parameter("aperture_x", "half-width of the pipe, checked behind each slice (0: none)"),
+      size_parameter("aperture_y", "half-height of the pipe, checked behind each slice (0: none)"),
+      {"aperture_shape", "", "cross section of the pipe", value(std::string("elliptical")), 0, 0,
+       false, false, false, {"elliptical", "rectangular"}},
   };
   return common;
 }
@@ -225,6 +234,11 @@ value get(const element& e, std::string_view parameter) {
   if (parameter == "dx") return e.align.dx;
   if (parameter == "dy") return e.align.dy;
   if (parameter == "roll") return e.align.roll;
+  if (parameter == "aperture_x") return e.pipe.x;
+  if (parameter == "aperture_y") return e.pipe.y;
+  if (parameter == "aperture_shape") {
+    return std::string(e.pipe.rectangular ? "rectangular" : "elliptical");
+  }
   value result;
   bool found = false;
   std::visit(
@@ -261,6 +275,9 @@ void set(element& e, std::string_view parameter, const value& v) {
     if (parameter == "dx") e.align.dx = std::get<double>(v);
     if (parameter == "dy") e.align.dy = std::get<double>(v);
     if (parameter == "roll") e.align.roll = std::get<double>(v);
+    if (parameter == "aperture_x") e.pipe.x = std::get<double>(v);
+    if (parameter == "aperture_y") e.pipe.y = std::get<double>(v);
+    if (parameter == "aperture_shape") e.pipe.rectangular = std::get<std::string>(v) == "rectangular";
     return;
   }
   const parameter_info* p = find_parameter(find_kind(kind_of(e)).parameters, parameter);
@@ -292,15 +309,18 @@ double length(const element& e) {
       e.body);
 }
 
+int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
+
 void validate(const element& e) {
-  if (const auto* b = std::get_if<elements::bend>(&e.body); b && b->length == 0 && b->angle != 0) {
-    throw std::invalid_argument(describe(e) + ": angle = " + number(b->angle) +
-                                " rad needs a length that is not 0");
-  }
-  if (const auto* m = std::get_if<elements::linear_map>(&e.body); m && m->matrix.size() != 36) {
-    throw std::invalid_argument(describe(e) + ": matrix has " + std::to_string(m->matrix.size()) +
-                                " entries; allowed: 36 (6 x 6, row by row)");
-  }
+  std::visit(
+      [&](const auto& body) {
+        if constexpr (requires { problem(body); }) {
+          if (const std::string text = problem(body); !text.empty()) {
+            throw std::invalid_argument(describe(e) + ": " + text);
+          }
+        }
+      },
+      e.body);
 }
 
 }  // namespace betatron::lattice

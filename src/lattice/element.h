@@ -18,6 +18,13 @@ struct alignment {
   double roll = 0;  // rad
 };
 
+/// The cross section of the vacuum pipe: half-widths, 0 for none.
+struct pipe_opening {
+  double x = 0;  // m
+  double y = 0;  // m
+  bool rectangular = false;  // else elliptical
+};
+
 struct element {
   elements::kind body;
   std::string name{};
@@ -26,6 +33,7 @@ struct element {
   int order = 2;   ///< of split integration: 2, 4, 6
   int steps = 10;  ///< of split integration, per slice
   alignment align{};
+  pipe_opening pipe{};
 };
 
 /// What a parameter can hold when it is addressed by name. Whole numbers (slices, ...) travel as double.
@@ -53,7 +61,7 @@ const std::vector<kind_info>& kinds();
 /// Description of a kind. Throws std::out_of_range listing the known kinds.
 const kind_info& find_kind(std::string_view name);
 
-/// name, model, slices, order, steps, dx, dy, roll: parameters that every kind has.
+/// name, model, slices, order, steps, dx, dy, roll, aperture_*: parameters that every kind has.
 const std::vector<parameter_info>& common_parameters();
 
 /// An element of this kind with default parameters; `name` may be empty.
@@ -73,6 +81,9 @@ void set(element& e, std::string_view parameter, const value& v);
 
 /// Path length of the reference orbit [m].
 double length(const element& e);
+
+/// Slices an element is tracked in: thin ones are not cut.
+int slice_count(const element& e);
 
 /// Checks what involves several parameters (36 entries of a matrix, a total length that is not zero where it is
 /// divided by). Throws std::invalid_argument naming the element.

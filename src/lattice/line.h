@@ -20,9 +20,13 @@ struct line {
 /// Path length of the reference orbit [m].
 double length(const line& l);
 
-/// Moves the reference particle through a fraction of an element, backwards if negative: path length, time of
-/// flight, laboratory position and direction, energy.
-void advance(const element& e, beam::reference& ref, double fraction = 1);
+/// Moves the reference particle through an element between two fractions of its length, backwards if to < from:
+/// path length, time of flight, laboratory position and direction, energy. Throws std::invalid_argument naming the
+/// element where the particle would stop.
+void advance(const element& e, beam::reference& ref, double from = 0, double to = 1);
+
+/// True if the maps depend on the time of the reference particle: then no turn is like another.
+bool follows_clock(const line& l);
 
 /// The reference particle behind each element, after the one given (size n + 1). Throws std::invalid_argument
 /// naming the element at which it would stop (kinetic energy <= 0).

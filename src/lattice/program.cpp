@@ -76,6 +76,12 @@ class writer {
     program_.operations.push_back({operation::refresh, at, element_, s_});
   }
 
+  void observe(std::size_t element, int slice, const beam::reference& ref) {
+    const auto number = static_cast<std::uint32_t>(program_.observations.size());
+    program_.observations.push_back({static_cast<std::int32_t>(element), slice, ref});
+    program_.operations.push_back({operation::observe, number, static_cast<std::int32_t>(element), ref.s});
+  }
+
   void record(std::size_t element, int slice, const beam::reference& ref) {
     const auto number = static_cast<std::uint32_t>(program_.records.size());
     program_.records.push_back({static_cast<std::int32_t>(element), slice, ref});
@@ -133,6 +139,11 @@ std::array<double, 2> energy_constants(const beam::reference& ref) {
   return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
 }
 
+elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
+  auto inverse_or_zero = [](double v) { return v != 0 ? 1 / v : 0; };
+  return {inverse_or_zero(p.x), inverse_or_zero(p.y), {}, p.rectangular ? 0.0 : 1.0, 0.0};
+}
+
 /// Maps of one slice, forward, in the frame of the lattice.
 template <class Emit>
 void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
@@ -141,6 +152,7 @@ void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
                                           std::sin(e.align.roll)};
   if (displaced) emit(in);
   std::visit([&](const auto& body) { emit_maps(body, s, emit); }, e.body);
+  if (e.pipe.x != 0 || e.pipe.y != 0) emit(pipe_filter(e.pipe));
   if (displaced) emit(in.inverse());
 }
 
@@ -173,22 +185,13 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
   flush();
 }
 
-/// The reference orbit and its tangents through one slice; ref is moved along.
-void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref) {
-  const int count = slice_count(e);
-  const elements::slice s{ref, e.model, e.order, e.steps, index, count, 1.0 / count};
-  emit_model(e, s, [&]<class Map>(const Map& map) {
-    if constexpr (!is_filter<Map>) linear(map);
-  });
-  advance(e, ref, 1.0 / count);
-}
-
-}  // namespace
-
 void write_inverse(const any_map& map, writer& write) {
   std::visit(
       [&](const auto& m) {
-        if constexpr (requires { m.inverse(); }) {
+        using map_type = std::decay_t<decltype(m)>;
+        if constexpr (requires { map_type::has_no_inverse; }) {
+          throw std::domain_error("it maps many particles onto one and has no inverse");
+        } else if constexpr (requires { m.inverse(); }) {
           write(m.inverse());
         } else {
           emit_inverse(m, write);
@@ -197,10 +200,37 @@ void write_inverse(const any_map& map, writer& write) {
       map);
 }
 
-int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
+/// The reference orbit and its tangents through one slice; ref is moved along.
+void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref) {
+  const int count = slice_count(e);
+  const elements::slice s{ref, e.model, e.order, e.steps, index, count, 1.0 / count};
+  const elements::stretch piece = s.piece();
+  beam::reference behind = ref;
+  advance(e, behind, piece.from, piece.to);  // first, because it throws where the element cannot be passed
+  emit_model(e, s, [&]<class Map>(const Map& map) {
+    if constexpr (!is_filter<Map>) linear(map);
+  });
+  ref = behind;
+}
+
+/// Throws std::invalid_argument unless the boundary has what it needs.
+void check_boundary(const compile_options& options) {
+  if (options.boundary == elements::longitudinal_boundary::open) return;
+  if (!(options.bucket_length > 0) || !std::isfinite(options.bucket_length)) {
+    throw std::invalid_argument("bucket_length = " + std::to_string(options.bucket_length) +
+                                " m is not allowed with a longitudinal boundary; allowed: > 0");
+  }
+  if (options.way == direction::backward) {
+    throw std::invalid_argument(
+        "a longitudinal boundary cannot be undone: backward tracking needs the boundary open");
+  }
+}
+
+}  // namespace
 
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options) {
+  check_boundary(options);
   program p;
   p.operations.reserve(2 * (last - first));
   p.coefficients.reserve(8 * (last - first));
@@ -215,12 +245,13 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
     const int count = slice_count(e);
     const double fraction = 1.0 / count;
     const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
+    const bool observed = !options.observed.empty() && options.observed[i] != 0;
     for (int k = 0; k < count; ++k) {
       beam::reference behind = ref;
-      advance(e, behind, forward ? fraction : -fraction);
-      const beam::reference& entrance = forward ? ref : behind;
-      const elements::slice s{entrance, e.model, e.order, e.steps, forward ? k : count - 1 - k,
-                              count, fraction};
+      const elements::slice s{forward ? ref : behind, e.model, e.order, e.steps,
+                              forward ? k : count - 1 - k, count, fraction};
+      const elements::stretch piece = s.piece();
+      advance(e, behind, forward ? piece.from : piece.to, forward ? piece.to : piece.from);
       write.place(i, behind.s);
       if (forward) {
         emit_model(e, s, write);
@@ -234,7 +265,9 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
         }
       }
       ref = behind;
+      emit_boundary(options.boundary, options.bucket_length, write);
       if (recorded && (options.record_slices || k == count - 1)) write.record(i, k, ref);
+      if (observed && k == count - 1) write.observe(i, k, ref);
     }
   }
   return p;

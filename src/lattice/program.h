@@ -20,6 +20,7 @@ struct operation {
   // code < all_maps::size: a map. The others:
   static constexpr int refresh = 1000;  // recompute the energy columns: coefficients 1/beta0, 1/(beta0 gamma0)^2
   static constexpr int record = 1001;   // take the moments of the beam; `coefficients` is the number of the record
+  static constexpr int observe = 1002;  // copy chosen particles; `coefficients` is the number of the observation
 
   int code;
   std::uint32_t coefficients;  ///< position of the first coefficient in the pool
@@ -27,7 +28,7 @@ struct operation {
   double s;                    ///< path length behind the slice [m]
 };
 
-/// A place where moments are taken: behind slice `slice` of element `element`.
+/// A place where moments are taken or particles observed: behind slice `slice` of element `element`.
 struct record_point {
   std::int32_t element;
   std::int32_t slice;
@@ -38,6 +39,7 @@ struct program {
   std::vector<operation> operations{};
   std::vector<double> coefficients{};
   std::vector<record_point> records{};
+  std::vector<record_point> observations{};
   std::array<double, 2> entrance_energy{};  ///< 1/beta0, 1/(beta0 gamma0)^2 at the start
 
   /// The coefficients in single precision.
@@ -52,11 +54,17 @@ struct compile_options {
   direction way = direction::forward;
   std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
   bool record_slices = false;                ///< also behind each slice of recorded elements
+  std::span<const std::uint8_t> observed{};  ///< one flag per element, or empty: observe particles behind it
+
+  /// Acts behind every slice, before it is recorded. Others than open need bucket_length > 0 [m] and the forward
+  /// direction.
+  elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
+  double bucket_length = 0;
 };
 
 /// Operations of elements [first, last) of the line; ref is moved from one end to the other (backward: from the
 /// exit of last - 1 to the entrance of first). Throws std::invalid_argument naming the element whose parameters
-/// cannot be tracked.
+/// cannot be tracked, and for a boundary that needs what the options do not have.
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);
 
@@ -75,8 +83,5 @@ orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::r
 /// The same for slice `index` of slice_count(e) of one element.
 orbit_map derivative(const element& e, int index, beam::reference& ref,
                      const std::array<double, 6>& start);
-
-/// Slices an element is tracked in: thin ones are not cut.
-int slice_count(const element& e);
 
 }  // namespace betatron::lattice

@@ -305,6 +305,12 @@ BETATRON_INLINE dual<T, N> abs(const dual<T, N>& x) {
   return r;
 }
 
+/// The nearest integer: a step function, all derivatives 0.
+template <class T, int N>
+BETATRON_INLINE dual<T, N> round_to_integer(const dual<T, N>& x) {
+  return dual<T, N>(round_to_integer(x.v));
+}
+
 /// Square root. At 0: see the top of this file.
 template <class T, int N>
 BETATRON_INLINE dual<T, N> sqrt(const dual<T, N>& x) {

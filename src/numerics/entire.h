@@ -253,4 +253,19 @@ BETATRON_INLINE dual<T, N> atan_ratio(dual<T, N> u) {
   return r;
 }
 
+/// The same for atanh(v)/v: d/du = (1/(1 - u) - f) / (2u), by its series 1/3 + 2u/5 + ... where u is small.
+template <class T, int N>
+BETATRON_INLINE dual<T, N> atanh_ratio(dual<T, N> u) {
+  using F = scalar_of<T>;
+  dual<T, N> r;
+  r.v = atanh_ratio(u.v);
+  const auto small = abs(u.v) < T(F(0.02));
+  T series = T(F(0));
+  for (int n = 9; n >= 1; --n) series = series * u.v + T(F(n / (2 * n + 1.0)));
+  const T guarded = select(small, T(F(1)), u.v);
+  const T slope = select(small, series, (T(F(1)) / (T(F(1)) - u.v) - r.v) / (guarded * F(2)));
+  for (int i = 0; i < N; ++i) r.d[i] = slope * u.d[i];
+  return r;
+}
+
 }  // namespace betatron::numerics

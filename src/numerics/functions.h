@@ -91,6 +91,7 @@ namespace detail {
 double sin_of_lane(double a);
 double cos_of_lane(double a);
 double atan_of_lane(double a);
+double atanh_of_lane(double a);
 
 template <class P, class Function>
 BETATRON_INLINE P lane_by_lane(P a, Function f) {
@@ -221,6 +222,33 @@ BETATRON_INLINE T atan_ratio(T u) {
     for (int i = 4; i >= 0; --i) r = r * u + T(c[i]);
     return r;
   }
+}
+
+/// atanh(v)/v as a function of u = v^2 < 1, smooth at 0 (value 1): how a rapidity is recovered from its hyperbolic
+/// tangent. Its series on u <= 0.04.
+template <real_or_pack T>
+BETATRON_INLINE T atanh_ratio(T u) {
+  using F = scalar_of<T>;
+  if (any_of(!(u <= T(F(0.04))))) [[unlikely]] {
+    auto general = [](double w) {
+      const double v = std::sqrt(w);
+      return w < 1e-300 ? 1.0 : detail::atanh_of_lane(v) / v;
+    };
+    if constexpr (simd_pack<T>) {
+      return detail::lane_by_lane(u, general);
+    } else {
+#if defined(__CUDA_ARCH__)
+      const double v = ::sqrt(static_cast<double>(u));
+      return static_cast<T>(::atanh(v) / v);
+#else
+      return static_cast<T>(general(static_cast<double>(u)));
+#endif
+    }
+  }
+  constexpr int terms = sizeof(F) == 8 ? 12 : 6;
+  T r = T(F(1.0 / (2 * terms - 1)));
+  for (int n = terms - 2; n >= 0; --n) r = r * u + T(F(1.0 / (2 * n + 1)));
+  return r;
 }
 
 }  // namespace betatron::numerics

@@ -1,8 +1,11 @@
 #include "tracking/track.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 
 #include "tracking/cpu/executor.h"
 
@@ -13,10 +16,30 @@ namespace {
 using beam::reference;
 using lattice::direction;
 
-/// Particle-operations between two calls of on_progress: about a quarter of a second on one processor.
+/// Particle-operations between two calls of on_progress: at most about a quarter of a second.
 constexpr double work_per_chunk = 2.5e8;
 
+/// Memory for records of one run of the executor, unless a monitor has its own limit [bytes].
+constexpr std::size_t record_memory = 64 << 20;
+
 void check(const lattice::line& l, const track_options& o) {
+  const monitor& m = o.monitor;
+  const bool monitored = !m.moments_at.empty() || !m.observed_at.empty();
+  if (monitored != static_cast<bool>(m.write)) {
+    throw std::invalid_argument("a monitor needs elements and somewhere to write to");
+  }
+  if (m.every < 1) {
+    throw std::invalid_argument("monitor: every = " + std::to_string(m.every) +
+                                " is not allowed; allowed: >= 1");
+  }
+  for (const auto& flags : {m.moments_at, m.observed_at}) {
+    if (!flags.empty() && flags.size() != l.elements.size()) {
+      throw std::invalid_argument("monitor has " + std::to_string(flags.size()) +
+                                  " flags for a line of " + std::to_string(l.elements.size()) +
+                                  " elements");
+    }
+  }
+
   if (o.turns < 0) {
     throw std::invalid_argument("turns = " + std::to_string(o.turns) + " is not allowed; allowed: >= 0");
   }
@@ -27,14 +50,14 @@ void check(const lattice::line& l, const track_options& o) {
   }
 }
 
-/// What one turn without a change of energy does to the reference particle: the same rigid motion every time.
-struct turn_motion {
+/// What a stretch of lattice does to the place of the reference particle: a rigid motion, the same wherever the
+/// stretch begins.
+struct rigid_motion {
   double ds = 0, dt = 0;
   std::array<double, 3> shift{};     // in the frame at the start
   std::array<double, 9> rotation{};  // frame at the end = rotation frame at the start
 
-  turn_motion() = default;
-  turn_motion(const reference& start, const reference& end)
+  rigid_motion(const reference& start, const reference& end)
       : ds(end.s - start.s), dt(end.t - start.t) {
     for (std::size_t i = 0; i < 3; ++i) {
       for (std::size_t k = 0; k < 3; ++k) {
@@ -60,14 +83,27 @@ struct turn_motion {
   }
 };
 
+/// The flags that are set in one of them; empty is none.
+std::vector<std::uint8_t> either(const std::vector<std::uint8_t>& a,
+                                 const std::vector<std::uint8_t>& b) {
+  if (a.size() != b.size()) return a.empty() ? b : a;  // if none is empty, check() objects
+  std::vector<std::uint8_t> r = a;
+  for (std::size_t i = 0; i < r.size(); ++i) r[i] |= b[i];
+  return r;
+}
+
 /// One call of `track`: a turn is cut into chunks of elements, or several turns make one chunk.
 class driver {
  public:
   driver(const lattice::line& l, beam::bunch& b, const track_options& o)
-      : line_(l), bunch_(b), options_(o) {
+      : line_(l), bunch_(b), options_(o), recorded_(either(o.recorded, o.monitor.moments_at)) {
     compile_.way = o.way;
-    compile_.recorded = o.recorded;
+    compile_.recorded = recorded_;
     compile_.record_slices = o.record_slices;
+    compile_.observed = o.monitor.observed_at;
+    compile_.boundary = o.boundary;
+    compile_.bucket_length = o.bucket_length;
+    find_observed();
     threads_ = o.threads != 0 ? o.threads : available_threads();
   }
 
@@ -80,33 +116,37 @@ class driver {
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
 
+    // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
+    // and with that the rounding of moments
     const double effort = static_cast<double>(std::max<std::size_t>(bunch_.size(), 1)) *
-                          static_cast<double>(std::max<std::size_t>(turn.operations.size(), 1)) /
-                          threads_;
-    const bool same_energy = end.kinetic == bunch_.ref.kinetic;
-    way_ = turn_motion(bunch_.ref, end);
+                          static_cast<double>(std::max<std::size_t>(turn.operations.size(), 1));
+    const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
+    entrance_ = bunch_.ref;
+    exit_ = end;
     const bool watched = static_cast<bool>(options_.on_progress);
     for (std::int64_t done = 0; done < options_.turns && !result_.interrupted;) {
       if (watched && effort > 2 * work_per_chunk) {
         run_in_pieces(done, static_cast<std::size_t>(std::ceil(effort / work_per_chunk)));
         ++done;
-      } else if (same_energy) {
+      } else if (same_maps) {
         std::int64_t together = options_.turns - done;
         if (watched || !turn.records.empty()) {
           const double fit = std::max(1.0, work_per_chunk / effort);
           together = static_cast<std::int64_t>(std::min<double>(static_cast<double>(together), fit));
         }
-        run_program(turn, done, together);
-        for (std::int64_t k = 0; k < together; ++k) way_.apply(bunch_.ref);
+        together = std::min(together, turns_in_memory(turn));
+        end = bunch_.ref;
+        for (std::int64_t k = 0; k < together; ++k) end = seen_from(end, exit_);
+        run_program(turn, done, together, end);
         done += together;
         report(done, 0);
       } else {
         if (done > 0) {
           end = bunch_.ref;
           turn = lattice::compile(line_, 0, n, end, compile_);
+          entrance_ = bunch_.ref;
         }
-        run_program(turn, done, 1);
-        bunch_.ref = end;
+        run_program(turn, done, 1, end);
         ++done;
         report(done, 0);
       }
@@ -126,33 +166,106 @@ class driver {
         first = n - last;
         last = n - from;
       }
-      reference end = bunch_.ref;
+      reference end = entrance_ = bunch_.ref;
       const lattice::program p = lattice::compile(line_, first, last, end, compile_);
-      run_program(p, turn, 1);
-      bunch_.ref = end;
+      run_program(p, turn, 1, end);
       const std::size_t passed = n * (k + 1) / pieces;
       report(passed == n ? turn + 1 : turn, passed == n ? 0 : passed);
     }
   }
 
-  void run_program(const lattice::program& p, std::int64_t turn, std::int64_t turns) {
-    const cpu_run how{options_.first_turn + turn, turns, threads_};
+  /// All particles through the program, `turns` times; the reference particle is at `end` afterwards.
+  void run_program(const lattice::program& p, std::int64_t turn, std::int64_t turns,
+                   const reference& end) {
+    cpu_run how{options_.first_turn + turn, turns, threads_};
+    const monitor& m = options_.monitor;
+    if (options_.recorded.empty()) how.record_every = m.every;
+    how.observe_every = m.every;
+    how.observed = observed_;
+    how.slots = m.particles.size();
+    std::vector<std::int64_t> observed_turns;
+    for (std::int64_t k = 0; m.write && k < turns; ++k) {
+      if ((how.first_turn + k) % m.every == 0) observed_turns.push_back(how.first_turn + k);
+    }
+    std::vector<double> coordinates(
+        p.observations.size() * 6 * observed_turns.size() * how.slots,
+        std::numeric_limits<double>::quiet_NaN());
+    how.observations = coordinates.data();
     cpu_result done = bunch_.visit([&](const auto& columns) {
       return tracking::run(p, columns, how);
     });
+    reference start = bunch_.ref;
+    std::vector<moment_record> seen;  // by the monitor
+    auto sums = done.records.begin();
     for (std::int64_t k = 0; k < turns; ++k) {
-      for (std::size_t r = 0; r < p.records.size(); ++r) {
-        const lattice::record_point& at = p.records[r];
-        const std::size_t i = static_cast<std::size_t>(k) * p.records.size() + r;
-        moment_record record{how.first_turn + k, at.element, at.slice, at.ref,
-                             beam::finish(done.records[i])};
-        record.ref.s += static_cast<double>(k) * way_.ds;
-        record.ref.t += static_cast<double>(k) * way_.dt;
-        result_.records.push_back(record);
+      const std::int64_t number = how.first_turn + k;
+      if (number % how.record_every == 0) {
+        for (const lattice::record_point& at : p.records) {
+          const moment_record record{number, at.element, at.slice, seen_from(start, at.ref),
+                                     beam::finish(*sums++)};
+          if (is_set(options_.recorded, at.element)) result_.records.push_back(record);
+          if (is_set(m.moments_at, at.element) && number % m.every == 0) seen.push_back(record);
+        }
       }
+      if (k + 1 < turns) start = seen_from(start, exit_);
+    }
+    for (beam::bunch::loss& loss : done.losses) {
+      const double turns_before = static_cast<double>(loss.turn - how.first_turn);
+      loss.s += bunch_.ref.s - entrance_.s + turns_before * (exit_.s - entrance_.s);
     }
     result_.lost += done.losses.size();
-    if (!done.losses.empty()) bunch_.remove(done.losses);
+    if (!done.losses.empty()) {
+      bunch_.remove(done.losses);
+      find_observed();
+    }
+    bunch_.ref = end;
+    if (!seen.empty() || !coordinates.empty()) {
+      m.write({observed_turns, seen, p.observations, coordinates});
+    }
+  }
+
+  static bool is_set(const std::vector<std::uint8_t>& flags, std::int32_t element) {
+    return !flags.empty() && flags[static_cast<std::size_t>(element)] != 0;
+  }
+
+  /// Where the particles of the monitor are in the columns.
+  void find_observed() {
+    const std::vector<std::uint64_t>& ids = options_.monitor.particles;
+    if (ids.empty()) return;
+    std::unordered_map<std::uint64_t, std::size_t> slots;
+    for (std::size_t i = 0; i < ids.size(); ++i) slots.emplace(ids[i], i);
+    observed_.clear();
+    bunch_.visit([&](const auto& columns) {
+      for (std::size_t i = 0; i < columns.size; ++i) {
+        const auto found = slots.find(columns.id[i]);
+        if (found != slots.end()) observed_.push_back({i, found->second});
+      }
+    });
+  }
+
+  /// Turns whose records and observations fit into memory, at least one.
+  std::int64_t turns_in_memory(const lattice::program& p) const {
+    const monitor& m = options_.monitor;
+    const std::size_t limit = m.write ? m.chunk_bytes : record_memory;
+    const std::size_t blocks = std::clamp<std::size_t>(bunch_.size() / 384, 1, 64);
+    const std::size_t records =
+        p.records.size() * (blocks * sizeof(beam::moment_sums) + sizeof(moment_record));
+    const std::size_t observations = p.observations.size() * 6 * m.particles.size() * sizeof(double);
+    const auto fit = [&](std::size_t bytes, std::int64_t every) {
+      if (bytes == 0) return std::numeric_limits<std::int64_t>::max();
+      const auto turns = static_cast<std::int64_t>(std::max<std::size_t>(1, limit / bytes));
+      return turns <= options_.turns / every ? turns * every : std::max(every, options_.turns);
+    };
+    return std::min(fit(records, options_.recorded.empty() ? m.every : 1), fit(observations, m.every));
+  }
+
+  /// A place in the program, which was compiled from entrance_ on, in a turn that begins at `start`.
+  reference seen_from(const reference& start, const reference& place) const {
+    if (start == entrance_) return place;
+    reference r = start;
+    rigid_motion(entrance_, place).apply(r);
+    r.kinetic = place.kinetic;
+    return r;
   }
 
   void record_start() {
@@ -173,10 +286,13 @@ class driver {
   const lattice::line& line_;
   beam::bunch& bunch_;
   const track_options& options_;
-  lattice::compile_options compile_;
+  const std::vector<std::uint8_t> recorded_;  // for result_ or for the monitor
+  std::vector<observed_particle> observed_{};
+  lattice::compile_options compile_{};
   unsigned threads_;
   track_result result_;
-  turn_motion way_{};
+  reference entrance_{};  // where the program in use begins
+  reference exit_{};      // where a turn that begins there ends, if the energy stays the same
 };
 
 }  // namespace

@@ -3,12 +3,44 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
 
 namespace betatron::tracking {
+
+struct moment_record {
+  std::int64_t turn;
+  std::int32_t element;  ///< position in the line, -1 for the start
+  std::int32_t slice;
+  beam::reference ref;
+  beam::moments moments;
+};
+
+/// What a monitor saw in some consecutive observed turns.
+struct observation_chunk {
+  std::span<const std::int64_t> turns;  ///< numbers of the observed turns
+  std::span<const moment_record> moments;
+  std::span<const lattice::record_point> places;  ///< where particles were observed
+
+  /// [place][x, px, y, py, t, pt][turn][particle, as in monitor::particles]; NaN for lost particles
+  std::span<const double> coordinates;
+};
+
+/// Watches a beam for many turns in bounded memory: what it sees is passed on in chunks.
+struct monitor {
+  std::vector<std::uint8_t> moments_at{};   ///< one flag per element, or empty: moments behind it
+  std::vector<std::uint8_t> observed_at{};  ///< one flag per element, or empty: coordinates behind it
+  std::vector<std::uint64_t> particles{};   ///< ids of the particles observed, all different
+  std::int64_t every = 1;                   ///< only in turns whose number is a multiple of this, >= 1
+  std::size_t chunk_bytes = 16 << 20;       ///< of coordinates and of moments; at least one turn is kept
+
+  /// Called with each chunk, by the thread that called `track`. What it throws ends tracking with all particles
+  /// at the same place.
+  std::function<void(const observation_chunk&)> write{};
+};
 
 struct track_options {
   std::int64_t turns = 1;
@@ -19,17 +51,15 @@ struct track_options {
   bool record_start = false;  ///< also before the first element of the first turn
   unsigned threads = 0;       ///< 0: all processors that the process may use
 
+  /// Acts on t behind every slice; see elements/longitudinal_boundary.h.
+  elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
+  double bucket_length = 0;  ///< m
+
+  tracking::monitor monitor{};
+
   /// Called now and then (after at most about a quarter of a second of work per processor) with the part that is
   /// done, 0 ... 1. Return false to stop there: all particles are then at the same place.
   std::function<bool(double)> on_progress{};
-};
-
-struct moment_record {
-  std::int64_t turn;
-  std::int32_t element;  ///< position in the line, -1 for the start
-  std::int32_t slice;
-  beam::reference ref;
-  beam::moments moments;
 };
 
 struct track_result {
@@ -41,7 +71,7 @@ struct track_result {
 };
 
 /// Tracks in place; bunch.ref moves along. Throws std::invalid_argument before anything is moved if an element
-/// cannot be tracked or an option is out of range (turns < 0, flags of the wrong number).
+/// cannot be tracked or an option is out of range (turns < 0, flags of the wrong number, ...).
 track_result track(const lattice::line& l, beam::bunch& b, const track_options& options);
 
 }  // namespace betatron::tracking

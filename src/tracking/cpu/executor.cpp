@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <new>
@@ -63,7 +64,15 @@ struct workspace {
   alignas(64) F energy[2][stride];
   alignas(64) F tail[7][stride];  // coordinates and weights of a tile that must not be worked on in place
   std::uint32_t outside[tile_size];
+  bool gone[tile_size];  // lanes of casualties
 };
+
+std::size_t recorded_turns(const cpu_run& how) {
+  return static_cast<std::size_t>(count_turns(how.first_turn, how.turns, how.record_every));
+}
+std::size_t observed_turns(const cpu_run& how) {
+  return static_cast<std::size_t>(count_turns(how.first_turn, how.turns, how.observe_every));
+}
 
 template <class F>
 class worker {
@@ -82,7 +91,7 @@ class worker {
   /// Particles [first, last), through everything.
   block_result run_block(std::size_t first, std::size_t last) {
     block_result result;
-    result.records.resize(program_.records.size() * static_cast<std::size_t>(how_.turns));
+    result.records.resize(program_.records.size() * recorded_turns(how_));
     for (std::size_t i = first; i < last; i += tile_size) {
       run_tile(i, std::min(tile_size, last - i), result);
     }
@@ -105,13 +114,21 @@ class worker {
       t.z[c] = column;
     }
     casualties_.clear();
+    std::fill_n(memory_->gone, padded, false);
+    const auto begin =
+        std::ranges::lower_bound(how_.observed, first, {}, &observed_particle::index);
+    const std::span<const observed_particle> watched(
+        begin, std::ranges::lower_bound(begin, how_.observed.end(), first + count, {},
+                                        &observed_particle::index));
+    std::size_t recorded = 0, observed = 0;  // turns so far
     const F energy[2] = {static_cast<F>(program_.entrance_energy[0]),
                          static_cast<F>(program_.entrance_energy[1])};
     table_.refresh(energy, t);
 
     for (std::int64_t turn = 0; turn < how_.turns; ++turn) {
-      beam::moment_sums* records =
-          result.records.data() + static_cast<std::size_t>(turn) * program_.records.size();
+      const bool record = (how_.first_turn + turn) % how_.record_every == 0;
+      const bool observe = (how_.first_turn + turn) % how_.observe_every == 0;
+      beam::moment_sums* records = result.records.data() + recorded * program_.records.size();
       for (const operation& op : program_.operations) {
         const F* coefficients = coefficients_ + op.coefficients;
         if (op.code < map_count) [[likely]] {
@@ -120,11 +137,16 @@ class worker {
           }
         } else if (op.code == operation::refresh) {
           table_.refresh(coefficients, t);
-        } else {
+        } else if (op.code == operation::record) {
+          if (!record) continue;
           find_non_finite(t, first, count, op, turn, result);
           records[op.coefficients].merge(sum(t, first, count));
+        } else if (observe) {
+          copy_out(t, first, watched, op.coefficients, observed);
         }
       }
+      recorded += record;
+      observed += observe;
       if (!program_.operations.empty() && (turn & 63) == 63) {
         find_non_finite(t, first, count, program_.operations.back(), turn, result);
       }
@@ -142,6 +164,19 @@ class worker {
     }
   }
 
+  /// Observation number `place` in the `turn`-th observed turn: the coordinates of particles of this tile.
+  void copy_out(const tile<F>& t, std::size_t first, std::span<const observed_particle> particles,
+                std::size_t place, std::size_t turn) {
+    const std::size_t turns = observed_turns(how_);
+    for (std::size_t c = 0; c < 6; ++c) {
+      double* to = how_.observations + ((place * 6 + c) * turns + turn) * how_.slots;
+      for (const observed_particle& p : particles) {
+        const std::size_t lane = p.index - first;
+        if (!memory_->gone[lane]) to[p.slot] = static_cast<double>(t.z[c][lane]);
+      }
+    }
+  }
+
   /// Takes the lanes that a kernel has marked out of the beam.
   void collect(const tile<F>& t, std::size_t first, std::size_t count, const operation& op,
                std::int64_t turn, beam::loss_reason reason, block_result& result) {
@@ -149,18 +184,21 @@ class worker {
       for (std::uint32_t bits = t.outside[p]; bits != 0; bits &= bits - 1) {
         const std::size_t lane =
             p * table_.width + static_cast<std::size_t>(std::countr_zero(bits));
-        const bool known = std::any_of(casualties_.begin(), casualties_.end(),
-                                       [&](const auto& c) { return c.lane == lane; });
-        if (lane >= count || known) continue;
+        if (lane >= count || memory_->gone[lane]) continue;
+        memory_->gone[lane] = true;
         casualty<F> dead{lane, {}};
+        bool finite = true;
         for (std::size_t c = 0; c < 6; ++c) {
           dead.z[c] = t.z[c][lane];
+          finite = finite && std::isfinite(dead.z[c]);
           t.z[c][lane] = F(0);
         }
         t.inv_p[lane] = F(1);
         t.slip[lane] = F(0);
         casualties_.push_back(dead);
-        result.losses.push_back({first + lane, op.s, how_.first_turn + turn, op.element, reason});
+        // a map cannot tell NaN from outside
+        result.losses.push_back({first + lane, op.s, how_.first_turn + turn, op.element,
+                                 finite ? reason : beam::loss_reason::non_finite});
       }
     }
   }
@@ -179,11 +217,9 @@ class worker {
                                 particles_.id + first,
                                 count};
     if (casualties_.empty()) return table_.sum(view, 0, count);
-    std::vector<char> gone(count, 0);
-    for (const casualty<F>& dead : casualties_) gone[dead.lane] = 1;
     std::vector<F> alive[7];
     for (std::size_t i = 0; i < count; ++i) {
-      if (gone[i]) continue;
+      if (memory_->gone[i]) continue;
       for (std::size_t c = 0; c < 6; ++c) alive[c].push_back(t.z[c][i]);
       alive[6].push_back(view.weight[i]);
     }
@@ -250,7 +286,7 @@ cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_ru
   if (failure) std::rethrow_exception(failure);
 
   cpu_result result;
-  result.records.resize(p.records.size() * static_cast<std::size_t>(how.turns));
+  result.records.resize(p.records.size() * recorded_turns(how));
   for (const block_result& b : results) {
     for (std::size_t i = 0; i < result.records.size(); ++i) result.records[i].merge(b.records[i]);
     result.losses.insert(result.losses.end(), b.losses.begin(), b.losses.end());

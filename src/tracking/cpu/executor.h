@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "beam/bunch.h"
@@ -10,14 +11,37 @@
 
 namespace betatron::tracking {
 
+/// A particle that is observed: its place in the columns, and in the buffer of observations.
+struct observed_particle {
+  std::size_t index, slot;
+};
+
 struct cpu_run {
   std::int64_t first_turn = 0;
   std::int64_t turns = 1;  ///< times that the program is repeated
   unsigned threads = 1;    ///< at most; fewer where there is little to do
+
+  std::int64_t record_every = 1;   ///< records are taken in turns whose number is a multiple of this
+  std::int64_t observe_every = 1;  ///< and observations in multiples of this
+
+  std::span<const observed_particle> observed{};  ///< ascending by index
+  std::size_t slots = 0;                          ///< per observation
+
+  /// Receives observations: [program.observations][coordinate][observed turn][slot]. What is not written (lost
+  /// particles) keeps its value.
+  double* observations = nullptr;
 };
 
+/// How many of the turns [first, first + turns) are multiples of `every` >= 1.
+inline std::int64_t count_turns(std::int64_t first, std::int64_t turns, std::int64_t every) {
+  const auto below = [every](std::int64_t n) {  // multiples in [0, n), negative if n < 0
+    return n >= 0 ? (n + every - 1) / every : -(-n / every);
+  };
+  return below(first + turns) - below(first);
+}
+
 struct cpu_result {
-  /// turns x program.records.size() sums, by turn
+  /// recorded turns x program.records.size() sums, by turn
   std::vector<beam::moment_sums> records;
   /// ascending by index; the particles are still in their columns, with the coordinates they had when lost
   std::vector<beam::bunch::loss> losses;

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -105,8 +106,18 @@ std::vector<bend_exact<double>> samples<bend_exact>(const particle_energy& e) {
   return r;
 }
 template <>
-std::vector<curved_quadrupole_kick<double>> samples<curved_quadrupole_kick>(const particle_energy&) {
-  return {{0.3, 0.5}, {-0.7, 0.5}, {0.2, -1}, {0.2, 0}, {0, 0.5}};
+std::vector<curved_multipole_kick<double>> samples<curved_multipole_kick>(const particle_energy&) {
+  std::vector<curved_multipole_kick<double>> r;
+  for (double h : {0.5, -1.0, 0.0}) {
+    for (std::size_t n = 0; n <= 4; ++n) {
+      double k[5] = {};
+      for (std::size_t i = 0; i <= n; ++i) k[i] = std::pow(5.0, static_cast<double>(i)) * (i % 2 ? 0.3 : -0.2);
+      for (bool skew : {false, true}) {
+        r.push_back(curved_multipole_kick<double>::make(k, n + 1, skew, h).scaled(0.3));
+      }
+    }
+  }
+  return r;
 }
 template <>
 std::vector<dipole_edge_kick<double>> samples<dipole_edge_kick>(const particle_energy&) {
@@ -167,11 +178,155 @@ std::vector<rf_kick<double>> samples<rf_kick>(const particle_energy& e) {
   }
   return r;
 }
+/// Maps of one slice of an element at this energy.
+template <template <class> class Map, class Kind>
+void collect(const Kind& kind, const particle_energy& e, model m, std::vector<Map<double>>& found) {
+  const auto ref = beam::reference::from_beta_gamma(beam::make_species("electron"), e.bg);
+  const slice whole{ref, m, 2, 2, 0, 1, 1};
+  emit_maps(kind, whole, [&]<class Found>(const Found& map) {
+    if constexpr (std::is_same_v<Found, Map<double>>) found.push_back(map);
+  });
+}
+template <>
+std::vector<rf_field_kick<double>> samples<rf_field_kick>(const particle_energy& e) {
+  std::vector<rf_field_kick<double>> r;
+  const double kinetic_eV = 510998.95 * (std::sqrt(1 + e.bg * e.bg) - 1);
+  for (double part : {0.2, -0.1, 0.0}) {  // of the kinetic energy
+    rf_field_map cavity{0.7, part * kinetic_eV, 1e9, 0.4, {1.0, -0.6}, {0.0, 0.3}};
+    collect(cavity, e, model::paraxial, r);
+  }
+  const std::size_t forward = r.size();
+  for (std::size_t i = 0; i < forward; ++i) r.push_back(r[i].inverse());
+  return r;
+}
+std::vector<uniform_acceleration> accelerators(const particle_energy& e) {
+  const double kinetic_eV = 510998.95 * (std::sqrt(1 + e.bg * e.bg) - 1), field = e.bg * 1.7e-3;
+  return {{1.0, 0.5 * kinetic_eV, 0}, {0.7, -0.3 * kinetic_eV, field}, {1.0, 0, field},
+          {0.2, 10 * kinetic_eV, -field}, {1.0, 0, 0}};
+}
+template <>
+std::vector<uniform_acceleration_paraxial<double>> samples<uniform_acceleration_paraxial>(const particle_energy& e) {
+  std::vector<uniform_acceleration_paraxial<double>> r;
+  for (const auto& a : accelerators(e)) collect(a, e, model::paraxial, r);
+  return r;
+}
+template <>
+std::vector<uniform_acceleration_exact<double>> samples<uniform_acceleration_exact>(const particle_energy& e) {
+  std::vector<uniform_acceleration_exact<double>> r;
+  for (const auto& a : accelerators(e)) collect(a, e, model::exact, r);
+  return r;
+}
+std::vector<undulator> undulators(const particle_energy& e) {
+  return {{1.0, 0.3, 0.1 * e.bg, 0, 0}, {0.7, 0.1, 0.05 * e.bg, 0, 0.5}, {1.0, 0.3, 0.5 * e.bg, 0, 1}, {1.0, 0.3, 0, 0, 0}};
+}
+template <>
+std::vector<undulator_paraxial<double>> samples<undulator_paraxial>(const particle_energy& e) {
+  std::vector<undulator_paraxial<double>> r;
+  for (const auto& u : undulators(e)) collect(u, e, model::paraxial, r);
+  return r;
+}
+template <>
+std::vector<undulator_exact<double>> samples<undulator_exact>(const particle_energy& e) {
+  std::vector<undulator_exact<double>> r;
+  for (const auto& u : undulators(e)) collect(u, e, model::exact, r);
+  return r;
+}
 template <>
 std::vector<aperture_filter<double>> samples<aperture_filter>(const particle_energy&) {
-  return {{1 / 6e-3, 1 / 4e-3, 0, 0, 0, 0, 0, 0, 0},
-          {1 / 6e-3, 1 / 4e-3, 0, 0, 0, 0, 0, 1, 1},
-          {1 / 1e-3, 1 / 2e-3, 4e-3, 250, 5e-3, 200, 1, 1, 0}};
+  return {{1 / 6e-3, 1 / 4e-3, {}, 0, 0},
+          {1 / 6e-3, 1 / 4e-3, {}, 1, 1},
+          {1 / 1e-3, 1 / 2e-3, opening_grid<double>::make(4e-3, 5e-3, true), 1, 0}};
+}
+template <>
+std::vector<polygon_filter<double>> samples<polygon_filter>(const particle_energy&) {
+  std::vector<polygon_filter<double>> r;
+  const slice whole{{}, model::paraxial, 2, 10, 0, 1, 1};
+  for (const auto& a : {polygon_aperture{.vertices = {6e-3, 1e-3, -5e-3, 8e-3, -4e-3, -7e-3}},
+                        polygon_aperture{.vertices = {2e-3, 2e-3, -2e-3, 2e-3, -2e-3, -2e-3, 2e-3, -2e-3},
+                                         .min_radius2 = 4e-6, .action = "absorb", .repeat_x = 5e-3}}) {
+    emit_maps(a, whole, [&](const polygon_filter<double>& f) { r.push_back(f); });
+  }
+  return r;
+}
+template <>
+std::vector<quadrupole_fringe<double>> samples<quadrupole_fringe>(const particle_energy& e) {
+  return {{0.5, e.inv_beta}, {-0.5, e.inv_beta}, {20, e.inv_beta}, {0, e.inv_beta}};
+}
+template <>
+std::vector<dipole_fringe<double>> samples<dipole_fringe>(const particle_energy& e) {
+  std::vector<dipole_fringe<double>> r;
+  for (double h : {0.5, -0.5}) {
+    for (double angle : {0.3, -0.2, 0.0}) {
+      for (const char* location : {"entry", "exit"}) {
+        const dipole_edge edge{.curvature = h, .angle = angle, .fint = 0.5, .hgap = 0.02,
+                               .location = location, .fringe_k4 = 0.3, .fringe_k5 = -0.4,
+                               .fringe_k6 = 0.2, .fringe_scale = 0.5};
+        r.push_back(make_dipole_fringe(edge, e.inv_beta));
+      }
+    }
+  }
+  return r;
+}
+template <>
+std::vector<plasma_lens_paraxial<double>> samples<plasma_lens_paraxial>(const particle_energy& e) {
+  std::vector<plasma_lens_paraxial<double>> r;
+  for (double l : lengths) {
+    for (double k : strengths) r.push_back(plasma_lens_paraxial<double>::make(l, k, e.inv_beta));
+  }
+  return r;
+}
+template <>
+std::vector<tapered_lens_kick<double>> samples<tapered_lens_kick>(const particle_energy&) {
+  return {{0.5, 20}, {-3, 5}, {0.5, 0}, {0, 5}};
+}
+template <>
+std::vector<buncher_kick<double>> samples<buncher_kick>(const particle_energy& e) {
+  return {{0.2, 0.1 * e.inv_bg2 / (1 + e.inv_bg2)}, {-0.3, -0.1}, {0, 0}};
+}
+template <>
+std::vector<crab_kick<double>> samples<crab_kick>(const particle_energy&) {
+  return {{1e-3, 27, 0, 1}, {-2e-3, 60, 0.6, 0.8}, {1e-3, 0, 1, 0}, {0, 27, 0, 1}};
+}
+template <>
+std::vector<thin_dipole_kick<double>> samples<thin_dipole_kick>(const particle_energy& e) {
+  return {{0.2, 0.5, e.inv_beta}, {-0.1, 0, e.inv_beta}, {0, 1, e.inv_beta}};
+}
+template <>
+std::vector<nonlinear_lens_kick<double>> samples<nonlinear_lens_kick>(const particle_energy&) {
+  return {{1e-4, 1 / 0.02}, {-1e-3, 1 / 0.05}, {0, 1}};
+}
+template <>
+std::vector<face_rotation<double>> samples<face_rotation>(const particle_energy& e) {
+  std::vector<face_rotation<double>> r;
+  for (const auto& [in, out] : {std::pair{0.0, 0.3}, {0.3, 0.0}, {-0.4, 0.5}, {0.2, 0.2}}) {
+    const slice whole{beam::reference::from_beta_gamma(beam::make_species("electron"), e.bg),
+                      model::paraxial, 2, 10, 0, 1, 1};
+    emit_maps(pole_face_rotation{in, out}, whole, [&](const auto& m) { r.push_back(m); });
+  }
+  return r;
+}
+template <>
+std::vector<frame_patch<double>> samples<frame_patch>(const particle_energy& e) {
+  std::vector<frame_patch<double>> r;
+  for (const patch& p : {patch{1e-3, -2e-3, 0.5, 0, 0, 0}, patch{0, 0, 0, 0.3, 0, 0}, patch{0, 0, 0, 0, -0.4, 0},
+                         patch{1e-2, 2e-2, -0.3, 0.1, 0.2, 2.5}}) {
+    const slice whole{beam::reference::from_beta_gamma(beam::make_species("electron"), e.bg),
+                      model::paraxial, 2, 10, 0, 1, 1};
+    emit_maps(p, whole, [&](const auto& m) { r.push_back(m); });
+  }
+  return r;
+}
+template <>
+std::vector<bucket_wrap<double>> samples<bucket_wrap>(const particle_energy&) {
+  return {{7e-3, 1 / 7e-3}, {1e-3, 1e3}};
+}
+template <>
+std::vector<bucket_mirror<double>> samples<bucket_mirror>(const particle_energy&) {
+  return {{7e-3, 1 / 7e-3}, {1e-3, 1e3}};
+}
+template <>
+std::vector<bucket_filter<double>> samples<bucket_filter>(const particle_energy&) {
+  return {{2 / 7e-3}, {2 / 1e-3}};
 }
 template <>
 std::vector<frame_change<double>> samples<frame_change>(const particle_energy&) {
@@ -181,6 +336,10 @@ std::vector<frame_change<double>> samples<frame_change>(const particle_energy&) 
   }
   return r;
 }
+
+/// These find a path length, and pz, as differences of numbers of order one.
+template <class Map>
+constexpr bool cancels = std::is_same_v<Map, bend_exact<double>> || std::is_same_v<Map, frame_patch<double>>;
 
 /// The value and the Jacobian of a map at z.
 template <class Map>
@@ -258,7 +417,8 @@ void for_all_samples(F&& f) {
       CAPTURE(e.inv_beta);
       std::size_t number = 0;
       for (const Map<double>& map : samples<Map>(e)) {
-        CAPTURE(number++);
+        CAPTURE(number);
+        ++number;
         f.template operator()<Map>(map, e);
       }
     }
@@ -292,6 +452,7 @@ TEST_CASE("a map changes the columns it declares, and no others") {
 
 TEST_CASE("the inverse undoes the map") {
   for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    if constexpr (requires { Map<double>::has_no_inverse; }) return;
     for (std::uint64_t i = 0; i < 5; ++i) {
       const auto start = particle(i, e.inv_beta);
       const matrix j = jacobian(map, start, e).second;
@@ -299,12 +460,12 @@ TEST_CASE("the inverse undoes the map") {
       const bool inside = push(map, z, e);
       if constexpr (requires { map.inverse(); }) {
         push(map.inverse(), z, e);
-      } else {
+      } else if constexpr (!requires { Map<double>::has_no_inverse; }) {
         emit_inverse(map, [&](const auto& back) { push(back, z, e); });
       }
       if (!inside) continue;
-      // rounding of the way there, amplified on the way back
-      const double allowed = 20 * eps * 1e-2 * largest(j) * largest(j);
+      // rounding of the way there, amplified on the way back; exact maps work with a pz near 1
+      const double allowed = 20 * eps * 1e-2 * largest(j) * largest(j) + 3 * eps;
       for (std::size_t c = 0; c < 6; ++c) {
         CAPTURE(c);
         CHECK(std::fabs(columns(z)[c] - columns(start)[c]) <= allowed);
@@ -316,7 +477,7 @@ TEST_CASE("the inverse undoes the map") {
 TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
   for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
     double factor = 1;
-    if constexpr (std::is_same_v<Map<double>, rf_kick<double>>) factor = map.bg_in / map.bg_out;
+    if constexpr (requires { map.bg_in; }) factor = map.bg_in / map.bg_out;
     for (std::uint64_t i = 0; i < 5; ++i) {
       const matrix j = jacobian(map, particle(i, e.inv_beta), e).second;
       const double allowed = 40 * eps * largest(j) * largest(j);
@@ -343,6 +504,7 @@ TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 
   const double rounding = static_cast<double>(std::numeric_limits<F>::epsilon());
   for_all_samples([&]<template <class> class Map>(const Map<double>& in_double, const particle_energy& e) {
     const Map<F> map = convert(in_double, std::type_identity<F>{});
+    const double cancelled = cancels<Map<double>> ? 4 * rounding : 0;
     phase_space<P> z;
     P* to[] = {&z.x, &z.px, &z.y, &z.py, &z.t, &z.pt};
     std::vector<phase_space<F>> scalars;
@@ -369,9 +531,8 @@ TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 
       }
       for (std::size_t c = 0; c < 6; ++c) {
         CAPTURE(c);
-        // both may be off by the rounding of a few operations on numbers of this size (a path length is the
-        // difference of numbers of order one)
-        const double allowed = 20 * rounding * (1e-2 * size + (c == 4 && sizeof(F) == 8 ? 1 : 0));
+        // both may be off by the rounding of a few operations on numbers of this size
+        const double allowed = 20 * rounding * 1e-2 * size + cancelled;
         CHECK(std::fabs(static_cast<double>(out[c][lane]) - static_cast<double>(columns(s)[c])) <= allowed);
       }
     }
@@ -389,6 +550,7 @@ TEST_CASE("single precision follows double precision") {
     for (std::uint64_t i = 0; i < 5; ++i) {
       const auto start = particle(i, e.inv_beta);
       const double size = largest(jacobian(map, start, e).second);
+      const double cancelled = cancels<Map<double>> ? 4 * rounding : 0;
       auto z = start;
       phase_space<float> s{static_cast<float>(z.x), static_cast<float>(z.px), static_cast<float>(z.y),
                            static_cast<float>(z.py), static_cast<float>(z.t), static_cast<float>(z.pt)};
@@ -396,7 +558,7 @@ TEST_CASE("single precision follows double precision") {
       CHECK(push(single, s, e) == inside);
       for (std::size_t c = 0; c < 6; ++c) {
         CAPTURE(c);
-        CHECK(std::fabs(static_cast<double>(columns(s)[c]) - columns(z)[c]) <= 40 * rounding * 1e-2 * size);
+        CHECK(std::fabs(static_cast<double>(columns(s)[c]) - columns(z)[c]) <= 40 * rounding * 1e-2 * size + cancelled);
       }
     }
   });
@@ -437,8 +599,8 @@ void check_flow(Hamiltonian&& h, Length&& length) {
     CAPTURE(e.inv_beta);
     std::size_t number = 0;
     for (const Map<double>& map : samples<Map>(e)) {
-      CAPTURE(number++);
-      if (number % 3 != 1) continue;  // a third of them is enough
+      CAPTURE(number);
+      if (++number % 3 != 1) continue;  // a third of them is enough
       const auto start = particle(number, e.inv_beta);
       auto z = start;
       push(map, z, e);
@@ -502,11 +664,31 @@ TEST_CASE("maps solve Hamilton's equations") {
         return -(1.0 + h * a.x) * pz - a.pt * e.inv_beta + h * a.x + a.x * a.x * (h * h / 2);
       },
       own_length);
-  check_flow<curved_quadrupole_kick>(
+  check_flow<plasma_lens_paraxial>(
+      [](const auto& m, const z& a, tangent p, const E& e) {
+        return (a.px * a.px + a.py * a.py) / (2.0 * p) - p - a.pt * e.inv_beta +
+               (a.x * a.x + a.y * a.y) * (m.k / 2);
+      },
+      own_length);
+  check_flow<tapered_lens_kick>(
       [](const auto& m, const z& a, tangent, const E&) {
-        const double h = m.curvature;
-        return m.strength * ((a.x * a.x - a.y * a.y) / 2 +
-                             h * (2.0 * a.x * a.x * a.x - 3.0 * a.x * a.y * a.y) / 6);
+        return m.strength * ((a.x * a.x + a.y * a.y) / 2.0 +
+                             m.taper * (a.x * a.x * a.x / 6.0 + a.x * a.y * a.y / 2.0));
+      },
+      unit_length);
+  check_flow<buncher_kick>(
+      [](const auto& m, const z& a, tangent, const E&) {
+        return (m.bunching * a.t * a.t - m.defocusing * (a.x * a.x + a.y * a.y)) / 2.0;
+      },
+      unit_length);
+  check_flow<crab_kick>(
+      [](const auto& m, const z& a, tangent, const E&) {
+        return -m.strength * a.x * sin(m.wave_number * a.t + std::atan2(m.sin_phase, m.cos_phase));
+      },
+      unit_length);
+  check_flow<thin_dipole_kick>(
+      [](const auto& m, const z& a, tangent p, const E&) {
+        return m.angle * (m.curvature * a.x * a.x / 2.0 - a.x * (p - 1.0));
       },
       unit_length);
   check_flow<solenoid_paraxial>(
@@ -520,6 +702,19 @@ TEST_CASE("maps solve Hamilton's equations") {
         const tangent kx = a.px + m.half_ks * a.y, ky = a.py - m.half_ks * a.x;
         return -sqrt(p * p - kx * kx - ky * ky) - a.pt * e.inv_beta;
       },
+      own_length);
+  const auto undulating = [](const auto& m, const z& a, tangent p, bool exact) {
+    const double p0_squared = 1 / (m.inv_p0 * m.inv_p0);  // 1 - mean square of the wiggle
+    const tangent along2 = p * p - (1 - p0_squared);
+    const tangent n = a.px * a.px + a.py * a.py + (a.x * a.x * m.wx + a.y * a.y * m.wy) * p0_squared;
+    const tangent along = sqrt(exact ? along2 - n : along2);
+    return (exact ? tangent(0.0) : n / (2.0 * along)) - along - a.pt * m.inv_beta;
+  };
+  check_flow<undulator_paraxial>(
+      [&](const auto& m, const z& a, tangent p, const E&) { return undulating(m, a, p, false); },
+      own_length);
+  check_flow<undulator_exact>(
+      [&](const auto& m, const z& a, tangent p, const E&) { return undulating(m, a, p, true); },
       own_length);
   check_flow<multipole_kick>(
       [](const auto& m, const z& a, tangent, const E&) {
@@ -537,6 +732,102 @@ TEST_CASE("maps solve Hamilton's equations") {
   check_flow<dipole_kick>(
       [](const auto& m, const z& a, tangent, const E&) { return -a.x * m.dpx - a.y * m.dpy; },
       unit_length);
+}
+
+TEST_CASE("maps of fringe fields are the flow of their Hamiltonian to third order in it") {
+  const auto check = [](const auto& map, auto&& hamiltonian, const particle_energy& e) {
+    using map_type = std::decay_t<decltype(map)>;
+    const auto start = particle(3, e.inv_beta);
+    const auto error = [&](double factor) {
+      map_type part = map;
+      auto* c = reinterpret_cast<double*>(&part);
+      for (std::size_t i = 0; i + 1 < sizeof part / sizeof(double); ++i) c[i] *= factor;  // all but inv_beta
+      auto z = start;
+      CHECK(push(part, z, e));
+      const vector expected = integrate(
+          [&](const phase_space<tangent>& t) {
+            const tangent p = sqrt(1.0 - t.pt * (2 * e.inv_beta) + t.pt * t.pt);
+            return hamiltonian(part, t, p);
+          },
+          1, start);
+      double r = 0;
+      for (std::size_t i = 0; i < 5; ++i) r = std::fmax(r, std::fabs(columns(z)[i] - expected[i]));
+      return r / (1 + e.inv_beta);
+    };
+    CHECK(error(1) <= 1e-7);
+    CHECK(error(0.5) <= error(1) / 7.5 + 2e-14);
+    CHECK(error(0.05) <= error(1) / 7500 + 2e-14);
+  };
+  for (const auto& e : energies()) {
+    for (const auto& m : samples<quadrupole_fringe>(e)) {
+      check(
+          m,
+          [](const auto& f, const phase_space<tangent>& a, tangent p) {
+            return f.strength / p * (a.px * (a.x * a.x * a.x + 3.0 * a.x * a.y * a.y) -
+                                     a.py * (a.y * a.y * a.y + 3.0 * a.x * a.x * a.y));
+          },
+          e);
+    }
+    for (const auto& m : samples<dipole_fringe>(e)) {
+      check(
+          m,
+          [](const auto& f, const phase_space<tangent>& a, tangent p) {
+            const tangent x2 = a.x * a.x, y2 = a.y * a.y;
+            const tangent omega =
+                f.deflection * a.x + f.focus * (x2 - y2) - f.curve * (x2 * a.x / 6.0 - a.x * y2 / 2.0) +
+                (-f.c2 * a.x + f.c3 * a.px + f.c7 * y2 - f.c8 * x2 * a.x + f.c9 * a.x * y2 +
+                 f.c10 * (x2 * a.px - y2 * a.px - 2.0 * a.x * a.y * a.py) - f.c11 * y2 * a.px +
+                 f.c12 * y2 * y2) / p;
+            return -omega;
+          },
+          e);
+    }
+  }
+}
+
+TEST_CASE("multipoles of a bend have the field of the mid-plane and obey Maxwell's equations around it") {
+  const particle_energy e = energies()[2];
+  for (double h : {0.0, 0.4, -1.5}) {
+    for (std::size_t n = 0; n <= 4; ++n) {
+      for (bool skew : {false, true}) {
+        CAPTURE(h);
+        CAPTURE(n);
+        CAPTURE(skew);
+        double k[5] = {};
+        k[n] = 0.7;
+        const auto kick = curved_multipole_kick<double>::make(k, n + 1, skew, h);
+        for (double x : {0.03, -0.02}) {
+          const double factorial[] = {1, 1, 2, 6, 24}, u = 1 + h * x;
+          const double field = 0.7 * std::pow(x, static_cast<double>(n)) / factorial[n];
+          const vector on_axis = jacobian(kick, {x, 0, 0, 0, 0, 0}, e).first;
+          CHECK(on_axis[1] == doctest::Approx(skew ? 0 : -u * field).epsilon(1e-12));
+          CHECK(on_axis[3] == doctest::Approx(skew ? u * field : 0).epsilon(1e-12));
+          // (1 + h x)(V_xx + V_yy) = h V_x with (dpx, dpy) = -grad V
+          const auto [z, j] = jacobian(kick, {x, 0, 0.03, 0, 0, 0}, e);
+          const double residual = u * (j[6] + j[20]) - h * z[1];
+          const double size = 0.7 * std::pow(0.05, static_cast<double>(n) - 1) / factorial[n];
+          CHECK(std::fabs(residual) <= 30 * size * std::pow(0.05 * std::fabs(h), 5) + 1e-14 * size);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("the nonlinear lens has the kick of the complex formula") {
+  const particle_energy e = energies()[2];
+  const double c = 0.01, strength = 3e-4;
+  for (double x : {1e-9, 1e-4, -3e-3, 9.9e-3, 2e-2}) {
+    for (double y : {1e-9, -1e-4, 4e-3, -3e-2}) {
+      const std::complex<double> zeta(x / c, y / c), rest = (1.0 - zeta) * (1.0 + zeta);
+      const std::complex<double> kick = -strength * (zeta / rest + std::asin(zeta) / (rest * std::sqrt(rest)));
+      phase_space<double> z{x, 0, y, 0, 0, 0};
+      CHECK(push(nonlinear_lens_kick<double>{strength, 1 / c}, z, e));
+      CHECK(std::fabs(z.px - kick.real()) <= 1e-13 * std::abs(kick));
+      CHECK(std::fabs(z.py + kick.imag()) <= 1e-13 * std::abs(kick));
+    }
+  }
+  phase_space<double> singular{c, 0, 0, 0, 0, 0};
+  CHECK(!push(nonlinear_lens_kick<double>{strength, 1 / c}, singular, e));
 }
 
 TEST_CASE("momentum and slip without cancellation") {
@@ -642,7 +933,7 @@ TEST_CASE("single and multiple lanes know the domain of a map") {
   check(
       bend_exact<double>::make(1, 0.9, e.inv_beta),
       [](phase_space<double>& z, int lane) { z.px = 0.9 * (lane - 1); },
-      {true, true, false, false});
+      {false, true, true, false});
 
   // NaN is nowhere inside
   const double not_a_number = std::numeric_limits<double>::quiet_NaN();

@@ -60,7 +60,24 @@ inline lattice::line everything() {
     add(elements::constant_focusing{.length = 0.1, .kx = 1.2, .ky = -0.7, .kt = 2e-3});
     add(elements::kicker{.length = 0.1, .hkick = 1e-4, .vkick = -2e-4});
     add(elements::rf_cavity{.length = 0.2, .voltage = 2e6, .frequency = 1.3e9, .phase = -0.4});
-    add(elements::aperture{.x_max = 0.05, .y_max = 0.04, .shape = "elliptical"});
+    add(elements::aperture{.x_max = 0.2, .y_max = 0.15, .shape = "elliptical"});
+    add(elements::polygon_aperture{.vertices = {-1, -1, 2, -1, 0, 2}});
+    add(elements::quadrupole{.length = 0.1, .k1 = 2, .fringe = "hard"});
+    add(elements::dipole_edge{.curvature = 0.4, .angle = 0.1, .hgap = 0.01, .fringe = "nonlinear"});
+    add(elements::bend{.length = 0.3, .angle = 0.1, .kn = {0, 0.5, 3}, .ks = {0, 0.2}});
+    add(elements::plasma_lens{.length = 0.1, .k1 = 2});
+    add(elements::tapered_plasma_lens{.k1l = 0.2, .taper = 3});
+    add(elements::thin_dipole{.angle = 0.02, .curvature = 0.1});
+    add(elements::buncher{.voltage = 1e5, .frequency = 1.3e9});
+    add(elements::crab_cavity{.length = 0.1, .voltage = 1e5, .frequency = 4e8});
+    add(elements::nonlinear_lens{.knl = 0.01, .cnl = 0.5});
+    add(elements::pole_face_rotation{.angle_in = 0, .angle_out = 0.1});
+    add(elements::pole_face_rotation{.angle_in = 0.1, .angle_out = 0});
+    add(elements::patch{.offset_x = 1e-4, .offset_z = 0.1, .rotation_y = 1e-3, .rotation_z = 0.2});
+    add(elements::rf_field_map{
+        .length = 0.2, .amplitude = 1e6, .frequency = 1.3e9, .phase = 0.3, .cosine = {1, 0.4}, .sine = {0, 0.1}});
+    add(elements::uniform_acceleration{.length = 0.1, .voltage = 1e6, .field = 0.05});
+    add(elements::undulator{.length = 0.3, .period = 0.03, .strength = 0.5});
     add(elements::quadrupole{.length = 0.2, .k1 = -2.5});
     l.elements.back()->align = {1e-4, -2e-4, 0.3};
     l.elements.back()->slices = 3;
