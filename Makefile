@@ -21,14 +21,14 @@ sanitize_isas := $(if $(filter x86_64,$(shell uname -m)),-DBETATRON_ISAS='v2;v4'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp sanitize clang cuda test-python reference package bench docs format \
+.PHONY: help demo test test-cpp sanitize clang cuda test-python reference package bench conformance docs format \
         lint clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 20
 
-demo: package ## track the HTU beamline with a million particles; tables and pictures
-	python examples/htu/htu.py
+demo: package ## track the HTU beamline with a million particles: tables and pictures, in htu-results/
+	python examples/htu/htu.py --overwrite
 
 test: package $(test_setup) ## everything CI runs: C++, sanitizers, device code, Python, reference cases
 	@MAKE="$(MAKE)" python tools/run_tests.py test-cpp sanitize cuda test-python reference
@@ -69,6 +69,9 @@ bench: package .venv/.bench ## benchmarks, against xtrack, PyAT and Cheetah
 	@set -e; for program in $$(find build/benchmarks -maxdepth 1 -type f -executable) ; do \
 	  echo "== $$program"; "$$program"; done
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; python "$$script"; done
+
+conformance: package .venv/.bench ## every element and model against other codes; writes docs/conformance.md
+	python tests/conformance/matrix.py --page docs/conformance.md --json docs/conformance.json
 
 docs: package .venv/.docs ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict

@@ -14,7 +14,8 @@ qf, qd = bt.Quadrupole(1.0, k1=1.0, name="qf"), bt.Quadrupole(1.0, k1=-1.0, name
 cell = bt.Line([d1, qf, d2, qd, d1])
 line = bt.Line([5 * cell, bt.Instrument(name="end")], name="FODO")
 
-# The periodic solution of a cell: M = cos(mu) + J sin(mu) with J = [[alpha, beta], [-gamma, -alpha]].
+# The periodic solution of a cell: M = cos(mu) + J sin(mu) with J = [[alpha, beta], [-gamma,
+# -alpha]].
 twiss = {}
 for plane, first in (("x", 0), ("y", 2)):
     m = cell.matrix(reference)[first : first + 2, first : first + 2]
@@ -22,7 +23,11 @@ for plane, first in (("x", 0), ("y", 2)):
     twiss |= {f"beta_{plane}": m[0, 1] / sin_mu, f"alpha_{plane}": (m[0, 0] - m[1, 1]) / 2 / sin_mu}
 
 shape = bt.Waterbag.from_twiss(
-    **twiss, emittance_x=2e-9, emittance_y=2e-9, beta_t=2, emittance_t=2e-6  # m
+    **twiss,
+    emittance_x=2e-9,
+    emittance_y=2e-9,
+    beta_t=2,
+    emittance_t=2e-6,  # m
 )
 beam = bt.Beam(reference, shape, n=100_000, charge=1e-9, seed=1)  # C
 track = line.track(beam, record="all")

@@ -11,7 +11,7 @@
 41
 """
 
-from betatron import _core
+from betatron import _core, errors
 from betatron.beam import Beam, Reference, Species
 from betatron.distributions import (
     KV,
@@ -24,8 +24,11 @@ from betatron.distributions import (
 )
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
+from betatron.fields import fourier_coefficients
 from betatron.info import info
+from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
+from betatron.monitor import TurnByTurn
 
 __version__: str = _core.version
 
@@ -42,7 +45,11 @@ __all__ = [
     "Species",
     "Track",
     "Triangle",
+    "TurnByTurn",
     "Waterbag",
+    "fourier_coefficients",
+    "from_at",
+    "errors",
     "info",
     *_element_names,
 ]

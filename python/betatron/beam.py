@@ -23,6 +23,7 @@ from betatron import _core
 from betatron._checks import number, whole
 from betatron._core import Reference, Species
 from betatron.distributions import Distribution
+from betatron.fixed_time import momentum_scale, to_fixed_place, to_fixed_time
 from betatron.plot import BeamPlots
 
 if TYPE_CHECKING:
@@ -188,6 +189,73 @@ class Beam(_core.Bunch):
             self.set_charge(charge)
         return self
 
+    @classmethod
+    def from_fixed_time(
+        cls,
+        reference: Reference,
+        *,
+        x: ArrayLike,
+        y: ArrayLike,
+        z: ArrayLike,
+        px: ArrayLike,
+        py: ArrayLike,
+        pz: ArrayLike,
+        momentum: str = "mc",
+        weight: ArrayLike | None = None,
+        charge: float | None = None,
+        id: ArrayLike | None = None,
+    ) -> Self:
+        """A beam of particles that are given at one time, as codes that step in time have them.
+
+        Each flies freely to the plane of the reference particle (back, if it is ahead); the exact
+        inverse of ``at_fixed_time``. See `betatron.fixed_time` for formulas and source.
+
+        Parameters
+        ----------
+        reference
+            The reference particle, at the time of the given coordinates.
+        x, y, z
+            Position relative to the reference particle along its axes [m], arrays of one shape
+            (n,); z > 0 is ahead.
+        px, py, pz
+            Momentum along these axes, pz > 0: the whole, not its deviation from the reference.
+        momentum
+            Unit of px, py, pz: "mc" (mass of the particle times c) or "p0" (reference momentum).
+        weight, charge, id
+            As for ``from_arrays``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``from_arrays``, and for a pz that is not positive.
+        """
+        where = "Beam.from_fixed_time"
+        _check_reference(reference, where)
+        scale = momentum_scale(reference, momentum, where)
+        given = {"x": x, "y": y, "z": z, "px": px, "py": py, "pz": pz}
+        arrays = {name: _host_array(name, a, where) for name, a in given.items()}
+        lengths = {name: len(a) for name, a in arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"{where}: arrays must have one length, got {lengths}")
+        wrong = np.flatnonzero(~(arrays["pz"] > 0))
+        if len(wrong):
+            raise ValueError(
+                f"{where}: pz[{wrong[0]}] = {arrays['pz'][wrong[0]]} must be > 0: the particle "
+                "never crosses the plane of the reference particle"
+            )
+        single = all(a.dtype.newbyteorder("=") == np.float32 for a in arrays.values())
+        for name in ("px", "py", "pz"):
+            arrays[name] = arrays[name].astype(np.float64) / scale
+        columns = to_fixed_place(reference, tuple(arrays.values()))
+        dtype = np.float32 if single else np.float64
+        return cls.from_arrays(
+            reference,
+            **{name: c.astype(dtype) for name, c in zip(COORDINATES, columns, strict=True)},
+            weight=weight,
+            charge=charge,
+            id=id,
+        )
+
     # --- columns -----------------------------------------------------------------------------
 
     x = _column(0, "Horizontal offset [m]")
@@ -212,6 +280,40 @@ class Beam(_core.Bunch):
         """A copy as a table, one row per particle: x, px, y, py, t, pt, weight, id."""
         return pd.DataFrame({name: self[name].copy() for name in (*_COLUMNS, "id")})
 
+    def at_fixed_time(self, momentum: str = "mc") -> pd.DataFrame:
+        """The particles at one time, that of the reference particle, instead of at one place.
+
+        Each flies freely from the plane of the reference particle to where it is at that time. The
+        beam itself stays as it is; ``Beam.from_fixed_time`` is the exact inverse. See
+        `betatron.fixed_time` for formulas and source.
+
+        Parameters
+        ----------
+        momentum
+            Unit of the momenta: "mc" (mass of the particle times c, so that the reference particle
+            has pz = beta gamma) or "p0" (reference momentum, so that it has pz = 1).
+
+        Returns a table, one row per particle, in double precision: position ``x``, ``y``, ``z``
+        relative to the reference particle along its axes [m] (z > 0 is ahead), momentum ``px``,
+        ``py``, ``pz`` (the whole, not a deviation), ``weight``, ``id``.
+
+        Raises
+        ------
+        ValueError
+            For an unknown unit, and if a particle does not move forward (px^2 + py^2 >= p^2).
+        """
+        where = "Beam.at_fixed_time"
+        scale = momentum_scale(self.reference, momentum, where)
+        x, y, z, px, py, pz = to_fixed_time(self.reference, tuple(self[q] for q in COORDINATES))
+        wrong = np.flatnonzero(~(pz > 0))
+        if len(wrong):
+            raise ValueError(
+                f"{where}: particle {wrong[0]} does not move forward (px = {px[wrong[0]]}, "
+                f"py = {py[wrong[0]]}, pt = {self.pt[wrong[0]]})"
+            )
+        columns = {"x": x, "y": y, "z": z, "px": scale * px, "py": scale * py, "pz": scale * pz}
+        return pd.DataFrame({**columns, "weight": self.weight.copy(), "id": self.id.copy()})
+
     # --- diagnostics -------------------------------------------------------------------------
 
     def moments(self) -> pd.Series:
@@ -230,7 +332,8 @@ class Beam(_core.Bunch):
     def lost(self) -> pd.DataFrame:
         """Lost particles, in order of loss: id, x, px, y, py, t, pt, weight (when lost), s [m],
         turn, element (position in the line), element_name, and reason: "aperture", "non_finite" (a
-        coordinate became infinite or NaN) or "outside_domain" (of the map of an element)."""
+        coordinate became infinite or NaN), "outside_domain" (of the map of an element) or
+        "outside_bucket" (with an absorbing longitudinal boundary)."""
         columns = self.lost_columns()
         reasons = np.array(_core.loss_reasons, dtype=object)
         columns["reason"] = reasons[columns["reason"]]
@@ -392,7 +495,7 @@ def _on_host(array: Any) -> Any:
     return array
 
 
-def _host_array(name: str, values: Any) -> np.ndarray:
+def _host_array(name: str, values: Any, where: str = "Beam.from_arrays") -> np.ndarray:
     """Any array of real numbers as a NumPy array of shape (n,), without copy where possible."""
     try:
         values = _on_host(values)
@@ -400,17 +503,17 @@ def _host_array(name: str, values: Any) -> np.ndarray:
         array = np.from_dlpack(values) if imported else np.asarray(values)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(
-            f"Beam.from_arrays: {name} cannot be used as an array of numbers: {error}"
+            f"{where}: {name} cannot be used as an array of numbers: {error}"
         ) from error
     native = array.dtype.newbyteorder("=")
     if native.kind not in "iu" and native not in (np.float32, np.float64):
         raise TypeError(
-            f"Beam.from_arrays: {name} has type {array.dtype}, must be float64, float32 or whole "
+            f"{where}: {name} has type {array.dtype}, must be float64, float32 or whole "
             "numbers"
         )
     if array.ndim != 1:
         raise ValueError(
-            f"Beam.from_arrays: {name} has shape {array.shape}, must have one dimension"
+            f"{where}: {name} has shape {array.shape}, must have one dimension"
         )
     return array
 

@@ -1,7 +1,7 @@
 """The command line: `betatron run`, `betatron info`, `betatron kinds`.
 
-Exit codes: 0 done; 1 could not be done (a file exists already, the disk is full, ...); 2 wrong arguments
-or a wrong run file; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 could not be done (a file exists already, the disk is full, ...); 2 wrong
+arguments or a wrong run file; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def info() -> None:
             present = [name for name, there in value.items() if there]
             missing = [name for name, there in value.items() if not there]
             table.add_row(f"{key}, installed".replace("_", " "), Text(", ".join(present) or "none"))
-            table.add_row(f"{key}, not installed".replace("_", " "), Text(", ".join(missing) or "none"))
+            table.add_row(
+                f"{key}, not installed".replace("_", " "), Text(", ".join(missing) or "none")
+            )
         else:
             table.add_row(key.replace("_", " "), Text(str(value)))
     console.print(table)
@@ -73,7 +75,9 @@ def info() -> None:
 
 @app.command()
 def kinds(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="A kind, for its parameters.")] = None,
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help="A kind, for its parameters.")
+    ] = None,
 ) -> None:
     """List the kinds of elements, or the parameters of one."""
     console = _console()
@@ -82,7 +86,11 @@ def kinds(
         table = Table("kind", "parameters (required ones first)", "what it is", box=box.SIMPLE)
         for name, parameters in registry.items():
             ordered = sorted(parameters, key=lambda p: not p["required"])
-            table.add_row(name, ", ".join(str(p["name"]) for p in ordered), Text(_summary(name).split(". ")[0].rstrip(".")))
+            table.add_row(
+                name,
+                ", ".join(str(p["name"]) for p in ordered),
+                Text(_summary(name).split(". ")[0].rstrip(".")),
+            )
         console.print(table)
         console.print("betatron kinds KIND tells more about one.", style="dim")
         return
@@ -100,13 +108,23 @@ def kinds(
 @app.command()
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="The run file.")],
-    particles: Annotated[int | None, typer.Option(min=0, metavar="N", help="Instead of beam.n.")] = None,
+    particles: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Instead of beam.n.")
+    ] = None,
     precision: Annotated[Precision | None, typer.Option(help="Instead of beam.precision.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of beam.seed.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many; default: all.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="DIR", help="Instead of output.directory.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
-    plots: Annotated[bool | None, typer.Option("--plots/--no-plots", help="Draw all pictures, or none.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many; default: all.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Instead of output.directory.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that exist.")
+    ] = False,
+    plots: Annotated[
+        bool | None, typer.Option("--plots/--no-plots", help="Draw all pictures, or none.")
+    ] = None,
 ) -> None:
     """Track the beam of a run file; print its moments and write the results."""
     console = _console()
@@ -114,8 +132,14 @@ def run(
         job = runfile.load(file)
     except (runfile.RunFileError, OSError) as error:
         _fail(2, _message(error))
-    if job.source.file is not None and not (particles is None and precision is None and seed is None):
-        _fail(2, f"--particles, --precision and --seed are not allowed: the beam comes from {job.source.file}")
+    if job.source.file is not None and not (
+        particles is None and precision is None and seed is None
+    ):
+        _fail(
+            2,
+            "--particles, --precision and --seed are not allowed: the beam comes from "
+            f"{job.source.file}",
+        )
     if particles is not None:
         job.source.n = particles
     if precision is not None:
@@ -146,8 +170,9 @@ def _report(console: Console, result: runfile.Result) -> None:
     turns = f" x {job.turns} turns" if job.turns != 1 else ""
     console.print(
         Text(
-            f"{job.line.name or job.path.name}: {len(job.line)} elements, {job.line.length:.6g} m{turns}; "
-            f"{int(result.initial['n']):,} particles ({beam.reference.species.name}), {beam.precision} precision"
+            f"{job.line.name or job.path.name}: {len(job.line)} elements, {job.line.length:.6g} m"
+            f"{turns}; {int(result.initial['n']):,} particles ({beam.reference.species.name}), "
+            f"{beam.precision} precision"
         )
     )
     table = Table("", "unit", "initial", "final", box=box.SIMPLE_HEAD)
@@ -195,22 +220,34 @@ def _report_losses(console: Console, result: runfile.Result) -> None:
         table.add_row(Text(str(name)), str(position), str(reason), f"{count:,}")
     console.print(table)
     if len(groups) > len(shown):
-        console.print(f"and {groups.sum() - shown.sum():,} at {len(groups) - len(shown)} other places")
+        console.print(
+            f"and {groups.sum() - shown.sum():,} at {len(groups) - len(shown)} other places"
+        )
 
 
 def _parameter_table(parameters: list[dict[str, Any]], title: str) -> Table:
     table = Table(
-        "name", "unit", "default", "allowed", "what it is",
-        title=title, title_justify="left", box=box.SIMPLE_HEAD,
+        "name",
+        "unit",
+        "default",
+        "allowed",
+        "what it is",
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     for p in parameters:
         default = "required" if p["required"] else repr(p["default"])
-        table.add_row(p["name"], Text(str(p["unit"])), Text(default), Text(allowed(p)), Text(str(p["doc"])))
+        table.add_row(
+            p["name"], Text(str(p["unit"])), Text(default), Text(allowed(p)), Text(str(p["doc"]))
+        )
     return table
 
 
 def allowed(parameter: dict[str, Any]) -> str:
-    """The allowed values of a parameter described by betatron.kinds(), in words; empty if any will do."""
+    """The allowed values of a parameter described by betatron.kinds(), in words; empty if any will
+    do.
+    """
     if parameter["choices"]:
         return ", ".join(parameter["choices"])
     if parameter["type"] not in ("int", "float"):
@@ -251,5 +288,7 @@ def _message(error: BaseException) -> str:
 
 
 def _fail(code: int, message: str) -> NoReturn:
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"betatron: {message}")
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+        f"betatron: {message}"
+    )
     raise typer.Exit(code)

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
+from betatron._checks import number
 from betatron.beam import Beam, Reference
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
+from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
 
 Recorded = None | str | Element | Iterable[str | Element]
@@ -172,6 +174,9 @@ class Line(_core.Line):
         threads: int | None = None,
         progress: bool | Callable[[float], None] | None = None,
         first_turn: int = 0,
+        boundary: str = "open",
+        bucket_length: float | None = None,
+        monitor: TurnByTurn | None = None,
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -196,6 +201,15 @@ class Line(_core.Line):
             stops with all particles at the same place.
         first_turn
             Number of the first turn, in the records and in ``beam.lost``.
+        boundary
+            What happens behind every slice, before anything is recorded there, to particles outside the bucket
+            ``|t| <= bucket_length/2``: "open" (nothing), "periodic" (they come in at the other end: t changes
+            by a multiple of the length), "absorbing" (they are lost, with the reason "outside_bucket"), or
+            "reflecting" (t is folded back, and pt changes its sign with every reflection). Only forward.
+        bucket_length
+            Length of the bucket [m], > 0; c times the period of the cavities, for example.
+        monitor
+            Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
 
         Raises
         ------
@@ -207,15 +221,21 @@ class Line(_core.Line):
         turns = _whole("turns", turns, 0)
         first_turn = _whole("first_turn", first_turn, None)
         threads = 0 if threads is None else _whole("threads", threads, 1)
+        bucket = _bucket(boundary, bucket_length)
         flags, start = self._flags(record)
+        if monitor is not None and not isinstance(monitor, TurnByTurn):
+            raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
+        watch = None if monitor is None else monitor._begin(self, beam)
         try:
             with _Progress(progress) as report:
                 result = _core.track(
                     self, beam, turns, first_turn, bool(backward), flags, bool(record_slices), start,
-                    threads, report,
+                    threads, report, boundary, bucket, watch,
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)
+            if monitor is not None:
+                monitor._end()
         return Track(self, beam, result)
 
     def envelope(
@@ -477,6 +497,25 @@ def _flatten(items: Any, where: str) -> Iterator[Element]:
                 yield item
             else:
                 yield from _flatten(item, f"{where}[{number}]")
+
+
+def _bucket(boundary: Any, length: Any) -> float:
+    """The length of the bucket, 0 if there is none."""
+    if not isinstance(boundary, str):
+        raise TypeError(f"boundary must be text, got {boundary!r}")
+    known = ("open", "periodic", "absorbing", "reflecting")
+    if boundary not in known:
+        raise ValueError(f"boundary = {boundary!r} must be one of {', '.join(known)}")
+    if boundary == "open":
+        if length is not None:
+            raise ValueError(f"bucket_length = {length!r} has no effect on an open boundary")
+        return 0.0
+    if length is None:
+        raise ValueError(f"boundary = {boundary!r} needs a bucket_length in m")
+    value = number(length, "bucket_length")
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
+    return value
 
 
 def _whole(name: str, value: Any, minimum: int | None) -> int:

@@ -5,9 +5,10 @@
 >>> run.line, run.reference, run.beam()      # doctest: +SKIP
 >>> result = run.run()                       # doctest: +SKIP
 
-The file is YAML 1.2 (so that 1.0e9 is a number) with the sections ``reference``, ``beam``, ``line``,
-``track`` and ``output``; docs/howto/command_line.md describes every key. Everything is checked when the
-file is loaded: an error names the file, the line, the key, the value and what is allowed.
+The file is YAML 1.2 (so that 1.0e9 is a number) with the sections ``reference``, ``beam``,
+``line``, ``track`` and ``output``; docs/howto/command_line.md describes every key. Everything is
+checked when the file is loaded: an error names the file, the line, the key, the value and what is
+allowed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from betatron.line import Line, Track
 DISTRIBUTIONS = ("Gaussian", "Waterbag", "KV", "Kurth4D", "Kurth6D", "SemiGaussian", "Triangle")
 PICTURES = ("envelope", "phase_space", "survey")
 PRECISIONS = ("double", "single")
+BOUNDARIES = ("open", "periodic", "absorbing", "reflecting")
 MAX_ELEMENTS = 10_000_000
 """Longest line that a run file may describe: more is taken for a mistake in a repetition."""
 
@@ -79,10 +81,12 @@ class Run:
     source: BeamSource
     start: Reference | None = None
     turns: int = 1
-    record: None | str | list[str] = "all"
+    record: str | list[str] | None = "all"
     record_slices: bool = False
     backward: bool = False
     first_turn: int = 0
+    boundary: str = "open"
+    bucket_length: float | None = None
     threads: int | None = None
     output: Output = field(default_factory=Output)
 
@@ -139,6 +143,8 @@ class Run:
             backward=self.backward,
             threads=self.threads,
             first_turn=self.first_turn,
+            boundary=self.boundary,
+            bucket_length=self.bucket_length,
             progress=progress,
         )
         seconds = time.perf_counter() - started
@@ -149,7 +155,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave: the tracked beam, the track, moments before and after, time, files written."""
+    """What a run gave: the tracked beam, the track, moments before and after, time, files."""
 
     run: Run
     beam: Beam
@@ -178,7 +184,24 @@ def load(path: str | Path) -> Run:
         If the file cannot be read.
     """
     path = Path(path)
-    top = _Section(path, _parse(path), "", 1, required=("line", "beam"), optional=("reference", "track", "output"))
+    try:
+        return _read(path)
+    except RecursionError:
+        raise RunFileError(f"{path}: is nested too deeply") from None
+
+
+# --- sections of the file -------------------------------------------------------------------------
+
+
+def _read(path: Path) -> Run:
+    top = _Section(
+        path,
+        _parse(path),
+        "",
+        1,
+        required=("line", "beam"),
+        optional=("reference", "track", "output"),
+    )
     line = _read_line(top.section("line", required=("elements", "sequence"), optional=("name",)))
     start, source = _read_beam(top)
     run = Run(path, line, source, start)
@@ -192,9 +215,6 @@ def load(path: str | Path) -> Run:
     return run
 
 
-# --- sections of the file -------------------------------------------------------------------------
-
-
 def _read_reference(top: _Section) -> Reference:
     energies = ("kinetic_energy", "total_energy", "momentum", "gamma", "beta_gamma")
     section = top.section("reference", required=("species",), optional=energies)
@@ -204,7 +224,9 @@ def _read_reference(top: _Section) -> Reference:
         raise section.error(None, f"needs exactly one of {', '.join(energies)}; got {got}")
     species: Any = section.value("species")
     if isinstance(species, dict):
-        custom = section.section("species", required=("name", "mass", "charge"), optional=("anomaly",))
+        custom = section.section(
+            "species", required=("name", "mass", "charge"), optional=("anomaly",)
+        )
         values = {key: custom.number(key) for key in ("mass", "charge", "anomaly") if key in custom}
         with custom.blame(None):
             species = Species(name=custom.text("name"), **values)
@@ -227,13 +249,17 @@ def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
         if others:
             raise section.error(others[0], "cannot be given together with file")
         if "reference" in top:
-            raise top.error("reference", "is not allowed with beam.file: the file holds the reference particle")
+            raise top.error(
+                "reference", "is not allowed with beam.file: the file holds the reference particle"
+            )
         file = top.path.parent / section.text("file")
         if not file.exists():
             raise section.error("file", f"= {str(file)!r} does not exist")
         return None, BeamSource(file=file)
     if "reference" not in top:
-        raise top.error(None, "the section reference is missing (only a beam from a file needs none)")
+        raise top.error(
+            None, "the section reference is missing (only a beam from a file needs none)"
+        )
     start = _read_reference(top)
     section.require("distribution", "n")
     name = section.choice("distribution", DISTRIBUTIONS)
@@ -242,7 +268,9 @@ def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
         got = " and ".join(given) if given else "none"
         raise section.error(None, f"needs exactly one of {', '.join(forms)}; got {got}")
     build = getattr(getattr(distributions, name), f"from_{given[0]}")
-    parameters = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    parameters = [
+        p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD
+    ]
     required = [p.name for p in parameters if p.default is p.empty]
     optional = [p.name for p in parameters if p.default is not p.empty]
     if name == "Gaussian":
@@ -275,55 +303,82 @@ def _read_line(section: _Section) -> Line:
     sequence = section.raw("sequence")
     if not isinstance(sequence, list):
         raise section.error("sequence", f"must be a list of element names, got {_shown(sequence)}")
-    items = _expand(section, sequence, "sequence", section.line_of("sequence"), elements, ())
+    items = _expand(section, sequence, "sequence", section.line_of("sequence"), elements)
     return Line(items, section.text("name", default=""))
 
 
 def _expand(
-    section: _Section, items: list[Any], key: str, line: int, elements: Mapping[str, Element], outer: tuple[int, ...]
+    section: _Section, items: list[Any], key: str, line: int, elements: Mapping[str, Element]
 ) -> list[Element]:
     """The elements of a sequence of names, nested lists and repeated lines."""
-    if id(items) in outer:
-        raise section.error_at(line, key, "contains itself")
     result: list[Element] = []
     for number, item in enumerate(items):
         place, at = f"{key}[{number}]", _line_of_item(items, number, line)
         times = 1
         if isinstance(item, dict):
-            part = _Section(section.path, item, section.full(place), at, required=("line",), optional=("repeat",))
+            part = _Section(
+                section.path,
+                item,
+                section.full(place),
+                at,
+                required=("line",),
+                optional=("repeat",),
+            )
             times = part.whole("repeat", default=1, minimum=0)
             place, at, item = f"{place}.line", part.line_of("line"), part.raw("line")
         if isinstance(item, str):
             if item not in elements:
-                raise section.error_at(at, place, f"= {item!r} is no element{_suggest(item, elements)}")
+                raise section.error_at(
+                    at, place, f"= {item!r} is no element{_suggest(item, elements)}"
+                )
             added = [elements[item]]
         elif isinstance(item, list):
-            added = _expand(section, item, place, at, elements, (*outer, id(items)))
+            added = _expand(section, item, place, at, elements)
         else:
             raise section.error_at(
-                at, place, f"must be the name of an element, a list or {{repeat: n, line: [...]}}, got {_shown(item)}"
+                at,
+                place,
+                "must be the name of an element, a list or {repeat: n, line: [...]}, got "
+                + _shown(item),
             )
         if len(result) + len(added) * times > MAX_ELEMENTS:
-            raise section.error_at(at, place, f"makes the line longer than {MAX_ELEMENTS:,} elements")
+            raise section.error_at(
+                at, place, f"makes the line longer than {MAX_ELEMENTS:,} elements"
+            )
         result += added * times
     return result
 
 
 def _read_track(top: _Section, run: Run) -> None:
     section = top.section(
-        "track", optional=("turns", "record", "record_slices", "backward", "first_turn", "threads")
+        "track",
+        optional=(
+            *("turns", "record", "record_slices", "backward", "first_turn", "threads"),
+            *("boundary", "bucket_length"),
+        ),
     )
     run.turns = section.whole("turns", default=1, minimum=0)
     run.backward = section.flag("backward", default=False)
     run.record_slices = section.flag("record_slices", default=False)
     run.first_turn = section.whole("first_turn", default=0)
+    run.boundary = section.choice("boundary", BOUNDARIES, default="open")
+    if "bucket_length" in section:
+        run.bucket_length = section.number("bucket_length", minimum=0.0)
+        if run.boundary == "open":
+            raise section.error("bucket_length", "has no effect on an open boundary")
+    if run.boundary != "open" and not run.bucket_length:
+        raise section.error("boundary", f"= {run.boundary!r} needs a bucket_length [m] > 0")
+    if run.boundary != "open" and run.backward:
+        raise section.error("boundary", f"= {run.boundary!r} is not possible backward")
     if "threads" in section:
         run.threads = section.whole("threads", minimum=1)
     if "record" in section:
         record = section.value("record")
         names = record if isinstance(record, list) else [record]
         if record is not None and not all(isinstance(name, str) for name in names):
-            raise section.error("record", f"must be all, ends, null or names of elements, got {_shown(record)}")
+            raise section.error(
+                "record", f"must be all, ends, null or names of elements, got {_shown(record)}"
+            )
         with section.blame("record"):
             run.line._flags(record)  # names that are not there
         run.record = record
@@ -343,21 +398,32 @@ def _read_output(top: _Section, run: Run) -> None:
             for plot in plots:
                 if plot not in PICTURES:
                     raise section.error(
-                        "plots", f"= {_shown(plot)} is not known{_suggest(plot, PICTURES)}; allowed: {', '.join(PICTURES)}"
+                        "plots",
+                        f"= {_shown(plot)} is not known{_suggest(plot, PICTURES)}; "
+                        f"allowed: {', '.join(PICTURES)}",
                     )
             output.plots = tuple(plots)
         else:
-            raise section.error("plots", f"must be true, false or a list of {', '.join(PICTURES)}, got {_shown(plots)}")
+            raise section.error(
+                "plots",
+                f"must be true, false or a list of {', '.join(PICTURES)}, got {_shown(plots)}",
+            )
 
 
-def _file_name(section: _Section, key: str, default: str | None, endings: Collection[str]) -> str | None:
+def _file_name(
+    section: _Section, key: str, default: str | None, endings: Collection[str]
+) -> str | None:
     if key not in section:
         return default
     if section.value(key) is False:
         return None
     name = section.text(key)
     if Path(name).name != name or Path(name).suffix not in endings:
-        raise section.error(key, f"= {name!r} is not allowed; allowed: false, or a file name ending in {', '.join(endings)}")
+        raise section.error(
+            key,
+            f"= {name!r} is not allowed; allowed: false, or a file name ending in "
+            + ", ".join(endings),
+        )
     return name
 
 
@@ -440,7 +506,9 @@ class _Section:
         self._data = data
         for name in data:
             if not isinstance(name, str):
-                raise self.error_at(_line_of_key(data, name, line), "", f"the key {name!r} must be text")
+                raise self.error_at(
+                    _line_of_key(data, name, line), "", f"the key {name!r} must be text"
+                )
         required = tuple(required)
         if not any_key:
             self.allow((*required, *optional))
@@ -455,7 +523,9 @@ class _Section:
     def allow(self, keys: Collection[str]) -> None:
         for name in self._data:
             if name not in keys:
-                raise self.error(name, f"is not a known key{_suggest(name, keys)}; allowed: {', '.join(keys)}")
+                raise self.error(
+                    name, f"is not a known key{_suggest(name, keys)}; allowed: {', '.join(keys)}"
+                )
 
     def require(self, *keys: str) -> None:
         for key in keys:
@@ -486,7 +556,11 @@ class _Section:
     def choice(self, key: str, allowed: Collection[str], default: str | None = None) -> str:
         value = self.text(key, default)
         if value not in allowed:
-            raise self.error(key, f"= {value!r} is not known{_suggest(value, allowed)}; allowed: {', '.join(allowed)}")
+            raise self.error(
+                key,
+                f"= {value!r} is not known{_suggest(value, allowed)}; "
+                f"allowed: {', '.join(allowed)}",
+            )
         return value
 
     def number(self, key: str, minimum: float = -math.inf) -> float:
@@ -531,12 +605,12 @@ class _Section:
         return self.error_at(self.line_of(key), key, text)
 
     def error_at(self, line: int, key: str, text: str) -> RunFileError:
-        return RunFileError(f"{self.path}:{line}: {self.full(key) if key else self.key} {text}".replace(":  ", ": "))
+        return RunFileError(f"{self.path}:{line}: {self.full(key) if key else self.key} {text}")
 
     @contextmanager
     def blame(self, key: str | None) -> Iterator[None]:
-        """Adds the place to errors of what is made from this section: that of `key`, or else of the key
-        that the message names."""
+        """Adds the place to errors of what is made from this section: that of `key`, or else of
+        the key that the message names."""
         try:
             yield
         except RunFileError:
@@ -554,7 +628,11 @@ class _Section:
 def _line_of_key(data: Any, key: Any, otherwise: int) -> int:
     try:
         return int(data.lc.key(key)[0]) + 1
-    except (AttributeError, KeyError, TypeError):  # keys merged in by "<<" have no line of their own
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+    ):  # keys merged in by "<<" have no line of their own
         return otherwise
 
 
@@ -585,7 +663,14 @@ def _shown(value: Any) -> str:
     value = _plain(value)
     if value is None:
         return "nothing"
-    names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a section"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "a section",
+    }
     text = repr(value)
     shown = text if len(text) <= 60 else text[:57] + "..."
     return f"{names.get(type(value), type(value).__name__)} {shown}"

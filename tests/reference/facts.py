@@ -23,6 +23,7 @@ Facts = Mapping[str, Any]
 COORDINATES = ("x", "px", "y", "py", "t", "pt")
 PLANES = (("X", "x", "px"), ("Y", "y", "py"), ("T", "t", "pt"))
 ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact (SI)
+SPEED_OF_LIGHT = 299792458.0  # m/s, exact (SI)
 
 
 class Unsupported(Exception):
@@ -70,7 +71,8 @@ def check_settings(case: Facts) -> None:
             detail = "" if value is True else f" ({value})"
             raise Unsupported(f"{_COLLECTIVE_SETTINGS[key]}{detail}")
         if key == "algo.particle_bc":
-            raise Unsupported(f"longitudinal boundary condition {value!r}")
+            boundary(case)
+            continue
         raise Unsupported(f"setting {key} = {value!r}")
     if case.get("python_hooks"):
         hooks = ", ".join(map(str, case["python_hooks"]))
@@ -78,6 +80,19 @@ def check_settings(case: Facts) -> None:
     goals = [text for text in case.get("other_assertions", []) if text.startswith("Goal:")]
     if goals:
         raise Unsupported(f"an optimiser that varies the lattice ({goals[0]})")
+
+
+def boundary(case: Facts) -> dict[str, Any]:
+    """Keywords of `Line.track` for the longitudinal boundary; none if it is open."""
+    kind = case.get("settings", {}).get("algo.particle_bc", "open")
+    if _is_off(kind):
+        return {}
+    if kind not in ("periodic", "reflecting", "absorbing"):
+        raise Unsupported(f"longitudinal boundary condition {kind!r}")
+    length = case["beam"].get("bucket_length_m")
+    if length is None:
+        raise Unsupported(f"a {kind} longitudinal boundary without the length of the bucket")
+    return {"boundary": kind, "bucket_length": float(length)}
 
 
 # --- reference particle ---------------------------------------------------------------------------
@@ -203,6 +218,8 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
     if not facts:
         return None
     lists = [facts] if isinstance(facts, Mapping) else list(facts)
+    if len(lists) == 1 and all(isinstance(lists[0].get(name), Mapping) for name in COORDINATES):
+        return _drawn_particles(lists[0], reference)
     blocks: list[list[np.ndarray]] = []
     charge: float | None = None
     for block in lists:
@@ -221,6 +238,23 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
         name: np.concatenate([arrays[i] for arrays in blocks]) for i, name in enumerate(COORDINATES)
     }
     return {**joined, "charge": charge}
+
+
+def _drawn_particles(facts: Facts, reference: bt.Reference) -> dict[str, Any]:
+    """Columns for particles that the facts give only by the mean and the standard deviation of each
+    column: as many, independent and normally distributed, with exactly these."""
+    random = np.random.default_rng(1)
+    columns: dict[str, Any] = {}
+    for name in COORDINATES:
+        values = random.normal(size=int(facts[name]["n"]))
+        values = (values - values.mean()) / values.std()
+        columns[name] = float(facts[name]["mean"]) + float(facts[name]["std"]) * values
+    weights = facts["w"]
+    if float(weights["max"]) - float(weights["min"]) > 1e-9 * float(weights["mean"]):
+        raise Unsupported("different weights given by their statistics only")
+    count = float(weights["mean"]) * int(weights["n"])
+    charge = abs(reference.species.charge) * ELEMENTARY_CHARGE * count
+    return {**columns, "charge": charge}
 
 
 def _canonical_distribution(facts: Facts) -> dict[str, Any]:
@@ -317,7 +351,7 @@ def make_covariance(facts: Facts) -> np.ndarray:
 # --- elements -------------------------------------------------------------------------------------
 
 # Keywords that every Betatron element takes (see the Python API).
-_COMMON = {"name", "model", "slices", "order", "steps", "dx", "dy", "roll"}
+_COMMON = {parameter["name"] for parameter in bt.common_parameters()}
 
 _REQUIRED = object()
 
@@ -377,7 +411,7 @@ class Parameters:
         keywords["slices"] = int(self.get("nslice", default=self.default_slices))
         pipe = (self.number("aperture_x", default=0.0), self.number("aperture_y", default=0.0))
         if pipe[0] > 0.0 and pipe[1] > 0.0:
-            raise Unsupported(f"a pipe aperture on {self.type}")
+            keywords |= {"aperture_x": pipe[0], "aperture_y": pipe[1]}
         return keywords
 
     def integrated(self) -> dict[str, Any]:
@@ -442,12 +476,14 @@ def _sector_bend(p: Parameters, reference: bt.Reference) -> Any:
 
 
 def _exact_bend(p: Parameters, reference: bt.Reference) -> Any:
-    """Angle `phi` in degrees, unless a field `B` fixes the radius through the rigidity."""
+    """Angle `phi` in degrees; a field `B` and the rigidity fix radius and side, so the length."""
     keywords = p.thick("exact")
     field = p.number("B", default=0.0)
     angle = math.radians(p.number("phi"))
     if field != 0.0:
-        angle = keywords["length"] * field / reference.rigidity
+        curvature = field / reference.rigidity
+        angle = math.copysign(angle, curvature)
+        keywords["length"] = angle / curvature
     return _make("Bend", **keywords, angle=angle)
 
 
@@ -463,10 +499,8 @@ def _exact_combined_bend(p: Parameters, reference: bt.Reference) -> Any:
     """Strengths by order, the first of them the curvature of the reference orbit."""
     keywords = p.integrated()
     normal, skew = _strengths(p, reference)
-    normal += [0.0] * (2 - len(normal))
-    if any(normal[2:]) or any(skew):
-        raise Unsupported("multipoles beyond the normal quadrupole in an exact bend")
-    return _make("Bend", **keywords, angle=keywords["length"] * normal[0], k1=normal[1])
+    angle = keywords["length"] * normal[0]
+    return _make("Bend", **keywords, angle=angle, kn=[0.0, *normal[1:]], ks=skew)
 
 
 def _exact_multipole(p: Parameters, reference: bt.Reference) -> Any:
@@ -495,23 +529,75 @@ def _thin_multipole(p: Parameters, reference: bt.Reference) -> Any:
 
 
 def _dipole_edge(p: Parameters, reference: bt.Reference) -> Any:
-    """Linear pole-face edge; K2 is the fringe integral, g the full gap."""
-    if p.get("model", default="linear") != "linear":
-        raise Unsupported("the nonlinear model of DipEdge")
+    """Pole-face edge; K2 is the fringe integral of first order, g the full gap."""
+    fringe = str(p.get("model", default="linear"))
     if p.get("modify_ref_part", default=False):
         raise Unsupported("a DipEdge that turns the reference particle")
-    p.get("location", default="entry")  # entry and exit differ in the nonlinear model only
-    for key in ("K0", "K1", "K3", "K4", "K5", "K6", "R"):
-        p.get(key, default=None)  # parameters of the nonlinear model only
+    if p.number("K1", default=0.0):
+        raise Unsupported("a DipEdge whose place is not the effective field boundary (K1)")
     return _make(
         "DipoleEdge",
         **p.alignment(),
-        model="linear",
+        model="linear" if fringe == "linear" else "paraxial",
+        fringe=fringe,
+        location=str(p.get("location", default="entry")),
         curvature=_curvature(p.number("rc")),
         angle=p.number("psi"),
         fint=p.number("K2", default=1.0),
         hgap=0.5 * p.number("g"),
+        fringe_k0=p.number("K0", default=math.pi**2 / 6.0),
+        fringe_k3=p.number("K3", default=1.0 / 6.0),
+        fringe_k4=p.number("K4", default=0.0),
+        fringe_k5=p.number("K5", default=0.0),
+        fringe_k6=p.number("K6", default=0.0),
+        fringe_scale=p.number("R", default=1.0),
     )
+
+
+def _quadrupole_edge(p: Parameters, reference: bt.Reference) -> Any:
+    location = str(p.get("flag", "location", default="entry"))
+    return _make(
+        "QuadrupoleEdge", **p.alignment(), location=location, **{_quad_strength(p): p.number("k")}
+    )
+
+
+def _plasma_lens(p: Parameters, reference: bt.Reference) -> Any:
+    return _make("PlasmaLens", **p.thick("paraxial"), **{_quad_strength(p): p.number("k")})
+
+
+def _tapered_plasma_lens(p: Parameters, reference: bt.Reference) -> Any:
+    strength = "gradient_length" if p.in_si_units() else "k1l"
+    return _make(
+        "TaperedPlasmaLens", **p.alignment(), **{strength: p.number("k")}, taper=p.number("taper")
+    )
+
+
+def _buncher(p: Parameters, reference: bt.Reference) -> Any:
+    """`V` is the voltage over the rigidity and c, `k` the wave number in 1/m."""
+    return _make(
+        "Buncher",
+        **p.alignment(),
+        voltage=p.number("V") * reference.momentum / abs(reference.species.charge),
+        frequency=p.number("k") * SPEED_OF_LIGHT / (2.0 * math.pi),
+    )
+
+
+def _thin_dipole(p: Parameters, reference: bt.Reference) -> Any:
+    angle = math.radians(p.number("theta"))
+    return _make("ThinDipole", **p.alignment(), angle=angle, curvature=_curvature(p.number("rc")))
+
+
+def _pole_face_rotation(p: Parameters, reference: bt.Reference) -> Any:
+    angles = {f"angle_{side}": math.radians(p.number(f"phi_{side}")) for side in ("in", "out")}
+    return _make("PoleFaceRotation", name=p.name, **angles)
+
+
+def _plane_rotation(p: Parameters, reference: bt.Reference) -> Any:
+    return _make("PlaneRotation", **p.alignment(), angle=math.radians(p.number("angle")))
+
+
+def _nonlinear_lens(p: Parameters, reference: bt.Reference) -> Any:
+    return _make("NonlinearLens", **p.alignment(), knl=p.number("knll"), cnl=p.number("cnll"))
 
 
 def _solenoid(p: Parameters, reference: bt.Reference) -> Any:
@@ -546,6 +632,49 @@ def _short_rf(p: Parameters, reference: bt.Reference) -> Any:
     )
 
 
+def _integrated_linear(p: Parameters) -> dict[str, Any]:
+    """Keywords of an element whose linear map is integrated along a field profile."""
+    p.get("field_table", default=None)  # where the coefficients come from
+    keywords = {**p.thick("linear"), "order": 2}
+    keywords["steps"] = int(p.get("mapsteps", default=10))  # from files and from Python alike
+    for key, name in (("cosine", "cos_coefficients"), ("sine", "sin_coefficients")):
+        keywords[key] = p.numbers(name)
+    return keywords
+
+
+def _soft_solenoid(p: Parameters, reference: bt.Reference) -> Any:
+    strength = "field" if p.in_si_units() else "ks"
+    return _make("SoftSolenoid", **_integrated_linear(p), **{strength: p.number("bscale")})
+
+
+def _soft_quadrupole(p: Parameters, reference: bt.Reference) -> Any:
+    return _make("SoftQuadrupole", **_integrated_linear(p), k1=p.number("gscale"))
+
+
+def _rf_field(p: Parameters, reference: bt.Reference) -> Any:
+    """`escale`: energy gain per length over the rest energy; phase in degrees, by the clock."""
+    species = reference.species
+    return _make(
+        "RFFieldMap",
+        **_integrated_linear(p),
+        amplitude=p.number("escale") * species.mass / abs(species.charge),
+        frequency=p.number("freq"),
+        phase=math.radians(p.number("phase")),
+    )
+
+
+def _uniform_acceleration(p: Parameters, reference: bt.Reference) -> Any:
+    """`ez` = q E/(m c^2) and `bz` = q B/(m c), both per metre."""
+    species = reference.species
+    keywords = p.thick("paraxial")
+    return _make(
+        "UniformAcceleration",
+        **keywords,
+        voltage=p.number("ez") * keywords["length"] * species.mass / abs(species.charge),
+        field=p.number("bz", default=0.0) * species.mass / (species.charge * SPEED_OF_LIGHT),
+    )
+
+
 def _aperture(p: Parameters, reference: bt.Reference) -> Any:
     return _make(
         "Aperture",
@@ -553,6 +682,21 @@ def _aperture(p: Parameters, reference: bt.Reference) -> Any:
         x_max=p.number("aperture_x", "xmax"),
         y_max=p.number("aperture_y", "ymax"),
         shape=str(p.get("shape", default="rectangular")),
+        action=str(p.get("action", default="transmit")),
+        repeat_x=p.number("repeat_x", default=0.0),
+        repeat_y=p.number("repeat_y", default=0.0),
+        shift_odd_x=bool(p.get("shift_odd_x", default=False)),
+    )
+
+
+def _polygon_aperture(p: Parameters, reference: bt.Reference) -> Any:
+    """The facts close the polygon by repeating its first corner."""
+    corners = list(zip(p.numbers("vertices_x"), p.numbers("vertices_y"), strict=True))
+    return _make(
+        "PolygonAperture",
+        **p.alignment(),
+        vertices=corners[:-1] if corners[0] == corners[-1] else corners,
+        min_radius2=p.number("min_radius2", default=0.0),
         action=str(p.get("action", default="transmit")),
         repeat_x=p.number("repeat_x", default=0.0),
         repeat_y=p.number("repeat_y", default=0.0),
@@ -606,12 +750,25 @@ _CONVERTERS: dict[str, Callable[[Parameters, bt.Reference], Any]] = {
     "ExactSbend": _exact_bend,
     "ExactCFbend": _exact_combined_bend,
     "DipEdge": _dipole_edge,
+    "QuadEdge": _quadrupole_edge,
+    "ChrPlasmaLens": _plasma_lens,
+    "TaperedPL": _tapered_plasma_lens,
+    "Buncher": _buncher,
+    "ThinDipole": _thin_dipole,
+    "PRot": _pole_face_rotation,
+    "PlaneXYRot": _plane_rotation,
+    "NonlinearLens": _nonlinear_lens,
+    "PolygonAperture": _polygon_aperture,
     "ExactMultipole": _exact_multipole,
     "Multipole": _thin_multipole,
     "Sol": _solenoid,
     "ConstF": _constant_focusing,
     "Kicker": _kicker,
     "ShortRF": _short_rf,
+    "RFCavity": _rf_field,
+    "ChrAcc": _uniform_acceleration,
+    "SoftSolenoid": _soft_solenoid,
+    "SoftQuadrupole": _soft_quadrupole,
     "Aperture": _aperture,
     "LinearMap": _linear_map,
     "BeamMonitor": _monitor,

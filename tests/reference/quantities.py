@@ -17,8 +17,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import betatron as bt
 import numpy as np
-from facts import COORDINATES, Facts, Lattice, Unsupported, prescribed_particles
+from facts import (
+    COORDINATES,
+    ELEMENTARY_CHARGE,
+    Facts,
+    Lattice,
+    Unsupported,
+    prescribed_particles,
+)
 from records import Particles, Record, Run
 
 Value = float | np.ndarray
@@ -152,8 +160,9 @@ def parse(name: str, case: Facts) -> Quantity:
 def _lookup(name: str, case: Facts) -> Quantity | None:
     for pattern, make in _NAMES:
         match = re.fullmatch(pattern, name)
-        if match:
-            return make(match, case)
+        found = make(match, case) if match else None
+        if found is not None:
+            return found
     return None
 
 
@@ -274,6 +283,57 @@ def _table_error(match: re.Match[str], case: Facts) -> Quantity | None:
     return Quantity(value, stage=stage, needs_particles=True, magnitude=1.0 if divisor else largest)
 
 
+def _wrapping_error(case: Facts) -> Quantity:
+    """Largest difference of t in the final record from the initial t, brought into the bucket.
+
+    An assertion states the rule: t_final = fmod(fmod(t + L/2, L) + L, L) - L/2.
+    """
+    texts = case.get("other_assertions", [])
+    if not any(text.startswith("t_final=fmod(fmod(t+L/2,L)+L,L)-L/2") for text in texts):
+        raise Unsupported("a difference of t without the rule for it")
+    length = float(case["beam"]["bucket_length_m"])
+
+    def value(run: Run, record: Record) -> float:
+        ends = [_particles(r) for r in _ends(run)]
+        before, after = (p["t"][o] for p, o in zip(ends, _common_order(ends), strict=True))
+        expected = np.fmod(np.fmod(before + length / 2, length) + length, length) - length / 2
+        return float(np.max(np.abs(after - expected)))
+
+    return Quantity(value, stage="run", needs_particles=True)
+
+
+def _at_fixed_time(case: Facts) -> bool:
+    """Whether an assertion says that positions and momenta are meant at a fixed time."""
+    texts = case.get("other_assertions", [])
+    return any(text.startswith("back-transformed lab-frame std") for text in texts)
+
+
+def _fixed_time_sigma(name: str, case: Facts) -> Quantity | None:
+    """Standard deviation of a position [m] or momentum [m c] at a fixed time."""
+    if not _at_fixed_time(case):
+        return None
+
+    def value(run: Run, record: Record) -> float:
+        particles = _particles(record)
+        beam = bt.Beam.from_arrays(record.reference, **particles.columns)
+        return float(beam.at_fixed_time()[name].std(ddof=0))
+
+    return Quantity(value, needs_particles=True)
+
+
+def _real_particles(case: Facts) -> Quantity | None:
+    """Sum of the weights, if the case has particles with weights."""
+    given = case["beam"].get("explicit_particles")
+    if not given or "w" not in (given[0] if isinstance(given, list) else given):
+        return None
+
+    def value(run: Run, record: Record) -> float:
+        electric = abs(record.reference.species.charge) * ELEMENTARY_CHARGE
+        return abs(record.moments["charge"]) / electric
+
+    return Quantity(value)
+
+
 def _invariant(kind: str, which: str) -> Quantity:
     """Mean, standard deviation or rms of an invariant of the nonlinear integrable lens."""
     reduce: dict[str, Callable[[np.ndarray], float]] = {
@@ -294,6 +354,49 @@ def _invariant_change(which: str) -> Quantity:
         return float(np.max(np.abs(last - first)))
 
     return Quantity(value, stage="run", needs_particles=True)
+
+
+def _fringe_generator_change() -> Quantity:
+    """Largest change of the generator of a nonlinear dipole edge across it, with K1 = K2 = 0 in it.
+
+    Omega = -c2 x + c3 px + c5 (x^2 - y^2) - c8 x^3 + c9 x y^2 + c10 (x^2 px - y^2 px - 2 x y py)
+          - c11 y^2 px + c12 y^4 for particles of the reference energy, coefficients as in
+    K. Hwang, S. Y. Lee, Phys. Rev. ST Accel. Beams 18, 122401 (2015).
+    """
+
+    def value(run: Run, record: Record) -> float:
+        edges = [e for e in run.case["lattice"]["elements"].values() if e["type"] == "DipEdge"]
+        if len(edges) != 1 or edges[0].get("model") != "nonlinear":
+            raise Unsupported("the generator of more than one nonlinear edge")
+        ends = [_particles(r) for r in _ends(run)]
+        orders = _common_order(ends)
+        first, last = (
+            _fringe_generator(p, edges[0])[o] for p, o in zip(ends, orders, strict=True)
+        )
+        return float(np.max(np.abs(last - first)))
+
+    return Quantity(value, stage="run", needs_particles=True)
+
+
+def _fringe_generator(particles: Particles, edge: Facts) -> np.ndarray:
+    h, gap, psi = 1.0 / float(edge["rc"]), float(edge["g"]), float(edge["psi"])
+    k0, k3 = float(edge.get("K0", math.pi**2 / 6.0)), float(edge.get("K3", 1.0 / 6.0))
+    side = 1.0 if edge.get("location", "entry") == "entry" else -1.0
+    sine, cosine, tangent = math.sin(psi), math.cos(psi), math.tan(psi)
+    if np.any(particles["pt"] != 0.0):
+        raise Unsupported("the generator of a dipole edge at another energy")
+    x, px, y, py = (particles[q] for q in ("x", "px", "y", "py"))
+    c10, c11 = side * h * tangent**2 / 2.0, side * h / 2.0
+    return (
+        -(sine * gap**2 * k0 * h**2 / (2.0 * cosine**3)) * x
+        + side * gap**2 * k0 * h / cosine**2 * px
+        + h * tangent / 2.0 * (x**2 - y**2)
+        - tangent**3 * h**2 / 12.0 * x**3
+        + tangent * h**2 / (4.0 * cosine**2) * x * y**2
+        + c10 * (x**2 * px - y**2 * px - 2.0 * x * y * py)
+        - c11 * y**2 * px
+        + (4.0 / cosine - 8.0 / cosine**3) * k3 * h**2 / (24.0 * gap) * y**4
+    )
 
 
 def _lens_invariant(record: Record, which: str) -> np.ndarray:
@@ -405,6 +508,7 @@ def _ends(run: Run) -> tuple[Record, Record]:
 _NameRule = tuple[str, Callable[[re.Match[str], Facts], Quantity | None]]
 
 _NAMES: list[_NameRule] = [
+    (r"(?:sigma_|sig)(x|y|z|px|py|pz)", lambda m, c: _fixed_time_sigma(m[1], c)),
     (rf"(?:sigma|sig|std|rms)_?{_COORD}", lambda m, c: _moment(f"sigma_{m[1]}")),
     (rf"{_COORD}_(?:sigma|sig|std|rms)", lambda m, c: _moment(f"sigma_{m[1]}")),
     (rf"mean_?{_COORD}", lambda m, c: _moment(f"mean_{m[1]}")),
@@ -419,6 +523,9 @@ _NAMES: list[_NameRule] = [
     (r"(?:dispersion|disp)_?(px|py|x|y)", lambda m, c: _moment(f"dispersion_{m[1]}")),
     (r"charge(?:_C)?", lambda m, c: _moment("charge")),
     (r"num_particles|npart|n_particles", lambda m, c: _moment("n")),
+    (r"N", lambda m, c: _real_particles(c)),
+    (r"Delta_Omega\.max\(\)", lambda m, c: _fringe_generator_change()),
+    (r"beam_joined\['dt'\]", lambda m, c: _wrapping_error(c)),
     (r"s(?:_ref)?", lambda m, c: _of_reference(lambda r: r.s)),
     (r"gamma(?:_ref)?", lambda m, c: _of_reference(lambda r: r.gamma)),
     (r"beta_ref", lambda m, c: _of_reference(lambda r: r.beta)),

@@ -18,6 +18,7 @@ from facts import (
     Facts,
     Lattice,
     Unsupported,
+    boundary,
     check_settings,
     make_beam,
     make_covariance,
@@ -80,16 +81,17 @@ class _Probe(Protocol):
 
 
 class _ParticleProbe:
-    def __init__(self, beam: bt.Beam, threads: int | None) -> None:
+    def __init__(self, beam: bt.Beam, threads: int | None, boundary: Facts) -> None:
         self._beam = beam
         self._threads = threads
+        self._boundary = boundary
 
     @property
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
     def track(self, line: bt.Line) -> None:
-        line.track(self._beam, threads=self._threads, progress=False)
+        line.track(self._beam, threads=self._threads, progress=False, **self._boundary)
 
     def moments(self) -> Mapping[str, float]:
         return {key: float(value) for key, value in dict(self._beam.moments()).items()}
@@ -176,7 +178,7 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads)
+        return _ParticleProbe(beam, threads, boundary(case))
     if mode == "envelope":
         return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
     if mode == "reference_orbit":
@@ -226,12 +228,13 @@ def run_case(
         for index, name in enumerate(lattice.sequence):
             if fresh and lattice.needs_rigidity(name):
                 advance()
-            pending.append(lattice.element(name, probe.reference, fresh=fresh))
-            slices += lattice.slices(name)
             if lattice.is_monitor(name) and lattice.monitor_active(name, period):
+                # before it is passed: a boundary acts behind each slice, and monitors have one
                 advance()
                 options = lattice.definitions[name]
                 run.monitors.append(record(lattice.monitor_name(name), period, index, options))
+            pending.append(lattice.element(name, probe.reference, fresh=fresh))
+            slices += lattice.slices(name)
             if slices in wanted:
                 advance()
                 run.rows[slices] = record(f"row {slices}", period, index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from betatron.beam import Reference
     from betatron.elements import Element
-    from betatron.line import Line, Track
+    from betatron.line import Envelope, Line, Track
 
 
 class LinePlots:
@@ -34,17 +34,17 @@ class LinePlots:
         """Floor plan: the line seen from above, z to the right and x (left of the beam) upwards.
 
         Lengths along the orbit and angles are true to scale; the model knows no transverse size of
-        magnets, so that boxes have a width that is easy to see. What is switched off (all strengths zero) is
-        an empty box, or a grey line.
+        magnets, so that boxes have a width that is easy to see. What is switched off (all strengths
+        zero) is an empty box, or a grey line.
 
         Parameters
         ----------
         reference
             Where the line starts, and at which energy; None: at the origin along z.
         labels
-            Write names of elements (of all kinds but Drift and Marker). Where there is no room for a name
-            at every place, each different element is named once; if there still is no room, bends,
-            cavities and instruments come first.
+            Write names of elements (of all kinds but Drift and Marker). Where there is no room for
+            a name at every place, each different element is named once; if there still is no room,
+            bends, cavities and instruments come first.
 
         Returns
         -------
@@ -57,29 +57,30 @@ class LinePlots:
     ) -> None:
         """Draw the elements of the line along s into an axes.
 
-        Quadrupoles that focus in x stand above the axis and those that defocus below, bends, cavities and
-        solenoids on both sides, instruments hang as ticks below. Elements without a length are lines. What
-        is switched off (all strengths zero) is an empty box, or a grey line.
+        Quadrupoles that focus in x stand above the axis and those that defocus below, bends,
+        cavities and solenoids on both sides, instruments hang as ticks below. Elements without a
+        length are lines. What is switched off (all strengths zero) is an empty box, or a grey line.
 
         Parameters
         ----------
         ax
-            An axes whose x axis is s [m]. The vertical axis is taken over: from -1.25 to 1.25, not shown.
+            An axes whose x axis is s [m]. The vertical axis is taken over: from -1.25 to 1.25, not
+            shown.
         start
             s at the start of the line [m].
         turns
             How often the line is drawn, one behind the other.
         reference
-            Decides in which plane a quadrupole given by its gradient in T/m focuses; None: a positive
-            charge.
+            Its signed rigidity decides in which plane a quadrupole given by its gradient in T/m
+            focuses; None: 1 T m.
         """
         from matplotlib.collections import LineCollection, PolyCollection
 
         boxes: dict[tuple[str, str], list[list[tuple[float, float]]]] = {}
         strokes: dict[str, list[list[tuple[float, float]]]] = {}
         ends = _ends(self._line)
-        charge_sign = 1.0 if reference is None else math.copysign(1.0, reference.rigidity)
-        shapes = [_silhouette_shape(e, charge_sign) for e in self._line]
+        rigidity = 1.0 if reference is None else reference.rigidity
+        shapes = [_silhouette_shape(e, rigidity) for e in self._line]
         for turn in range(turns):
             offset = start + turn * ends[-1]
             for i, (e, shape) in enumerate(zip(self._line, shapes, strict=True)):
@@ -107,20 +108,24 @@ class LinePlots:
 
 
 class TrackPlots:
-    """Pictures of a tracked beam: ``track.plot``."""
+    """Pictures of a tracked beam, or of a tracked envelope: ``track.plot``."""
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, track: Track | Envelope) -> None:
         self._track = track
 
     def envelope(
-        self, quantities: str | Sequence[str] = ("sigma_x", "sigma_y"), *, losses: bool | None = None
+        self,
+        quantities: str | Sequence[str] = ("sigma_x", "sigma_y"),
+        *,
+        losses: bool | None = None,
     ) -> Figure:
         """Moments of the beam along s, above a silhouette of the lattice.
 
         Parameters
         ----------
         quantities
-            Columns of ``track.moments``. Those of one sort (sigma, emittance, ...) and unit share a panel.
+            Columns of ``track.moments``. Those of one sort (sigma, emittance, ...) and unit share a
+            panel.
         losses
             Also show the part of the particles that is still there; None: if some were lost.
 
@@ -137,9 +142,10 @@ class TrackPlots:
 
         Notes
         -----
-        Curves of sigma_x and sigma_y between records of neighbouring elements are cubics for the squares,
-        through the recorded values with the slopes d<x^2>/ds = 2 <x px>: parabolas in a drift. All others
-        are joined by straight lines. With 40 places or fewer, the records themselves are marked.
+        Curves of sigma_x and sigma_y between records of neighbouring elements are cubics for the
+        squares, through the recorded values with the slopes d<x^2>/ds = 2 <x px>: parabolas in a
+        drift. All others are joined by straight lines. With 40 places or fewer, the records
+        themselves are marked.
         """
         import matplotlib.pyplot as plt
 
@@ -157,8 +163,15 @@ class TrackPlots:
         ratios = [3.0] * len(groups) + [1.2] * show_losses + [0.7]
         with style.betatron_style():
             figure, axes = plt.subplots(
-                len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False,
-                figsize=(9.0, (4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)) + 0.9 * show_losses),
+                len(ratios),
+                1,
+                sharex=True,
+                height_ratios=ratios,
+                squeeze=False,
+                figsize=(
+                    9.0,
+                    (4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)) + 0.9 * show_losses,
+                ),
                 layout="constrained",
             )
             panels: list[Axes] = list(axes[:, 0])
@@ -172,12 +185,17 @@ class TrackPlots:
 
     def _draw_panel(self, ax: Axes, names: Sequence[str]) -> None:
         moments = self._track.moments
-        factor, unit = style.scale_and_unit(moments[list(names)].to_numpy(), style.quantity_unit(names[0]))
+        factor, unit = style.scale_and_unit(
+            moments[list(names)].to_numpy(), style.quantity_unit(names[0])
+        )
         used: set[str] = set()
         for number, name in enumerate(names):
             colour = style.quantity_colour(name)
             if colour is None or colour in used:  # e.g. sigma_x and sigma_px in one plane
-                colour = next((c for c in style.CYCLE if c not in used), style.CYCLE[number % len(style.CYCLE)])
+                colour = next(
+                    (c for c in style.CYCLE if c not in used),
+                    style.CYCLE[number % len(style.CYCLE)],
+                )
             used.add(colour)
             s, values = self._curve(name)
             ax.plot(s, factor * values, color=colour, label=style.quantity_symbol(name))
@@ -192,7 +210,7 @@ class TrackPlots:
             ax.legend(loc="best", ncols=min(len(names), 3))
 
     def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Points of the curve of one quantity: the records, and for sigma_x and sigma_y points between."""
+        """Points of the curve of a quantity: the records; for sigma_x, sigma_y also between."""
         moments = self._track.moments
         s, values = moments["s"].to_numpy(), moments[name].to_numpy()
         if name not in ("sigma_x", "sigma_y"):
@@ -209,7 +227,8 @@ class TrackPlots:
                 points.append(values[k : k + 1])
                 continue
             square = (
-                (1 + 2 * u) * (1 - u) ** 2 * values[k - 1] ** 2 + u * u * (3 - 2 * u) * values[k] ** 2
+                (1 + 2 * u) * (1 - u) ** 2 * values[k - 1] ** 2
+                + u * u * (3 - 2 * u) * values[k] ** 2
                 + h * u * (1 - u) * ((1 - u) * slopes[k - 1] - u * slopes[k])
             )  # cubic Hermite interpolation
             points_s.append(s[k - 1] + h * u)
@@ -232,7 +251,9 @@ class TrackPlots:
         moments = self._track.moments
         part = 100.0 * moments["n"] / first if first > 0 else 0.0 * moments["n"]
         ax.step(moments["s"], part, where="pre", color=style.BLACK)
-        ax.fill_between(moments["s"], part, step="pre", color=style.LIGHT_GREY, alpha=0.6, linewidth=0)
+        ax.fill_between(
+            moments["s"], part, step="pre", color=style.LIGHT_GREY, alpha=0.6, linewidth=0
+        )
         ax.set_ylabel("particles [%]")
         ax.set_ylim(0.0, 105.0)
 
@@ -277,11 +298,24 @@ class TrackPlots:
 
 # --- what lines and silhouettes share -------------------------------------------------------------
 
-_NOT_DRAWN = ("Drift", "Marker", "DipoleEdge")
-_NAMED_FIRST = ("Bend", "RFCavity", "Instrument", "Solenoid")
-_STRENGTHS = (
-    "k1", "gradient", "angle", "k2", "k2s", "k3", "k3s", "knl", "ksl", "ks", "field", "hkick", "vkick", "voltage",
+_NOT_DRAWN = (
+    *("Drift", "Marker", "DipoleEdge", "QuadrupoleEdge"),
+    *("PoleFaceRotation", "PlaneRotation", "Patch"),
 )
+_NAMED_FIRST = (
+    "Bend",
+    "RFCavity",
+    "RFFieldMap",
+    "Undulator",
+    "PlasmaLens",
+    "Instrument",
+    "Solenoid",
+)
+_STRENGTHS = {
+    *("k1", "gradient", "k1l", "gradient_length", "angle", "k2", "k2s", "k3", "k3s", "knl", "ksl"),
+    *("ks", "field", "kx", "ky", "kt", "hkick", "vkick", "voltage", "strength", "cnl"),
+}
+"""Parameters without which an element does nothing but take room."""
 
 
 def _ends(line: Line) -> np.ndarray:
@@ -311,13 +345,12 @@ def _stroke_colour(e: Element) -> str:
     return style.LIGHT_GREY if _is_off(e) else _colour(e)
 
 
-def _silhouette_shape(e: Element, charge_sign: float) -> tuple[float, float] | None:
+def _silhouette_shape(e: Element, rigidity: float) -> tuple[float, float] | None:
     """Lower and upper edge of an element in a silhouette whose axis is at 0; None: not drawn."""
     if e.kind in _NOT_DRAWN:
         return None
-    if e.kind == "Quadrupole":
-        # a reference changes k1 and gradient by the same factor only in sign: the larger part decides
-        strength = e.k1 if e.k1 != 0.0 else charge_sign * e.gradient
+    if e.kind in ("Quadrupole", "SoftQuadrupole"):
+        strength = e.k1 + e.gradient / rigidity
         if strength == 0.0:
             return -0.3, 0.3
         return (0.0, 1.0) if strength > 0 else (-1.0, 0.0)
@@ -363,7 +396,7 @@ class _FloorPlan:
 
     width, height_limit = 11.0, 8.0  # of the figure
     left, right, bottom, top = 0.75, 0.2, 0.55, 0.45  # margins for ticks, titles and the legend
-    half_width = {"Bend": 0.12, "Quadrupole": 0.09, "RFCavity": 0.11, "Solenoid": 0.11}
+    half_width: ClassVar = {"Bend": 0.12, "Quadrupole": 0.09, "RFCavity": 0.11, "Solenoid": 0.11}
     default_half_width = 0.075
     stroke = 0.11  # half of the line that stands for an element without length
     label_size = 7.5  # points
@@ -380,21 +413,31 @@ class _FloorPlan:
         flat = np.hypot(table["ez_x"], table["ez_z"]).to_numpy()[:-1]
         self.lengths = np.array([_length(e) for e in self.elements]) * flat
         self.ends = np.concatenate([[0.0], np.cumsum(np.abs(self.lengths))])
-        arcs = [self._arc(i) for i in range(len(self.elements))]
-        self.orbit = np.concatenate([self.points[:1], *arcs])
+        self.straight = [not self._is_arc(i) for i in range(len(self.elements))]
+        places = [self.points[:1]]
+        for i in range(len(self.elements)):
+            places.append(np.array([self._inside(i, part) for part in self._parts(i)[1:]]))
+        self.orbit = np.concatenate(places)
         self.named = self._named_elements() if labels else []
 
     def draw(self) -> Figure:
         import matplotlib.pyplot as plt
 
         labels, low, high = self._layout()
-        paper = np.array([self.width - self.left - self.right, max((high - low)[1] * self.scale, 1.2)])
+        paper = np.array(
+            [self.width - self.left - self.right, max((high - low)[1] * self.scale, 1.2)]
+        )
         height = paper[1] + self.bottom + self.top
         with style.betatron_style():
             figure = plt.figure(figsize=(self.width, height))
-            ax = figure.add_axes((
-                self.left / self.width, self.bottom / height, paper[0] / self.width, paper[1] / height,
-            ))
+            ax = figure.add_axes(
+                (
+                    self.left / self.width,
+                    self.bottom / height,
+                    paper[0] / self.width,
+                    paper[1] / height,
+                )
+            )
             ax.set_aspect("equal", adjustable="box")
             centre, half = 0.5 * (low + high), paper / (2.0 * self.scale)
             ax.set_xlim(centre[0] - half[0], centre[0] + half[0])
@@ -420,19 +463,28 @@ class _FloorPlan:
                 self.angles[i + 1 :] += round((-e.angle - turn) / (2 * math.pi)) * 2 * math.pi
 
     def _inside(self, i: int, part: float) -> np.ndarray:
-        """The point (z, x) on the orbit at a part of element i: on a circular arc."""
+        """The point (z, x) on the orbit at a part of element i."""
+        if self.straight[i]:
+            return self.points[i] + part * (self.points[i + 1] - self.points[i])
+        return self._on_arc(i, part)
+
+    def _on_arc(self, i: int, part: float) -> np.ndarray:
         turn = (self.angles[i + 1] - self.angles[i]) * part
         direction = self.angles[i] + 0.5 * turn
         chord = self.lengths[i] * part * np.sinc(0.5 * turn / np.pi)
         return self.points[i] + chord * np.array([math.cos(direction), math.sin(direction)])
 
-    def _arc(self, i: int) -> np.ndarray:
-        """Points (z, x) along element i, without its first point."""
-        return np.array([self._inside(i, part) for part in self._parts(i)[1:]])
+    def _is_arc(self, i: int) -> bool:
+        """Whether element i follows a circle in the plane; patches, for example, jump."""
+        size = abs(self.lengths[i]) + float(np.abs(self.points[i + 1]).max()) + 1e-12
+        return bool(
+            np.allclose(self._on_arc(i, 1.0), self.points[i + 1], rtol=0.0, atol=1e-9 * size)
+        )
 
     def _parts(self, i: int) -> np.ndarray:
         """From 0 to 1 in steps that show the bend of element i."""
-        steps = max(1, math.ceil(abs(self.angles[i + 1] - self.angles[i]) / 0.05))
+        turn = 0.0 if self.straight[i] else abs(self.angles[i + 1] - self.angles[i])
+        steps = max(1, math.ceil(turn / 0.05))
         return np.linspace(0.0, 1.0, steps + 1)
 
     def _at(self, s: float) -> tuple[np.ndarray, float]:
@@ -441,10 +493,14 @@ class _FloorPlan:
             i = 0 if s <= 0.0 else -1
             beyond = s if s <= 0.0 else s - self.ends[-1]
             direction = float(self.angles[i])
-            return self.points[i] + beyond * np.array([math.cos(direction), math.sin(direction)]), direction
+            return self.points[i] + beyond * np.array(
+                [math.cos(direction), math.sin(direction)]
+            ), direction
         i = int(np.searchsorted(self.ends, s, side="right")) - 1
         part = (s - self.ends[i]) / abs(self.lengths[i])
-        return self._inside(i, part), float(self.angles[i] + part * (self.angles[i + 1] - self.angles[i]))
+        return self._inside(i, part), float(
+            self.angles[i] + part * (self.angles[i + 1] - self.angles[i])
+        )
 
     @staticmethod
     def _normal(angle: float) -> np.ndarray:
@@ -455,9 +511,12 @@ class _FloorPlan:
 
     def _layout(self) -> tuple[list[_Label], np.ndarray, np.ndarray]:
         """Chooses the scale; labels, and the corners (z, x) of what has to be seen [m]."""
-        room = np.array([
-            self.width - self.left - self.right - 0.1, self.height_limit - self.bottom - self.top,
-        ])
+        room = np.array(
+            [
+                self.width - self.left - self.right - 0.1,
+                self.height_limit - self.bottom - self.top,
+            ]
+        )
         low, high = self.orbit.min(axis=0), self.orbit.max(axis=0)
         size = np.maximum(high - low, 1e-12)
         self.scale = float(min((room - 0.8) / size)) if size.max() > 1e-6 else 1.0
@@ -473,10 +532,16 @@ class _FloorPlan:
             self.scale *= min(0.98, 1.0 / excess)  # labels keep their size on paper: once more
 
     def _named_elements(self) -> list[tuple[int, float]]:
-        """(first element, s in the middle) of each run of elements of one name that is worth naming."""
+        """(first element, s in the middle) of each run of elements of one name that is worth
+        naming.
+        """
         chosen = []
         for i, e in enumerate(self.elements):
-            if not e.name or e.kind in _NOT_DRAWN or (i > 0 and self.elements[i - 1].name == e.name):
+            if (
+                not e.name
+                or e.kind in _NOT_DRAWN
+                or (i > 0 and self.elements[i - 1].name == e.name)
+            ):
                 continue
             j = i
             while j < len(self.elements) and self.elements[j].name == e.name:
@@ -531,8 +596,17 @@ class _FloorPlan:
         start, angle = self._at(-0.05 / self.scale)
         tail = start - 0.2 / self.scale * np.array([math.cos(angle), math.sin(angle)])
         ax.annotate(
-            "", xy=tuple(start), xytext=tuple(tail), annotation_clip=False,
-            arrowprops={"arrowstyle": "-|>", "color": style.BLACK, "linewidth": 1.0, "shrinkA": 0, "shrinkB": 0},
+            "",
+            xy=tuple(start),
+            xytext=tuple(tail),
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": style.BLACK,
+                "linewidth": 1.0,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
         )
 
     def _draw_elements(self, ax: Axes) -> None:
@@ -554,19 +628,29 @@ class _FloorPlan:
             kinds.setdefault(e.kind, _colour(e))
         for colour, shapes in boxes.items():
             ax.add_collection(
-                PolyCollection(shapes, facecolors=colour, edgecolors=style.BLACK, linewidths=0.4, zorder=3),
+                PolyCollection(
+                    shapes, facecolors=colour, edgecolors=style.BLACK, linewidths=0.4, zorder=3
+                ),
                 autolim=False,
             )
         for colour, lines in strokes.items():
-            ax.add_collection(LineCollection(lines, colors=colour, linewidths=1.4, zorder=4), autolim=False)
+            ax.add_collection(
+                LineCollection(lines, colors=colour, linewidths=1.4, zorder=4), autolim=False
+            )
         if kinds:
             handles = [
                 Patch(facecolor=colour, edgecolor=style.BLACK, linewidth=0.4, label=kind)
                 for kind, colour in kinds.items()
             ]
             ax.legend(
-                handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles),
-                borderaxespad=0.2, handlelength=1.2, columnspacing=1.2, fontsize=9,
+                handles=handles,
+                loc="lower right",
+                bbox_to_anchor=(1.0, 1.0),
+                ncols=len(handles),
+                borderaxespad=0.2,
+                handlelength=1.2,
+                columnspacing=1.2,
+                fontsize=9,
             )
 
     def _box(self, i: int) -> np.ndarray:
@@ -582,12 +666,20 @@ class _FloorPlan:
 
     def _draw_label(self, ax: Axes, label: _Label) -> None:
         ax.plot(*np.array([label.foot, label.base]).T, color=style.GREY, linewidth=0.5, zorder=1)
-        # text that would stand on its head starts from its other end; upright lines may lean a little
+        # text that would stand on its head starts from its other end; upright lines may lean a
+        # little
         flipped = not -80.0 < label.direction <= 100.0
         ax.text(
-            *label.base, label.text, fontsize=self.label_size, color=style.BLACK, zorder=5,
-            rotation=label.direction + 180.0 * flipped, rotation_mode="anchor",
-            ha="right" if flipped else "left", va="center",
+            float(label.base[0]),
+            float(label.base[1]),
+            label.text,
+            fontsize=self.label_size,
+            color=style.BLACK,
+            zorder=5,
+            rotation=label.direction + 180.0 * flipped,
+            rotation_mode="anchor",
+            ha="right" if flipped else "left",
+            va="center",
         )
 
 
@@ -603,7 +695,7 @@ class _Label:
 
 
 def spread(wanted: np.ndarray, step: float, low: float, high: float) -> np.ndarray:
-    """Places at least `step` apart between `low` and `high`, nearest to `wanted` in the least squares.
+    """Places at least `step` apart, from `low` to `high`, nearest to `wanted` in least squares.
 
     `wanted` increases, and (n - 1) steps fit between the bounds. This is isotonic regression of
     wanted[i] - i step by pooling adjacent violators (Ayer et al., Ann. Math. Stat. 26, 641, 1955).

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-# The palette of Okabe and Ito (2008): distinct for all common kinds of colour vision.
+# The palette of Okabe and Ito (2008), distinct for all common kinds of colour vision, and below it
+# two dark colours that differ from the others in lightness.
 BLUE = "#0072B2"
 VERMILLION = "#D55E00"
 GREEN = "#009E73"
@@ -24,6 +25,7 @@ SKY = "#56B4E9"
 PINK = "#CC79A7"
 YELLOW = "#F0E442"
 PURPLE = "#6A4C93"
+WINE = "#882255"
 BLACK = "#222222"
 GREY = "#8A8A8A"
 LIGHT_GREY = "#D0D0D0"
@@ -36,22 +38,33 @@ CYCLE = (BLUE, VERMILLION, GREEN, PINK, ORANGE, SKY, BLACK)
 
 KIND_COLOURS = {
     "Bend": ORANGE,
-    "DipoleEdge": ORANGE,
+    "ThinDipole": ORANGE,
     "Quadrupole": BLUE,
+    "SoftQuadrupole": BLUE,
     "Sextupole": GREEN,
-    "Octupole": YELLOW,
+    "Octupole": PURPLE,
     "Multipole": PURPLE,
+    "NonlinearLens": PURPLE,
     "Solenoid": SKY,
+    "SoftSolenoid": SKY,
     "RFCavity": VERMILLION,
+    "RFFieldMap": VERMILLION,
+    "Buncher": VERMILLION,
+    "CrabCavity": VERMILLION,
+    "UniformAcceleration": VERMILLION,
+    "PlasmaLens": WINE,
+    "TaperedPlasmaLens": WINE,
+    "Undulator": YELLOW,
     "Kicker": PINK,
     "Instrument": BLACK,
     "Aperture": GREY,
+    "PolygonAperture": GREY,
     "LinearMap": LIGHT_GREY,
     "ConstantFocusing": LIGHT_GREY,
 }
-"""Colour of a kind of element; kinds that are not listed are not drawn (Drift, Marker) or grey."""
+"""Colour of a kind of element; others are grey (or not drawn: drifts, markers, edges)."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -68,7 +81,19 @@ _STYLE = {
     "savefig.dpi": 200,
 }
 
-_PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
+_PREFIXES = {
+    -18: "a",
+    -15: "f",
+    -12: "p",
+    -9: "n",
+    -6: "µ",
+    -3: "m",
+    0: "",
+    3: "k",
+    6: "M",
+    9: "G",
+    12: "T",
+}
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _COORDINATE_SYMBOLS = {"x": "x", "px": "p_x", "y": "y", "py": "p_y", "t": "t", "pt": "p_t"}
@@ -88,8 +113,8 @@ def scale_and_unit(values: Any, unit: str) -> tuple[float, str]:
     Returns
     -------
     factor, text
-        Multiply the values by the factor; the largest magnitude then lies in [1, 1000). The text is the
-        unit with its prefix, or a power of ten for plain numbers ("10⁻³"; empty for 1).
+        Multiply the values by the factor; the largest magnitude then lies in [1, 1000). The text is
+        the unit with its prefix, or a power of ten for plain numbers ("10⁻³"; empty for 1).
     """
     numbers = np.abs(np.asarray(values, dtype=float))
     numbers = numbers[np.isfinite(numbers)]
@@ -108,8 +133,8 @@ def scale_and_unit(values: Any, unit: str) -> tuple[float, str]:
 
 
 def quantity_symbol(name: str) -> str:
-    """The symbol of a coordinate or of a column of ``Beam.moments``, for Matplotlib; the name itself if
-    it has none. "emittance_xn" gives r"$\\varepsilon_{x,n}$"."""
+    """Symbol of a coordinate or of a column of ``Beam.moments``, for Matplotlib, such as
+    r"$\\sigma_x$"; the name itself if it has none."""
     head, _, tail = name.partition("_")
     if name in _COORDINATE_SYMBOLS:
         return f"${_COORDINATE_SYMBOLS[name]}$"
@@ -161,7 +186,7 @@ def quantity_colour(name: str) -> str | None:
 
 
 def axis_label(name: str, unit: str) -> str:
-    """Symbol and unit (as scale_and_unit gives it): "$x$ [mm]"; no brackets if the unit is empty."""
+    """Symbol and unit (as scale_and_unit gives it): "$x$ [mm]"; no brackets without a unit."""
     return f"{quantity_symbol(name)} [{unit}]" if unit else quantity_symbol(name)
 
 

@@ -1,0 +1,358 @@
+"""Lattices of PyAT (accelerator-toolbox): `from_at`.
+
+How PyAT's elements are translated. PolynomB, PolynomA hold field over rigidity without factorials, so that
+k_n = n! PolynomB[n] up to MaxOrder; orders above MaxOrder are not used by PyAT either.
+
+=============  ==========================================================================================
+PyAT           Betatron
+=============  ==========================================================================================
+Drift          Drift
+Dipole         Bend: BendingAngle, PolynomB[1] as k1, other orders as kn and ks, EntranceAngle, ExitAngle,
+               FringeInt1, FringeInt2, half of FullGap; QuadrupoleEdge for FringeQuadEntrance, ...Exit
+Quadrupole     Quadrupole, fringe "hard" if both FringeQuad are 1; with other orders a Multipole
+Sextupole      Sextupole; Octupole: Octupole; with other orders a Multipole
+Multipole      Multipole; ThinMultipole, and all with ThinMPolePass: thin
+Corrector      Kicker
+RFCavity       RFCavity: dE = -V sin(2 pi f (ct - TimeLag)/c), ct > 0 late; a Marker if it is switched off
+Monitor        Instrument
+Marker         Marker
+=============  ==========================================================================================
+
+PassMethod decides the model: exact for those with "Exact" in their name, else paraxial, as PyAT's. NumIntSteps
+becomes steps (order 4), T1 and T2 = -T1 with offsets only become dx and dy, a rotation R1 with R2 its inverse
+becomes roll, EApertures and symmetric RApertures become pipe apertures. All the rest is in the report.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from betatron import _core
+from betatron.beam import Reference
+from betatron.elements import Element, element_from_dict
+from betatron.line import Line
+
+__all__ = ["Imported", "from_at"]
+
+_SPEED_OF_LIGHT = 299792458.0  # m/s
+
+# Attributes that say nothing about the beam, or that _Reader has read wherever they occur.
+_SILENT = {
+    "FamName", "Length", "PassMethod", "MaxOrder", "Class", "Device", "Energy", "HarmNumber", "NumIntSteps",
+    "_enable_passmethod", "_disable_passmethod",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A lattice that was read from another code.
+
+    Attributes
+    ----------
+    line
+        The elements of the lattice, one period of it.
+    reference
+        Its reference particle.
+    periodicity
+        How many periods make the ring: ``ring = periodicity * line``.
+    report
+        What was not carried over, one row per element and attribute: ``element`` (position in the lattice of the
+        other code, -1 for the lattice), ``name``, ``attribute``, ``value``, ``reason``.
+    """
+
+    line: Line
+    reference: Reference
+    periodicity: int
+    report: pd.DataFrame
+
+
+def from_at(lattice: Any) -> Imported:
+    """A lattice of PyAT as a line.
+
+    Parameters
+    ----------
+    lattice
+        An ``at.Lattice``, for example of ``at.load_lattice("hmba.mat")``.
+
+    Elements that have no translation become drifts of their length (markers without); this and everything else that
+    is not carried over is in the report of the result. See `betatron.io_at` for what is translated and how.
+
+    Raises
+    ------
+    TypeError
+        For what is not a lattice of PyAT.
+    ValueError
+        For a lattice without an energy or with an unknown particle.
+    """
+    if not all(hasattr(lattice, name) for name in ("energy", "particle", "periodicity")):
+        raise TypeError(f"from_at needs an at.Lattice, got {type(lattice).__name__}")
+    losses: list[dict[str, Any]] = []
+    items: list[Element] = []
+    for position, source in enumerate(lattice):
+        reader = _Reader(source, position, losses)
+        items += reader.elements()
+        reader.finish()
+    reference = _reference(lattice, losses)
+    columns = ["element", "name", "attribute", "value", "reason"]
+    line = Line(items, str(getattr(lattice, "name", "") or ""))
+    return Imported(line, reference, int(lattice.periodicity), pd.DataFrame(losses, columns=columns))
+
+
+def _reference(lattice: Any, losses: list[dict[str, Any]]) -> Reference:
+    energy = float(lattice.energy)
+    name = str(lattice.particle.name)
+    if name == "relativistic":
+        losses.append({
+            "element": -1, "name": "", "attribute": "particle", "value": name,
+            "reason": "an electron, with its velocity below that of light",
+        })  # fmt: skip
+        name = "electron"
+    if name not in _core.Species.names():
+        raise ValueError(f"from_at: the particle {name!r} is none of {', '.join(_core.Species.names())}")
+    if not energy > 0:
+        raise ValueError(f"from_at: the lattice has the energy {energy} eV; allowed: > 0")
+    return Reference(name, total_energy=energy)
+
+
+class _Reader:
+    """The translation of one element; remembers which attributes were read."""
+
+    def __init__(self, source: Any, position: int, losses: list[dict[str, Any]]) -> None:
+        self._values = {k: v for k, v in vars(source).items() if v is not None}
+        self._unread = set(self._values) - _SILENT
+        self._kind = type(source).__name__
+        self._position = position
+        self._losses = losses
+        self.name = str(source.FamName)
+        self.length = float(getattr(source, "Length", 0.0))
+        self.pass_method = str(source.PassMethod)
+
+    def elements(self) -> list[Element]:
+        off = self.pass_method == "IdentityPass"
+        if off and self._kind not in ("Marker", "Monitor", "RFCavity"):
+            return [self._straight()]
+        thick = self._kind in ("Dipole", "Quadrupole", "Sextupole", "Octupole", "Multipole")
+        if thick and self.pass_method == "ThinMPolePass":
+            return [self._thinmultipole()]
+        if thick and self.length == 0:  # its strengths are per length
+            return [self._straight()]
+        translate = getattr(self, f"_{self._kind.lower()}", None)
+        if translate is None:
+            self._lose("class", self._kind, "no translation: a drift of its length")
+            return [self._straight()]
+        if self.pass_method.endswith(("RadPass", "QuantPass")):
+            self._lose("PassMethod", self.pass_method, "synchrotron radiation")
+        result = translate()
+        return result if isinstance(result, list) else [result]
+
+    def finish(self) -> None:
+        """Report what was not read and is not empty."""
+        for key in sorted(self._unread):
+            value = self._values[key]
+            default = {"Scale": 1, "FringeBendEntrance": 1, "FringeBendExit": 1}.get(key, 0)
+            if isinstance(value, str) or np.any(np.asarray(value) != default):
+                self._lose(key, value, "not carried over")
+
+    def _lose(self, attribute: str, value: Any, reason: str) -> None:
+        self._losses.append({
+            "element": self._position, "name": self.name, "attribute": attribute, "value": value, "reason": reason,
+        })  # fmt: skip
+
+    def get(self, key: str, default: Any) -> Any:
+        self._unread.discard(key)
+        return self._values.get(key, default)
+
+    def number(self, key: str) -> float:
+        return float(self.get(key, 0.0))
+
+    def _make(self, kind: str, **parameters: Any) -> Element:
+        return element_from_dict({"kind": kind, "name": self.name, **parameters})
+
+    def _straight(self) -> Element:
+        if self.length == 0:
+            return self._make("Marker")
+        return self._make("Drift", length=self.length, model=self._model())
+
+    # --- what many elements have -------------------------------------------------------------
+
+    def _model(self) -> str:
+        return "exact" if "Exact" in self.pass_method else "paraxial"
+
+    def _strengths(self) -> tuple[list[float], list[float]]:
+        """k_n and ks_n, n = 0, 1, ..., in 1/m^(n+1), without zeros at the end."""
+        orders = int(self._values.get("MaxOrder", 0)) + 1
+        result = []
+        for key in ("PolynomB", "PolynomA"):
+            values = np.atleast_1d(self.get(key, []))[:orders]
+            strengths = [math.factorial(n) * float(b) for n, b in enumerate(values)]
+            while strengths and strengths[-1] == 0:
+                strengths.pop()
+            result.append(strengths)
+        kick = np.atleast_1d(self.get("KickAngle", [0.0, 0.0]))
+        if np.any(kick != 0):  # rad, over the length; a positive one adds to px, py
+            over = self.length or 1.0
+            for strengths, angle in zip(result, (-kick[0], kick[1]), strict=True):
+                strengths += [0.0] * (1 - len(strengths))
+                strengths[0] += float(angle) / over
+        return result[0], result[1]
+
+    def _thick(self) -> dict[str, Any]:
+        """Keywords of a magnet: length, model, steps, place, aperture."""
+        return {
+            "length": self.length, "model": self._model(), "order": 4,
+            "steps": max(1, int(self._values.get("NumIntSteps", 10))), **self._place(), **self._pipe(),
+        }  # fmt: skip
+
+    def _place(self) -> dict[str, float]:
+        result: dict[str, float] = {}
+        t1, t2 = (np.asarray(self.get(k, np.zeros(6)), dtype=float) for k in ("T1", "T2"))
+        if np.any(t1) or np.any(t2):
+            if np.array_equal(t1, -t2) and not np.any(t1[[1, 3, 4, 5]]):
+                result |= {"dx": float(-t1[0]), "dy": float(-t1[2])}
+            else:
+                self._lose("T1, T2", (t1.tolist(), t2.tolist()), "more than an offset in x and y")
+        r1, r2 = (np.asarray(self.get(k, np.eye(6)), dtype=float) for k in ("R1", "R2"))
+        if not np.array_equal(r1, np.eye(6)) or not np.array_equal(r2, np.eye(6)):
+            roll = math.atan2(r1[0, 2], r1[0, 0])
+            c, s = math.cos(roll), math.sin(roll)
+            turn = np.kron([[c, s], [-s, c]], np.eye(2))
+            rigid = np.eye(6)
+            rigid[:4, :4] = turn
+            if np.allclose(r1, rigid, rtol=0, atol=1e-14) and np.allclose(r2, rigid.T, rtol=0, atol=1e-14):
+                result["roll"] = roll
+            else:
+                self._lose("R1, R2", "matrices", "more than a roll about the axis")
+        if len(result) == 3:
+            self._lose("T1, R1", "both", "the order of offset and roll may differ")
+        return result
+
+    def _pipe(self) -> dict[str, Any]:
+        ellipse, box = self.get("EApertures", None), self.get("RApertures", None)
+        if ellipse is not None and box is None:
+            x, y = (float(v) for v in ellipse)
+            return {"aperture_x": x, "aperture_y": y, "aperture_shape": "elliptical"}
+        if box is not None and ellipse is None and box[0] == -box[1] and box[2] == -box[3]:
+            return {"aperture_x": float(box[1]), "aperture_y": float(box[3]), "aperture_shape": "rectangular"}
+        if box is not None or ellipse is not None:
+            self._lose("RApertures", box, "not symmetric, or beside an elliptic one")
+        return {}
+
+    def _fringes(self) -> tuple[bool, bool]:
+        """Whether there are hard-edge quadrupole fringes at the entrance and at the exit."""
+        found = []
+        for key in ("FringeQuadEntrance", "FringeQuadExit"):
+            value = int(self.get(key, 0))
+            if value not in (0, 1):
+                self._lose(key, value, "a fringe with integrals; a hard edge instead")
+            found.append(value != 0)
+        return found[0], found[1]
+
+    # --- by class ------------------------------------------------------------------------------
+
+    def _drift(self) -> Element:
+        if self.length == 0:
+            return self._make("Marker")
+        return self._make("Drift", length=self.length, model=self._model(), **self._pipe())
+
+    def _marker(self) -> Element:
+        return self._make("Marker")
+
+    def _monitor(self) -> Element:
+        return self._make("Instrument", length=self.length)
+
+    def _dipole(self) -> list[Element]:
+        normal, skew = self._strengths()
+        angle, keywords = self.number("BendingAngle"), self._thick()
+        k1 = normal[1] if len(normal) > 1 else 0.0
+        kn = [0.0 if n == 1 else k for n, k in enumerate(normal)]
+        ends = {
+            "e1": self.number("EntranceAngle"), "e2": self.number("ExitAngle"),
+            "fint1": self.number("FringeInt1"), "fint2": self.number("FringeInt2"),
+            "hgap": self.number("FullGap") / 2,
+        }  # fmt: skip
+        entrance, exit_ = self._fringes()
+        multipoles = {"kn": kn if any(kn) else [], "ks": skew}
+        for name in ("kn", "ks"):
+            if len(multipoles[name]) > 5:
+                self._lose(name, multipoles[name][5:], "orders above 4 in a bend")
+                multipoles[name] = multipoles[name][:5]
+        if not (k1 and (entrance or exit_)):
+            return [self._make("Bend", angle=angle, k1=k1, **ends, **multipoles, **keywords)]
+        # PyAT's quadrupole fringes are between the pole face and the body
+        h = angle / self.length
+        place = {key: keywords[key] for key in ("dx", "dy", "roll") if key in keywords}
+        body = self._make("Bend", angle=angle, k1=k1, **multipoles, **keywords)
+        before, after = [], []
+        for side, number, fringe in ((before, 1, entrance), (after, 2, exit_)):
+            location = "entry" if number == 1 else "exit"
+            face = {"angle": ends[f"e{number}"], "fint": ends[f"fint{number}"], "hgap": ends["hgap"]}
+            if face["angle"] or face["fint"]:
+                side.append(self._make("DipoleEdge", curvature=h, location=location, **face, **place))
+            if fringe:
+                side.append(self._make("QuadrupoleEdge", k1=k1, location=location, **place))
+        return [*before, body, *reversed(after)]
+
+    def _quadrupole(self) -> Element:
+        normal, skew = self._strengths()
+        entrance, exit_ = self._fringes()
+        if any(k for n, k in enumerate(normal) if n != 1) or any(skew):
+            if entrance or exit_:
+                self._lose("FringeQuad", 1, "a quadrupole with other orders has no fringes")
+            return self._thick_multipole(normal, skew)
+        if entrance != exit_:
+            self._lose("FringeQuad", (entrance, exit_), "only at both ends or none; none")
+        k1 = normal[1] if len(normal) > 1 else 0.0
+        hard = "hard" if entrance and exit_ else "none"
+        return self._make("Quadrupole", k1=k1, fringe=hard, **self._thick())
+
+    def _sextupole(self) -> Element:
+        return self._pure("Sextupole", 2)
+
+    def _octupole(self) -> Element:
+        return self._pure("Octupole", 3)
+
+    def _multipole(self) -> Element:
+        normal, skew = self._strengths()
+        if not any(normal) and not any(skew):
+            return self._make("Drift", **self._thick())
+        return self._thick_multipole(normal, skew)
+
+    def _thinmultipole(self) -> Element:
+        normal, skew = self._strengths()
+        return self._make("Multipole", knl=normal, ksl=skew, model=self._model(), **self._place())
+
+    def _corrector(self) -> Element:
+        x, y = (float(v) for v in np.atleast_1d(self.get("KickAngle", [0.0, 0.0])))
+        return self._make("Kicker", length=self.length, hkick=x, vkick=y, **self._place())
+
+    def _rfcavity(self) -> Element:
+        voltage, frequency, lag = (self.number(k) for k in ("Voltage", "Frequency", "TimeLag"))
+        if self.pass_method == "IdentityPass":
+            self._lose("Voltage", voltage, "the cavity is switched off")
+            return self._straight()
+        phase = math.pi / 2 - 2 * math.pi * frequency * lag / _SPEED_OF_LIGHT - self.number("PhaseLag")
+        return self._make(
+            "RFCavity", length=self.length, voltage=voltage, frequency=frequency, phase=phase, model=self._model()
+        )
+
+    def _pure(self, kind: str, order: int) -> Element:
+        """A magnet of one order, or a Multipole if it has others."""
+        normal, skew = self._strengths()
+        self._fringes_lost(normal)
+        if any(k for values in (normal, skew) for n, k in enumerate(values) if n != order):
+            return self._thick_multipole(normal, skew)
+        k, ks = (values[order] if len(values) > order else 0.0 for values in (normal, skew))
+        return self._make(kind, **{f"k{order}": k, f"k{order}s": ks}, **self._thick())
+
+    def _thick_multipole(self, normal: list[float], skew: list[float]) -> Element:
+        knl, ksl = ([k * self.length for k in values] for values in (normal, skew))
+        return self._make("Multipole", knl=knl, ksl=ksl, **self._thick())
+
+    def _fringes_lost(self, normal: list[float]) -> None:
+        if any(self._fringes()) and len(normal) > 1 and normal[1]:
+            self._lose("FringeQuad", 1, "only quadrupoles and bends have fringes")

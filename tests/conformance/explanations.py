@@ -1,0 +1,145 @@
+"""Why two codes differ: whose approximation it is, which coordinates it may touch, and laws that
+only that approximation obeys. A difference counts as explained if the coordinates not named
+agree and every law is measured to hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compare import Law
+
+
+@dataclass(frozen=True)
+class Explanation:
+    whose: str
+    text: str
+    touches: tuple[str, ...]
+    laws: tuple[Law, ...]
+
+
+TRANSVERSE = ("x", "px", "y", "py")
+
+EXPLANATIONS: dict[str, Explanation] = {
+    "pyat-defocusing": Explanation(
+        "PyAT",
+        "For k1 < 0 the path length of QuadLinearPass has wrong terms in the squares of x, px, y, "
+        "py: some particles come out on a path shorter than the straight line. For k1 > 0 it "
+        "agrees, and for both signs so do PyAT's StrMPoleSymplectic4Pass, Xtrack and PTC.",
+        ("t",),
+        (Law("amplitude dx dy", 2, "t", "energy"),),
+    ),
+    "pyat-bend-linear": Explanation(
+        "PyAT",
+        "BendLinearPass has the product x px where the path length of the vertical plane has y py: "
+        "its ct does not change with the sign of y py. PyAT's BndMPoleSymplectic4Pass, Xtrack "
+        "(without k1) and PTC agree with Betatron.",
+        ("t",),
+        (Law("x px", 2, "t", "energy y py"), Law("y py", 2, "t", "energy x px")),
+    ),
+    "pyat-edge": Explanation(
+        "PyAT",
+        "The gap correction of a pole face is divided by 1 + delta, in Betatron (as in "
+        "MAD-X and Xtrack) it is that of the reference momentum; both are beyond Brown's "
+        "first order.",
+        ("y", "py", "t"),
+        (Law("energy", 1, "py"), Law("hgap", 1, "py"), Law("amplitude", 1, "py")),
+    ),
+    "pyat-straight-quadrupole": Explanation(
+        "PyAT",
+        "The quadrupole component of a bend is that of a straight magnet: the term k1 h (2 "
+        "x^3 - 3 x y^2)/6 of the curved frame is left out. Xtrack and PTC have it.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 2, "px", "energy"), Law("angle", 1, "px", "energy")),
+    ),
+    "pyat-cavity": Explanation(
+        "PyAT",
+        "RFCavityPass adds the energy gain over the energy to delta, which is right for beta = 1.",
+        ("pt",),
+        (Law("beta_gamma voltage", -2, "pt"),),
+    ),
+    "curved-quadrupole": Explanation(
+        "Betatron",
+        "The paraxial model of a bend is quadratic in x, px, y, py; Xtrack adds the kick of "
+        "k1 h (2 x^3 - 3 x y^2)/6 to it (Betatron: in the exact model).",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 2, "px", "energy"), Law("angle", 1, "px", "energy")),
+    ),
+    "curved-multipole": Explanation(
+        "Betatron",
+        "The quadrupole field in the curved frame is taken to first order in the curvature "
+        "(as in Xtrack, which agrees); PTC has higher orders, beginning with k1 h^2 times "
+        "the fourth power of x, y.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 3, "py", "energy"), Law("angle", 2, "py", "energy")),
+    ),
+    "ptc-edge": Explanation(
+        "Betatron",
+        "PTC adds the cubic kick of a soft fringe, proportional to y^3/(gap FINT); "
+        "Betatron's pole face is linear. Without a gap they agree.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 3, "py", "energy"), Law("hgap", -1, "py", "energy")),
+    ),
+    "rigid-bend": Explanation(
+        "Betatron",
+        "A displaced bend is displaced in the local frame of the reference orbit at each of "
+        "its ends, and a roll turns its orbit with it, so that a rolled bend does not kick "
+        "a particle on the axis; Xtrack and PTC, which agree with each other, move a rigid "
+        "body.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("dx dy", 1, "x", "amplitude energy roll"),
+            Law("roll", 1, "py", "amplitude energy dx dy", start=0.5),
+            Law("angle", 1, "py", "amplitude energy dx dy"),
+        ),
+    ),
+    "one-kick": Explanation(
+        "Betatron",
+        "A kicker kicks once, in the middle of each slice; here the kick is spread over the "
+        "length.",
+        ("x", "y", "t"),
+        (Law("slices", -2, "t"), Law("hkick vkick", 2, "t", "amplitude energy")),
+    ),
+    "straight-orbit": Explanation(
+        "MAD-X",
+        "TWISS has no path length of the kicked orbit in a kicker's map; Betatron's linear "
+        "model expands around the orbit that is kicked.",
+        ("t",),
+        (Law("hkick vkick", 2, "t", "amplitude energy"),),
+    ),
+    "cheetah-corrector": Explanation(
+        "Cheetah",
+        "Kicks at the end of the corrector, Betatron in its middle.",
+        ("x", "y", "t"),
+        (
+            Law("hkick vkick", 1, "x"),
+            Law("length", 1, "x"),
+            Law("hkick vkick", 2, "t", "amplitude energy"),
+        ),
+    ),
+    "axis-expansion": Explanation(
+        "Cheetah",
+        "The linear map is that around the axis of the displaced magnet, Betatron's is that "
+        "around the reference orbit: it holds the dispersion and the path length that the "
+        "displacement causes.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("dx dy", 1, "x", "amplitude"),
+            Law("energy", 1, "x", "amplitude"),
+            Law("dx dy amplitude", 2, "t", "energy"),
+        ),
+    ),
+    "second-order": Explanation(
+        "Cheetah",
+        "Cheetah's map is of second order; besides, its second-order terms with py^2 in x "
+        "and px py in y are wrong. Xtrack, PTC and PyAT agree with Betatron.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude energy", 3, "px"), Law("py", 2, "x", "energy x px y")),
+    ),
+    "bmad-low-energy": Explanation(
+        "Cheetah",
+        "For small energy deviations the time of flight is a series up to delta^3, as in Bmad.",
+        ("t",),
+        (Law("energy", 4, "t", "amplitude dx dy", start=0.17),),
+    ),
+}

@@ -1,0 +1,132 @@
+"""The examples of the FODO channel run, and the run file and the script do the same.
+
+The HTU beamline has tests of its own, test_example_htu.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import betatron as bt
+import pandas as pd
+import pytest
+from betatron import runfile
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def fodo(tmp_path: Path) -> Path:
+    """A copy of the example, which writes beside itself."""
+    folder = tmp_path / "fodo"
+    shutil.copytree(ROOT / "examples" / "fodo", folder, ignore=shutil.ignore_patterns("output"))
+    return folder
+
+
+def python(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    # its own process, so that what an example imports and leaves behind does not meet the other
+    # tests
+    environment = os.environ | {"MPLBACKEND": "Agg", "PYTHONWARNINGS": "error", "COLUMNS": "120"}
+    environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_fodo_run_file(fodo: Path) -> None:
+    command = [
+        "-c",
+        "from betatron.cli import app; app()",
+        "run",
+        fodo / "fodo.yaml",
+        "--particles",
+        "5000",
+    ]
+    result = python(*command, cwd=fodo)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "FODO: 26 elements, 15 m; 5,000 particles (electron)" in result.stdout
+    assert {f.name for f in (fodo / "output").iterdir()} == {
+        "moments.csv",
+        "final_beam.h5",
+        "envelope.png",
+        "phase_space.png",
+        "survey.png",
+    }
+    assert len(bt.Beam.load(fodo / "output" / "final_beam.h5")) == 5000
+    again = python(*command, cwd=fodo)
+    assert again.returncode == 1
+    assert "--overwrite" in again.stderr
+
+
+def test_fodo_is_matched(fodo: Path) -> None:
+    job = runfile.load(fodo / "fodo.yaml")
+    job.source.n = 5000
+    moments = job.run(progress=False).track.moments
+    cells = moments[(moments["element"] + 1) % 5 == 0].iloc[:6]
+    for name in ("beta_x", "beta_y"):
+        # a matched beam repeats; 5000 particles know their beta to 1.5 %, and so how well they
+        # match
+        assert cells[name].to_numpy() == pytest.approx(2.8216194, rel=0.06)
+    assert moments["emittance_x"].max() < 1.001 * moments["emittance_x"].min()
+
+
+def test_fodo_script(fodo: Path) -> None:
+    script = fodo / "fodo.py"
+    script.write_text(script.read_text().replace("n=100_000", "n=5000"))
+    result = python(script, cwd=fodo)
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = fodo / "output" / "python"
+    assert {f.name for f in folder.iterdir()} == {"envelope.png", "phase_space.png", "survey.png"}
+    # the last line of the printed table: what the run file gives
+    job = runfile.load(fodo / "fodo.yaml")
+    job.source.n = 5000
+    final = job.run(progress=False).final
+    row = next(line for line in result.stdout.splitlines() if re.match(r"26\s", line)).split()
+    assert row[1:3] == ["15.00", "end"]
+    assert float(row[3]) == pytest.approx(final["sigma_x"], abs=1e-6)
+    assert float(row[5]) == pytest.approx(final["emittance_x"], rel=1e-5)
+    assert python(script, cwd=fodo).returncode == 1  # nothing is written over
+
+
+def code_blocks(page: Path) -> list[str]:
+    return re.findall(
+        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+PAGES = [
+    "README.md",
+    "docs/index.md",
+    *sorted(f"docs/howto/{p.name}" for p in (ROOT / "docs" / "howto").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_in_the_documentation_runs(page: str, tmp_path: Path) -> None:
+    """All Python blocks of a page, one after the other, in an empty folder."""
+    script = "\n".join(code_blocks(ROOT / page)).replace("100_000", "2_000")
+    (tmp_path / "page.py").write_text(script)
+    shutil.copy(ROOT / "examples" / "fodo" / "fodo.yaml", tmp_path)
+    result = python("page.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_moments_file_is_a_table(fodo: Path) -> None:
+    job = runfile.load(fodo / "fodo.yaml")
+    job.source.n = 100
+    job.output.plots = ()
+    result = job.run(progress=False)
+    table = pd.read_csv(fodo / "output" / "moments.csv")
+    assert list(table.columns) == list(result.track.moments.columns)
+    assert table["sigma_x"].to_numpy() == pytest.approx(result.track.moments["sigma_x"].to_numpy())
