@@ -299,7 +299,7 @@ def _wrapping_error(case: Facts) -> Quantity:
         expected = np.fmod(np.fmod(before + length / 2, length) + length, length) - length / 2
         return float(np.max(np.abs(after - expected)))
 
-    return Quantity(value, stage="run", needs_particles=True)
+    return Quantity(value, stage="run", needs_particles=True, magnitude=length)
 
 
 def _at_fixed_time(case: Facts) -> bool:
