@@ -3,20 +3,21 @@
     python benchmarks/ring.py            # a few minutes
     python benchmarks/ring.py --quick    # a few particles and turns: does it work?
 
-The ring is 32 cells S28d of the ESRF-EBS (6 GeV), which PyAT ships as hmba.mat; cavities are off, and so are the
-third-order fringes of quadrupoles, which the codes model differently. What does nothing (markers, monitors,
-cavities) is left out in all of them. All use the paraxial Hamiltonian.
+The ring is 32 cells S28d of the ESRF-EBS (6 GeV), which PyAT ships as hmba.mat; cavities are off,
+and so are the third-order fringes of quadrupoles, which the codes model differently. What does
+nothing (markers, monitors, cavities) is left out in all of them. All use the paraxial Hamiltonian.
 
-Equal accuracy: quadrupoles and bends are solved in closed form by Betatron and xtrack, and integrated by PyAT; thick
-sextupoles and octupoles are integrated by all. Of its settings (order and steps) each code gets the cheapest one
-whose particles, after one turn, are within TOLERANCE of the same code with many steps: largest rms difference in x,
-px, y, py over the rms of the coordinate. The converged coordinates of the codes are compared with each other, too.
+Equal accuracy: quadrupoles and bends are solved in closed form by Betatron and xtrack, and
+integrated by PyAT; thick sextupoles and octupoles are integrated by all. Of its settings (order and
+steps) each code gets the cheapest one whose particles, after one turn, are within TOLERANCE of the
+same code with many steps: largest rms difference in x, px, y, py over the rms of the coordinate.
+The converged coordinates of the codes are compared with each other, too.
 
-Then 1e5 turns: the Courant-Snyder actions of a few particles, turn by turn. A symplectic integrator lets them
-oscillate, but not drift.
+Then 1e5 turns: the Courant-Snyder actions of a few particles, turn by turn. A symplectic integrator
+lets them oscillate, but not drift.
 
-Tables are printed, and everything is written as JSON to benchmarks/results/ring.json. Exit status: 0 if all targets
-are reached, 1 if not. With --quick they are not judged.
+Tables are printed, and everything is written as JSON to benchmarks/results/ring.json. Exit status:
+0 if all targets are reached, 1 if not. With --quick they are not judged.
 """
 
 from __future__ import annotations
@@ -126,10 +127,10 @@ class _BetatronRun:
 
 class Xtrack:
     settings = (
-        *(Setting(f"teapot, {n} kicks", n, ("teapot", n)) for n in (1, 2, 3, 4, 6, 8, 12, 16)),
-        *(Setting(f"yoshida-4, {n} kicks", n, ("yoshida-4", n)) for n in (3, 6, 9, 12)),
+        *(Setting(f"teapot, {n} kicks", n, ("teapot", n, 1)) for n in (1, 2, 3, 4, 6, 8, 12, 16)),
+        *(Setting(f"yoshida-4, {n} kicks", n, ("yoshida-4", n, 1)) for n in (3, 6, 9, 12)),
     )
-    converged = Setting("yoshida-8, 60 kicks", 60, ("yoshida-8", 60))
+    converged = Setting("yoshida-8, 60 kicks", 60, ("yoshida-8", 60, 60))
 
     def __init__(self, cell: bt.Line, reference: bt.Reference, flags: str = "") -> None:
         self._ring = _XtrackRing(cell, reference, flags)
@@ -151,8 +152,10 @@ class _XtrackRing:
         self.context = xobjects.ContextCpu()
         self.context.allow_kernel_compilation = True
         self.reference = {
-            "mass0": reference.species.mass, "q0": reference.species.charge, "p0c": reference.momentum,
-        }  # fmt: skip
+            "mass0": reference.species.mass,
+            "q0": reference.species.charge,
+            "p0c": reference.momentum,
+        }
         split = {
             "model": "drift-kick-drift-expanded",
             "edge_entry_active": False, "edge_exit_active": False,
@@ -189,6 +192,7 @@ class _XtrackRing:
             raise ValueError(f"{e!r}: not translated")
 
         self._split = (xtrack.Sextupole, xtrack.Octupole)
+        self._matrices = (xtrack.Quadrupole, xtrack.Bend)
         self.line = xtrack.Line(elements=[translated(e) for _ in range(CELLS) for e in cell])
         self.line.particle_ref = xtrack.Particles(**self.reference)
         with peers.compiler_flags(flags), redirect_stdout(io.StringIO()):
@@ -198,10 +202,14 @@ class _XtrackRing:
             )
             self.line.track(xtrack.Particles(_context=self.context, **self.reference))  # compiles
 
-    def set(self, integrator: str, kicks: int) -> None:
+    def set(self, integrator: str, kicks: int, matrix_kicks: int) -> None:
+        """`matrix_kicks`: in quadrupoles and bends, between matrices; left alone, xtrack takes
+        so many that bends cost more than three times as much, for no accuracy that shows here."""
         for element in self.line.elements:
             if isinstance(element, self._split):
                 element.integrator, element.num_multipole_kicks = integrator, kicks
+            elif isinstance(element, self._matrices):
+                element.integrator, element.num_multipole_kicks = "uniform", matrix_kicks
 
 
 class _XtrackRun(peers.XtrackRun):
@@ -265,7 +273,8 @@ def converged_coordinates(code: Any, beam: bt.Beam) -> np.ndarray:
 
 
 def cheapest(code: Any, beam: bt.Beam, converged: np.ndarray) -> tuple[Setting, float, Any]:
-    """The first setting, by cost, that is accurate enough; its error and what makes runs with it."""
+    """The first setting, by cost, that is accurate enough; its error and what makes runs with
+    it."""
     tried = []
     for setting in sorted(code.settings, key=lambda s: s.cost):
         make = code.build(setting)
@@ -308,9 +317,14 @@ def compare(report: Report, plan: Plan, codes: Sequence[Any], beam: bt.Beam, ele
     timings = common.measure(runs, plan.effort)
     scale = 1e9 / (len(beam) * plan.turns * elements)
     table = Table(
-        "code", "setting", "error", "converged, from Betatron", "ns/particle/element", "Betatron is faster by",
+        "code",
+        "setting",
+        "error",
+        "converged, from Betatron",
+        "ns/particle/element",
+        "Betatron is faster by",
         title=f"{len(beam)} particles, {plan.turns} turns of {elements} elements",
-    )  # fmt: skip
+    )
     for name, timing in timings.items():
         label, error, apart = rows[name]
         factor = timing.best / timings["Betatron"].best
@@ -322,10 +336,16 @@ def compare(report: Report, plan: Plan, codes: Sequence[Any], beam: bt.Beam, ele
             f"{timing.best * scale:.2f}",
             f"{factor:.1f}",
         )
-        report.measurements.append({
-            "code": name, "setting": label, "ns_per_particle_element": timing.best * scale,
-            "median_ns": timing.median * scale, "repetitions": timing.repetitions, "busy": timing.busy,
-        })  # fmt: skip
+        report.measurements.append(
+            {
+                "code": name,
+                "setting": label,
+                "ns_per_particle_element": timing.best * scale,
+                "median_ns": timing.median * scale,
+                "repetitions": timing.repetitions,
+                "busy": timing.busy,
+            }
+        )
     console.print(table)
     times = [t.best for name, t in timings.items() if name.startswith("xtrack")]
     fastest = min(times) / timings["Betatron"].best if times else None

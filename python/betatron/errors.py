@@ -11,10 +11,11 @@
 >>> ring["q"].k1  # the ideal line stays as it is
 1.5
 
-A line holds references, and one element may stand at many places: so each element with errors is copied, once for
-every place, and the errors are in a new line, ``real.line``. What is drawn depends only on the seed, the name of the
-element, the how-manieth of that name it is (elements without a name: of that kind) and the quantity: other elements
-and other errors can be added and removed without changing it.
+A line holds references, and one element may stand at many places: so each element with errors is
+copied, once for every place, and the errors are in a new line, ``real.line``. What is drawn depends
+only on the seed, the name of the element, the how-manieth of that name it is (elements without a
+name: of that kind) and the quantity: other elements and other errors can be added and removed
+without changing it.
 """
 
 from __future__ import annotations
@@ -51,26 +52,29 @@ _PLACE = ("dx", "dy", "roll")
 
 @dataclass(frozen=True)
 class Errors:
-    """Sizes of the errors of some elements: each a standard deviation, or a pair (mean, standard deviation).
+    """Sizes of the errors of some elements: each a standard deviation, or a pair (mean, standard
+    deviation).
 
     Parameters
     ----------
     absolute
         By parameter, added to it in its unit: ``{"dx": 50e-6, "roll": 1e-4, "hkick": 1e-5}``.
     relative
-        By parameter, times its value: ``{"k1": 1e-3}``. For a Bend, "angle" is a relative error of its dipole
-        field: the reference orbit stays, and particles get the additional deflection.
+        By parameter, times its value: ``{"k1": 1e-3}``. For a Bend, "angle" is a relative error of
+        its dipole field: the reference orbit stays, and particles get the additional deflection.
     normal, skew
-        Multipole errors by order n (0 dipole, 1 quadrupole, ...): field of that order over the main field, both at
-        ``radius`` (times 1e4 these are "units"). With main order m, integrated strengths K_m, and b_n, a_n:
-        K_n = b_n K_m n!/m! radius^(m-n), and the same for skew ones. For Bend, Quadrupole, Sextupole, Octupole.
+        Multipole errors by order n (0 dipole, 1 quadrupole, ...): field of that order over the main
+        field, both at ``radius`` (times 1e4 these are "units"). With main order m, integrated
+        strengths K_m, and b_n, a_n: K_n = b_n K_m n!/m! radius^(m-n), and the same for skew ones.
+        For Bend, Quadrupole, Sextupole, Octupole.
     radius
         Where multipole errors are given [m], > 0.
     cut
         Draws beyond so many standard deviations are drawn again, > 0.
 
-    Dipole and multipole errors act as thin kicks, half at the entrance and half at the exit of the element
-    (the second-order approximation to a constant error along it), displaced and rolled with it.
+    Dipole and multipole errors act as thin kicks, half at the entrance and half at the exit of the
+    element (the second-order approximation to a constant error along it), displaced and rolled with
+    it.
     """
 
     absolute: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +91,9 @@ class Errors:
         for group in ("normal", "skew"):
             for n in getattr(self, group):
                 whole(n, f"Errors: order in {group}", 20)
-        if (self.normal or self.skew) and not (self.radius is not None and 0 < self.radius < math.inf):
+        if (self.normal or self.skew) and not (
+            self.radius is not None and 0 < self.radius < math.inf
+        ):
             raise ValueError(f"Errors: multipole errors need a radius > 0 m, got {self.radius!r}")
         if not number(self.cut, "Errors: cut") > 0:
             raise ValueError(f"Errors: cut = {self.cut} must be > 0")
@@ -104,7 +110,8 @@ class _Change:
     error: float
 
     def scale(self, old: float, new: float) -> None:
-        """From `old` times the error to `new` times; a value that was changed meanwhile stays changed."""
+        """From `old` times the error to `new` times; a value that was changed meanwhile stays
+        changed."""
         values = getattr(self.element, self.parameter)
         now = values if self.order is None else values[self.order]
         untouched = now == self.ideal + old * self.error
@@ -129,9 +136,10 @@ class Applied:
     seed
         Of the random numbers.
     table
-        What was drawn, one row per error: ``element`` (position in the ideal line), ``name``, ``kind``, ``quantity``
-        (a parameter, "field", "normal_2", "skew_3", ...), ``unit``, ``ideal`` (value without error; 1 for the main
-        field), ``error`` (added to it), ``sigmas`` (the error less its mean, in standard deviations).
+        What was drawn, one row per error: ``element`` (position in the ideal line), ``name``,
+        ``kind``, ``quantity`` (a parameter, "field", "normal_2", "skew_3", ...), ``unit``,
+        ``ideal`` (value without error; 1 for the main field), ``error`` (added to it), ``sigmas``
+        (the error less its mean, in standard deviations).
     """
 
     def __init__(
@@ -147,8 +155,9 @@ class Applied:
         return self._factor
 
     def scale(self, factor: float) -> None:
-        """Put so many times the errors into the line: 0 takes them away to the last bit, 1 restores them.
-        Parameters that were changed meanwhile (a corrector, a knob) keep that change."""
+        """Put so many times the errors into the line: 0 takes them away to the last bit, 1
+        restores them. Parameters that were changed meanwhile (a corrector, a knob) keep that
+        change."""
         factor = number(factor, "scale: factor")
         if not math.isfinite(factor):
             raise ValueError(f"scale: factor = {factor} must be finite")
@@ -162,10 +171,15 @@ class Applied:
 
     def __repr__(self) -> str:
         count = self.table["element"].nunique()
-        return f"Applied: {len(self.table)} errors of {count} elements, seed {self.seed}, times {self._factor:g}"
+        return (
+            f"Applied: {len(self.table)} errors of {count} elements, seed {self.seed}, "
+            f"times {self._factor:g}"
+        )
 
 
-def apply(line: Line, spec: Mapping[str | Element, Errors | Mapping[str, Any]], seed: int) -> Applied:
+def apply(
+    line: Line, spec: Mapping[str | Element, Errors | Mapping[str, Any]], seed: int
+) -> Applied:
     """A copy of a line with random errors.
 
     Parameters
@@ -173,9 +187,9 @@ def apply(line: Line, spec: Mapping[str | Element, Errors | Mapping[str, Any]], 
     line
         The ideal line; neither it nor its elements are changed.
     spec
-        Errors by elements: a name, a regular expression for names, a kind ("Quadrupole"), or an element. The values
-        are `Errors`, or dictionaries of its parameters. An element may be meant by several keys, if these give
-        different errors.
+        Errors by elements: a name, a regular expression for names, a kind ("Quadrupole"), or an
+        element. The values are `Errors`, or dictionaries of its parameters. An element may be meant
+        by several keys, if these give different errors.
     seed
         0 <= seed < 2^64.
 
@@ -184,8 +198,9 @@ def apply(line: Line, spec: Mapping[str | Element, Errors | Mapping[str, Any]], 
     KeyError
         If nothing in the line is meant by a key, or an element has no such parameter.
     TypeError, ValueError
-        For what is not allowed: sizes that are negative or not finite, an error given twice, multipole errors of
-        an element without a main field (or with one in T/m, that depends on the energy), values out of range.
+        For what is not allowed: sizes that are negative or not finite, an error given twice,
+        multipole errors of an element without a main field (or with one in T/m, that depends on the
+        energy), values out of range.
     """
     seed = whole(seed, "errors.apply: seed", 2**64 - 1)
     wanted = _by_position(line, spec)
@@ -207,7 +222,9 @@ def apply(line: Line, spec: Mapping[str | Element, Errors | Mapping[str, Any]], 
         changes += maker.changes
         rows += maker.rows
     columns = ["element", "name", "kind", "quantity", "unit", "ideal", "error", "sigmas"]
-    applied = Applied(Line(items, line.name), line, seed, changes, pd.DataFrame(rows, columns=columns))
+    applied = Applied(
+        Line(items, line.name), line, seed, changes, pd.DataFrame(rows, columns=columns)
+    )
     for change in changes:
         change.scale(0.0, 1.0)
     return applied
@@ -226,7 +243,8 @@ class _Maker:
         self._edges: list[Element] = []
 
     def finish(self) -> list[Element]:
-        """The elements that stand for the original one: its copy, between its thin kicks if it has any."""
+        """The elements that stand for the original one: its copy, between its thin kicks if it
+        has any."""
         for edge in self._edges:
             self.changes += [
                 _Change(edge, c.parameter, None, c.ideal, c.error)
@@ -255,12 +273,16 @@ class _Maker:
 
     def _parameter(self, name: str, value: float, sigmas: float, scale: float | None) -> None:
         """Add value * scale to a parameter; scale None stands for the parameter itself."""
-        info = {p["name"]: p for p in (*_core.kinds()[self.element.kind], *_core.common_parameters())}
+        info = {
+            p["name"]: p for p in (*_core.kinds()[self.element.kind], *_core.common_parameters())
+        }
         if name not in info:
             raise KeyError(f"{self._where} has no parameter {name!r}; it has {', '.join(info)}")
         ideal = getattr(self.element, name)
         if isinstance(ideal, bool) or not isinstance(ideal, float):
-            raise TypeError(f"{self._where}: {name} = {ideal!r} is no real number, and can have no error")
+            raise TypeError(
+                f"{self._where}: {name} = {ideal!r} is no real number, and can have no error"
+            )
         error = value * (ideal if scale is None else scale)
         self._add(name, info[name]["unit"], ideal, error, sigmas)
         self.changes.append(_Change(self.element, name, None, ideal, error))
@@ -286,9 +308,14 @@ class _Maker:
     def _main(self) -> tuple[int, float]:
         kind = self.element.kind
         if kind not in _MAIN:
-            raise ValueError(f"{self._where}: multipole errors are relative to the main field of {', '.join(_MAIN)}")
+            raise ValueError(
+                f"{self._where}: multipole errors are relative to the main field of "
+                f"{', '.join(_MAIN)}"
+            )
         if getattr(self.element, "gradient", 0.0) != 0.0:
-            raise ValueError(f"{self._where}: multipole errors need its strength as k1, not as a gradient in T/m")
+            raise ValueError(
+                f"{self._where}: multipole errors need its strength as k1, not as a gradient in T/m"
+            )
         order, strength = _MAIN[kind]
         return order, strength(self.element)
 
@@ -318,10 +345,15 @@ def _by_position(line: Line, spec: Mapping[Any, Any]) -> dict[int, list[Errors]]
         errors = given
         if not isinstance(errors, Errors):
             if not isinstance(given, Mapping):
-                raise TypeError(f"errors.apply: {key!r} needs betatron.errors.Errors or a dictionary, got {given!r}")
+                raise TypeError(
+                    f"errors.apply: {key!r} needs betatron.errors.Errors or a dictionary, "
+                    f"got {given!r}"
+                )
             unknown = sorted(set(given) - known)
             if unknown:
-                raise KeyError(f"errors.apply: {key!r}: {unknown[0]!r} is none of {', '.join(sorted(known))}")
+                raise KeyError(
+                    f"errors.apply: {key!r}: {unknown[0]!r} is none of {', '.join(sorted(known))}"
+                )
             errors = Errors(**given)
         if isinstance(key, str) and key in _core.kinds() and key not in line:
             places = [i for i, e in enumerate(line) if e.kind == key]
@@ -337,7 +369,9 @@ def _by_position(line: Line, spec: Mapping[Any, Any]) -> dict[int, list[Errors]]
 def _mean_and_sigma(size: Any, where: str) -> tuple[float, float]:
     pair = size if isinstance(size, (tuple, list)) else (0.0, size)
     if len(pair) != 2:
-        raise ValueError(f"{where} = {size!r} must be a standard deviation or (mean, standard deviation)")
+        raise ValueError(
+            f"{where} = {size!r} must be a standard deviation or (mean, standard deviation)"
+        )
     mean, sigma = (number(v, where) for v in pair)
     if not (math.isfinite(mean) and 0 <= sigma < math.inf):
         raise ValueError(f"{where} = {size!r} must be finite, and the standard deviation >= 0")

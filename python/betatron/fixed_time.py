@@ -54,7 +54,8 @@ def to_fixed_time(reference: Reference, z: Arrays) -> Arrays:
 
 
 def to_fixed_place(reference: Reference, z: Arrays) -> Arrays:
-    """The inverse of `to_fixed_time`: x, px, y, py, t, pt from x, y, z [m], px, py, pz [p0], pz > 0."""
+    """The inverse of `to_fixed_time`: x, px, y, py, t, pt from x, y, z [m], px, py, pz [p0], pz
+    > 0."""
     x, y, z_, px, py, pz = (np.asarray(q, dtype=np.float64) for q in z)
     beta = reference.beta
     # E^2 - E0^2 = (p^2 - p0^2) c^2, written as a product: pt = -(E - E0)/(p0 c) keeps its digits

@@ -1,26 +1,28 @@
 """Lattices of PyAT (accelerator-toolbox): `from_at`.
 
-How PyAT's elements are translated. PolynomB, PolynomA hold field over rigidity without factorials, so that
-k_n = n! PolynomB[n] up to MaxOrder; orders above MaxOrder are not used by PyAT either.
+How PyAT's elements are translated. PolynomB, PolynomA hold field over rigidity without factorials,
+so that k_n = n! PolynomB[n] up to MaxOrder; orders above MaxOrder are not used by PyAT either.
 
-=============  ==========================================================================================
+=============  ===================================================================================
 PyAT           Betatron
-=============  ==========================================================================================
+=============  ===================================================================================
 Drift          Drift
-Dipole         Bend: BendingAngle, PolynomB[1] as k1, other orders as kn and ks, EntranceAngle, ExitAngle,
-               FringeInt1, FringeInt2, half of FullGap; QuadrupoleEdge for FringeQuadEntrance, ...Exit
+Dipole         Bend: BendingAngle, PolynomB[1] as k1, other orders as kn and ks, EntranceAngle,
+               ExitAngle, FringeInt1, FringeInt2, half of FullGap; QuadrupoleEdge for
+               FringeQuadEntrance, FringeQuadExit
 Quadrupole     Quadrupole, fringe "hard" if both FringeQuad are 1; with other orders a Multipole
 Sextupole      Sextupole; Octupole: Octupole; with other orders a Multipole
 Multipole      Multipole; ThinMultipole, and all with ThinMPolePass: thin
 Corrector      Kicker
-RFCavity       RFCavity: dE = -V sin(2 pi f (ct - TimeLag)/c), ct > 0 late; a Marker if it is switched off
+RFCavity       RFCavity: dE = -V sin(2 pi f (ct - TimeLag)/c), ct > 0 late; a Marker if it is off
 Monitor        Instrument
 Marker         Marker
-=============  ==========================================================================================
+=============  ===================================================================================
 
-PassMethod decides the model: exact for those with "Exact" in their name, else paraxial, as PyAT's. NumIntSteps
-becomes steps (order 4), T1 and T2 = -T1 with offsets only become dx and dy, a rotation R1 with R2 its inverse
-becomes roll, EApertures and symmetric RApertures become pipe apertures. All the rest is in the report.
+PassMethod decides the model: exact for those with "Exact" in their name, else paraxial, as PyAT's.
+NumIntSteps becomes steps (order 4), T1 and T2 = -T1 with offsets only become dx and dy, a rotation
+R1 with R2 its inverse becomes roll, EApertures and symmetric RApertures become pipe apertures. All
+the rest is in the report.
 """
 
 from __future__ import annotations
@@ -43,9 +45,18 @@ _SPEED_OF_LIGHT = 299792458.0  # m/s
 
 # Attributes that say nothing about the beam, or that _Reader has read wherever they occur.
 _SILENT = {
-    "FamName", "Length", "PassMethod", "MaxOrder", "Class", "Device", "Energy", "HarmNumber", "NumIntSteps",
-    "_enable_passmethod", "_disable_passmethod",
-}  # fmt: skip
+    "FamName",
+    "Length",
+    "PassMethod",
+    "MaxOrder",
+    "Class",
+    "Device",
+    "Energy",
+    "HarmNumber",
+    "NumIntSteps",
+    "_enable_passmethod",
+    "_disable_passmethod",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +72,9 @@ class Imported:
     periodicity
         How many periods make the ring: ``ring = periodicity * line``.
     report
-        What was not carried over, one row per element and attribute: ``element`` (position in the lattice of the
-        other code, -1 for the lattice), ``name``, ``attribute``, ``value``, ``reason``.
+        What was not carried over, one row per element and attribute: ``element`` (position in the
+        lattice of the other code, -1 for the lattice), ``name``, ``attribute``, ``value``,
+        ``reason``.
     """
 
     line: Line
@@ -79,8 +91,9 @@ def from_at(lattice: Any) -> Imported:
     lattice
         An ``at.Lattice``, for example of ``at.load_lattice("hmba.mat")``.
 
-    Elements that have no translation become drifts of their length (markers without); this and everything else that
-    is not carried over is in the report of the result. See `betatron.io_at` for what is translated and how.
+    Elements that have no translation become drifts of their length (markers without); this and
+    everything else that is not carried over is in the report of the result. See `betatron.io_at`
+    for what is translated and how.
 
     Raises
     ------
@@ -100,7 +113,9 @@ def from_at(lattice: Any) -> Imported:
     reference = _reference(lattice, losses)
     columns = ["element", "name", "attribute", "value", "reason"]
     line = Line(items, str(getattr(lattice, "name", "") or ""))
-    return Imported(line, reference, int(lattice.periodicity), pd.DataFrame(losses, columns=columns))
+    return Imported(
+        line, reference, int(lattice.periodicity), pd.DataFrame(losses, columns=columns)
+    )
 
 
 def _reference(lattice: Any, losses: list[dict[str, Any]]) -> Reference:
@@ -113,7 +128,9 @@ def _reference(lattice: Any, losses: list[dict[str, Any]]) -> Reference:
         })  # fmt: skip
         name = "electron"
     if name not in _core.Species.names():
-        raise ValueError(f"from_at: the particle {name!r} is none of {', '.join(_core.Species.names())}")
+        raise ValueError(
+            f"from_at: the particle {name!r} is none of {', '.join(_core.Species.names())}"
+        )
     if not energy > 0:
         raise ValueError(f"from_at: the lattice has the energy {energy} eV; allowed: > 0")
     return Reference(name, total_energy=energy)
@@ -159,9 +176,15 @@ class _Reader:
                 self._lose(key, value, "not carried over")
 
     def _lose(self, attribute: str, value: Any, reason: str) -> None:
-        self._losses.append({
-            "element": self._position, "name": self.name, "attribute": attribute, "value": value, "reason": reason,
-        })  # fmt: skip
+        self._losses.append(
+            {
+                "element": self._position,
+                "name": self.name,
+                "attribute": attribute,
+                "value": value,
+                "reason": reason,
+            }
+        )
 
     def get(self, key: str, default: Any) -> Any:
         self._unread.discard(key)
@@ -204,9 +227,13 @@ class _Reader:
     def _thick(self) -> dict[str, Any]:
         """Keywords of a magnet: length, model, steps, place, aperture."""
         return {
-            "length": self.length, "model": self._model(), "order": 4,
-            "steps": max(1, int(self._values.get("NumIntSteps", 10))), **self._place(), **self._pipe(),
-        }  # fmt: skip
+            "length": self.length,
+            "model": self._model(),
+            "order": 4,
+            "steps": max(1, int(self._values.get("NumIntSteps", 10))),
+            **self._place(),
+            **self._pipe(),
+        }
 
     def _place(self) -> dict[str, float]:
         result: dict[str, float] = {}
@@ -223,7 +250,9 @@ class _Reader:
             turn = np.kron([[c, s], [-s, c]], np.eye(2))
             rigid = np.eye(6)
             rigid[:4, :4] = turn
-            if np.allclose(r1, rigid, rtol=0, atol=1e-14) and np.allclose(r2, rigid.T, rtol=0, atol=1e-14):
+            if np.allclose(r1, rigid, rtol=0, atol=1e-14) and np.allclose(
+                r2, rigid.T, rtol=0, atol=1e-14
+            ):
                 result["roll"] = roll
             else:
                 self._lose("R1, R2", "matrices", "more than a roll about the axis")
@@ -237,7 +266,11 @@ class _Reader:
             x, y = (float(v) for v in ellipse)
             return {"aperture_x": x, "aperture_y": y, "aperture_shape": "elliptical"}
         if box is not None and ellipse is None and box[0] == -box[1] and box[2] == -box[3]:
-            return {"aperture_x": float(box[1]), "aperture_y": float(box[3]), "aperture_shape": "rectangular"}
+            return {
+                "aperture_x": float(box[1]),
+                "aperture_y": float(box[3]),
+                "aperture_shape": "rectangular",
+            }
         if box is not None or ellipse is not None:
             self._lose("RApertures", box, "not symmetric, or beside an elliptic one")
         return {}
@@ -290,9 +323,15 @@ class _Reader:
         before, after = [], []
         for side, number, fringe in ((before, 1, entrance), (after, 2, exit_)):
             location = "entry" if number == 1 else "exit"
-            face = {"angle": ends[f"e{number}"], "fint": ends[f"fint{number}"], "hgap": ends["hgap"]}
+            face = {
+                "angle": ends[f"e{number}"],
+                "fint": ends[f"fint{number}"],
+                "hgap": ends["hgap"],
+            }
             if face["angle"] or face["fint"]:
-                side.append(self._make("DipoleEdge", curvature=h, location=location, **face, **place))
+                side.append(
+                    self._make("DipoleEdge", curvature=h, location=location, **face, **place)
+                )
             if fringe:
                 side.append(self._make("QuadrupoleEdge", k1=k1, location=location, **place))
         return [*before, body, *reversed(after)]
@@ -335,9 +374,16 @@ class _Reader:
         if self.pass_method == "IdentityPass":
             self._lose("Voltage", voltage, "the cavity is switched off")
             return self._straight()
-        phase = math.pi / 2 - 2 * math.pi * frequency * lag / _SPEED_OF_LIGHT - self.number("PhaseLag")
+        phase = (
+            math.pi / 2 - 2 * math.pi * frequency * lag / _SPEED_OF_LIGHT - self.number("PhaseLag")
+        )
         return self._make(
-            "RFCavity", length=self.length, voltage=voltage, frequency=frequency, phase=phase, model=self._model()
+            "RFCavity",
+            length=self.length,
+            voltage=voltage,
+            frequency=frequency,
+            phase=phase,
+            model=self._model(),
         )
 
     def _pure(self, kind: str, order: int) -> Element:

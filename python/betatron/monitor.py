@@ -2,17 +2,19 @@
 
 >>> import betatron as bt
 >>> ref = bt.Reference("electron", kinetic_energy=100e6)
->>> cell = bt.Line([bt.Drift(0.1), bt.Quadrupole(0.1, k1=10), bt.Drift(0.1), bt.Quadrupole(0.1, k1=-10, name="qd")])
+>>> qf, qd, d = bt.Quadrupole(0.1, k1=10), bt.Quadrupole(0.1, k1=-10, name="qd"), bt.Drift(0.1)
+>>> cell = bt.Line([d, qf, d, qd])
 >>> beam = bt.Beam(ref, n=100)
->>> watch = bt.TurnByTurn(elements="qd", particles=slice(0, 3), quantities=("centroid", "coordinates"))
+>>> seen = ("centroid", "coordinates")
+>>> watch = bt.TurnByTurn(elements="qd", particles=slice(0, 3), quantities=seen)
 >>> track = cell.track(beam, turns=20, monitor=watch)
 >>> watch.coordinates("qd").shape  # x, px, y, py, t, pt; turns; particles
 (6, 20, 3)
 >>> len(watch.moments)
 20
 
-Files are openPMD (https://www.openPMD.org, standard 1.1): iteration 0 says what is watched, and each further
-iteration holds a chunk of turns:
+Files are openPMD (https://www.openPMD.org, standard 1.1): iteration 0 says what is watched, and
+each further iteration holds a chunk of turns:
 
 mesh "moments"
     components turn, element, slice and the columns of ``Beam.moments``, one entry per record
@@ -21,9 +23,9 @@ mesh "coordinates_N", N the position of the element in the line
 mesh "turns_N"
     numbers of these turns
 
-Iteration 0 has the mesh "particles", ids of the particles, in their order. The series has the attributes
-``every``, ``quantities``, ``elements`` (positions) and ``element_names``. The file is complete, and closed, after
-each chunk: what a run has written is not lost with the run.
+Iteration 0 has the mesh "particles", ids of the particles, in their order. The series has the
+attributes ``every``, ``quantities``, ``elements`` (positions) and ``element_names``. The file is
+complete, and closed, after each chunk: what a run has written is not lost with the run.
 """
 
 from __future__ import annotations
@@ -59,18 +61,21 @@ class TurnByTurn:
     Parameters
     ----------
     path
-        A new file for the records, which ends in .h5 (HDF5), .json, or .bp (ADIOS2, where openPMD-api has it).
-        What is seen goes there in chunks, so that memory does not grow with the number of turns. None keeps
-        everything in memory.
+        A new file for the records, which ends in .h5 (HDF5), .json, or .bp (ADIOS2, where
+        openPMD-api has it). What is seen goes there in chunks, so that memory does not grow with
+        the number of turns. None keeps everything in memory.
     elements
-        Where: names, regular expressions and elements, as for ``record``, or "all"; None is the end of the line.
+        Where: names, regular expressions and elements, as for ``record``, or "all"; None is the end
+        of the line.
     every
-        Only in turns whose number is a multiple of this, >= 1. Turns are counted from ``first_turn`` of ``track``.
+        Only in turns whose number is a multiple of this, >= 1. Turns are counted from
+        ``first_turn`` of ``track``.
     particles
-        Whose coordinates are recorded: a slice of the beam as it is when tracking begins, or ids. None: all.
+        Whose coordinates are recorded: a slice of the beam as it is when tracking begins, or ids.
+        None: all.
     quantities
-        Some of "moments" (all of ``Beam.moments``), "centroid" (s, number of particles and mean coordinates) and
-        "coordinates" (of the chosen particles).
+        Some of "moments" (all of ``Beam.moments``), "centroid" (s, number of particles and mean
+        coordinates) and "coordinates" (of the chosen particles).
     chunk
         Bytes that are collected before they are written; at least one turn is.
 
@@ -87,7 +92,7 @@ class TurnByTurn:
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
-        elements: None | str | Element | Iterable[str | Element] = None,
+        elements: str | Element | Iterable[str | Element] | None = None,
         *,
         every: int = 1,
         particles: slice | Sequence[int] | np.ndarray | None = None,
@@ -133,8 +138,8 @@ class TurnByTurn:
 
     @property
     def moments(self) -> pd.DataFrame:
-        """Moments or centroids, one row per record: turn, element (position), slice, name, and the columns of
-        ``Beam.moments`` or, without "moments", s, n and the means."""
+        """Moments or centroids, one row per record: turn, element (position), slice, name, and
+        the columns of ``Beam.moments`` or, without "moments", s, n and the means."""
         parts = [chunk["moments"] for chunk in self._chunks() if "moments" in chunk]
         columns = ("turn", "element", "slice", *self._columns)
         table = pd.DataFrame({c: np.concatenate([p[c] for p in parts] or [[]]) for c in columns})
@@ -145,8 +150,8 @@ class TurnByTurn:
     def coordinates(
         self, element: str | int | None = None, first: int | None = None, last: int | None = None
     ) -> np.ndarray:
-        """Coordinates x, px, y, py, t, pt of the chosen particles behind an element, shape (6, turns, particles);
-        NaN from where a particle was lost.
+        """Coordinates x, px, y, py, t, pt of the chosen particles behind an element, shape (6,
+        turns, particles); NaN from where a particle was lost.
 
         Parameters
         ----------
@@ -171,7 +176,9 @@ class TurnByTurn:
         self, element: str | int | None, first: int | None, last: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
         if "coordinates" not in self.quantities:
-            raise ValueError(f"TurnByTurn: coordinates were not recorded, only {', '.join(self.quantities)}")
+            raise ValueError(
+                f"TurnByTurn: coordinates were not recorded, only {', '.join(self.quantities)}"
+            )
         place = self._place(element)
         numbers, values = [np.empty(0, dtype=np.int64)], [np.empty((6, 0, len(self.particles)))]
         for chunk in self._chunks([f"turns_{place}", f"coordinates_{place}"]):
@@ -249,7 +256,11 @@ class TurnByTurn:
         }
 
     def _receive(
-        self, turns: np.ndarray, moments: dict[str, np.ndarray], elements: list[int], coordinates: np.ndarray
+        self,
+        turns: np.ndarray,
+        moments: dict[str, np.ndarray],
+        elements: list[int],
+        coordinates: np.ndarray,
     ) -> None:
         chunk: Chunk = {}
         if len(moments["turn"]):
@@ -288,7 +299,9 @@ def _quantities(given: str | Iterable[str]) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     wrong = [n for n in names if n not in QUANTITIES]
     if wrong or not names:
-        raise ValueError(f"TurnByTurn: quantities = {given!r} must be some of {', '.join(QUANTITIES)}")
+        raise ValueError(
+            f"TurnByTurn: quantities = {given!r} must be some of {', '.join(QUANTITIES)}"
+        )
     return names
 
 
@@ -310,7 +323,9 @@ def _chosen(wanted: slice | np.ndarray, beam: Beam) -> np.ndarray:
     if isinstance(wanted, slice):
         ids = np.array(present[wanted], dtype=np.uint64)
         if len(np.unique(ids)) != len(ids):
-            raise ValueError("TurnByTurn: particles of the beam have equal ids; they cannot be told apart")
+            raise ValueError(
+                "TurnByTurn: particles of the beam have equal ids; they cannot be told apart"
+            )
         return ids
     missing = wanted[~np.isin(wanted, present)]
     if len(missing):
@@ -349,7 +364,11 @@ class _File:
         import openpmd_api as io
 
         path = Path(path)
-        known = [f".{ending}" for ending in ("h5", "json", "bp", "bp4", "bp5") if ending in io.file_extensions]
+        known = [
+            f".{ending}"
+            for ending in ("h5", "json", "bp", "bp4", "bp5")
+            if ending in io.file_extensions
+        ]
         if path.suffix not in known:
             raise ValueError(f"TurnByTurn: {path} must end in one of {', '.join(known)}")
         if "%" in path.name:
@@ -362,7 +381,9 @@ class _File:
         import openpmd_api as io
 
         if self._path.exists():
-            raise FileExistsError(f"TurnByTurn: {self._path} exists; records are not written over it")
+            raise FileExistsError(
+                f"TurnByTurn: {self._path} exists; records are not written over it"
+            )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._next = 0
         series = io.Series(str(self._path), io.Access.create)
@@ -407,12 +428,17 @@ class _File:
         try:
             series = io.Series(str(self._path), io.Access.read_only)
         except Exception as error:  # openPMD-api raises various types, RuntimeError among them
-            raise ValueError(f"TurnByTurn.load: {self._path} is not an openPMD file: {error}") from error
+            raise ValueError(
+                f"TurnByTurn.load: {self._path} is not an openPMD file: {error}"
+            ) from error
         try:
             names = ("every", "quantities", "elements", "element_names")
             missing = [n for n in names if n not in series.attributes]
             if missing:
-                raise ValueError(f"TurnByTurn.load: {self._path} has no attribute {missing[0]}: it is no file of TurnByTurn")
+                raise ValueError(
+                    f"TurnByTurn.load: {self._path} has no attribute {missing[0]}: it is no "
+                    "file of TurnByTurn"
+                )
             found = {n: series.get_attribute(n) for n in names}
             for n in names[1:]:  # one value is read as that, not as a list
                 if isinstance(found[n], (str, int)):

@@ -42,7 +42,10 @@ def test_a_reflected_particle_runs_between_the_walls():
     """Free motion between mirrors is free motion on a line, folded: the energy columns that the
     kernels keep beside the particle follow the sign of pt."""
     drift = bt.Line([bt.Drift(1.0)])
-    mirrored, free = beam_of(np.linspace(-0.09, 0.09, 7), 1e-5), beam_of(np.linspace(-0.09, 0.09, 7), 1e-5)
+    mirrored, free = (
+        beam_of(np.linspace(-0.09, 0.09, 7), 1e-5),
+        beam_of(np.linspace(-0.09, 0.09, 7), 1e-5),
+    )
     drift.track(mirrored, turns=100_000, boundary="reflecting", bucket_length=LENGTH)
     drift.track(free, turns=100_000)
     assert np.all(np.abs(free.t) > LENGTH)

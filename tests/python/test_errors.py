@@ -22,9 +22,16 @@ def values(line):
 
 
 SPEC = {
-    "q[fd]": bt.errors.Errors(absolute={"dx": 1e-4, "dy": 1e-4, "roll": 2e-4}, relative={"k1": 1e-3}),
+    "q[fd]": bt.errors.Errors(
+        absolute={"dx": 1e-4, "dy": 1e-4, "roll": 2e-4}, relative={"k1": 1e-3}
+    ),
     "Bend": {"relative": {"angle": 5e-4}, "absolute": {"roll": 3e-4}},
-    "sx": {"relative": {"k2": (0.01, 1e-3)}, "normal": {4: 1e-3}, "skew": {3: 1e-3}, "radius": 0.01},
+    "sx": {
+        "relative": {"k2": (0.01, 1e-3)},
+        "normal": {4: 1e-3},
+        "skew": {3: 1e-3},
+        "radius": 0.01,
+    },
 }
 
 
@@ -89,7 +96,9 @@ def test_draws_depend_on_name_and_seed_only():
 def test_gaussian_with_a_cut():
     line = bt.Line([bt.Quadrupole(0.1, k1=1.0, name="q")] * 4000)
     for cut, sigma in ((2.0, 0.879626), (1e3, 1.0)):  # of a normal distribution cut at 2 sigma
-        table = bt.errors.apply(line, {"q": {"absolute": {"dx": (1e-4, 1e-5)}, "cut": cut}}, seed=5).table
+        table = bt.errors.apply(
+            line, {"q": {"absolute": {"dx": (1e-4, 1e-5)}, "cut": cut}}, seed=5
+        ).table
         assert table["sigmas"].abs().max() <= cut
         assert table["error"].mean() == pytest.approx(1e-4, abs=5e-7)
         assert table["error"].std() == pytest.approx(sigma * 1e-5, rel=0.04)
@@ -160,9 +169,13 @@ def test_wrong_arguments():
     with pytest.raises(TypeError, match="no real number"):
         apply(ring, {"qf": Errors(absolute={"slices": 1.0})}, seed=1)
     with pytest.raises(ValueError, match="errors of k1 are given twice"):
-        apply(ring, {"qf": Errors(relative={"k1": 1e-3}), "q.": Errors(absolute={"k1": 1e-3})}, seed=1)
+        apply(
+            ring, {"qf": Errors(relative={"k1": 1e-3}), "q.": Errors(absolute={"k1": 1e-3})}, seed=1
+        )
     with pytest.raises(ValueError, match="relative to the main field of Bend, Quadrupole"):
-        apply(bt.Line([bt.Drift(1.0, name="d")]), {"d": Errors(normal={2: 1e-3}, radius=0.01)}, seed=1)
+        apply(
+            bt.Line([bt.Drift(1.0, name="d")]), {"d": Errors(normal={2: 1e-3}, radius=0.01)}, seed=1
+        )
     gradient = bt.Line([bt.Quadrupole(1.0, gradient=3.0, name="q")])
     with pytest.raises(ValueError, match="not as a gradient"):
         apply(gradient, {"q": Errors(normal={2: 1e-3}, radius=0.01)}, seed=1)
@@ -176,7 +189,7 @@ def test_wrong_arguments():
         Errors(relative={"k1": "much"})
     with pytest.raises(KeyError, match="'relatve' is none of"):
         apply(ring, {"qf": {"relatve": {}}}, seed=1)
-    with pytest.raises(TypeError, match="needs betatron.errors.Errors"):
+    with pytest.raises(TypeError, match=r"needs betatron\.errors\.Errors"):
         apply(ring, {"qf": 1e-3}, seed=1)
     with pytest.raises(ValueError, match="seed = -1"):
         apply(ring, {}, seed=-1)

@@ -39,7 +39,9 @@ def test_there_and_back_again(species, exponent, spread, momentum):
     for name in COORDINATES:
         size = np.max(np.abs(beam[name])) + (1.0 if name in ("px", "py", "pt") else 0.0)
         tolerance = 20 * eps * size * scale.get(name, 1.0)
-        np.testing.assert_allclose(again[name], beam[name], rtol=20 * eps, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(
+            again[name], beam[name], rtol=20 * eps, atol=tolerance, err_msg=name
+        )
     np.testing.assert_array_equal(again.weight, beam.weight)
     np.testing.assert_array_equal(again.id, beam.id)
 
@@ -59,7 +61,9 @@ def test_a_drift_moves_all_particles_by_their_velocity(energy):
     moved = velocity * length / reference.beta - np.array([0, 0, length])
     expected = before[["x", "y", "z"]].to_numpy() + moved
     np.testing.assert_allclose(after[["x", "y", "z"]].to_numpy(), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(after[["px", "py", "pz"]].to_numpy(), momenta, rtol=1e-13, atol=1e-18)
+    np.testing.assert_allclose(
+        after[["px", "py", "pz"]].to_numpy(), momenta, rtol=1e-13, atol=1e-18
+    )
 
 
 def test_units_and_signs():
@@ -95,7 +99,7 @@ def test_single_precision_stays_single():
 
 def test_what_has_no_place_is_refused():
     reference = bt.Reference("electron", kinetic_energy=1e8)
-    one = dict.fromkeys(FIXED_TIME, [0.0])
+    one = {name: [0.0] for name in FIXED_TIME}
     with pytest.raises(ValueError, match=r"pz\[0\] = 0\.0 must be > 0"):
         bt.Beam.from_fixed_time(reference, **one)
     with pytest.raises(ValueError, match=r"pz\[0\] = nan must be > 0"):
@@ -104,9 +108,9 @@ def test_what_has_no_place_is_refused():
         bt.Beam.from_fixed_time(reference, **(one | {"pz": [1.0]}), momentum="SI")
     with pytest.raises(ValueError, match="one length"):
         bt.Beam.from_fixed_time(reference, **(one | {"pz": [1.0, 1.0]}))
-    with pytest.raises(TypeError, match="Beam.from_fixed_time: x has type"):
+    with pytest.raises(TypeError, match=r"Beam\.from_fixed_time: x has type"):
         bt.Beam.from_fixed_time(reference, **(one | {"x": "here"}))
-    with pytest.raises(TypeError, match="must be a betatron.Reference"):
+    with pytest.raises(TypeError, match=r"must be a betatron\.Reference"):
         bt.Beam.from_fixed_time(1.0, **one)
     beam = bt.Beam(reference, n=3)
     beam.px[1] = 1.1

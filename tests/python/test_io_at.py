@@ -37,8 +37,8 @@ def fractional_tunes(matrix):
 
 
 def converged_tunes(ring, steps=80):
-    """Tunes of one period by PyAT. It integrates quadrupoles and bends that Betatron solves: with the 10 steps of its
-    files the tunes of SOLEIL are off by 1.2e-4."""
+    """Tunes of one period by PyAT. It integrates quadrupoles and bends that Betatron solves:
+    with the 10 steps of its files the tunes of SOLEIL are off by 1.2e-4."""
     elements = [e.deepcopy() for e in ring]
     for e in elements:
         if hasattr(e, "NumIntSteps"):
@@ -49,12 +49,14 @@ def converged_tunes(ring, steps=80):
 
 
 def both(source, z):
-    """Particles x, px, y, py, delta, ct through PyAT and through Betatron, in Betatron's coordinates x, px, y, py
-    and t; PyAT takes every velocity for c, so energies should be high."""
+    """Particles x, px, y, py, delta, ct through PyAT and through Betatron, in Betatron's
+    coordinates x, px, y, py and t; PyAT takes every velocity for c, so energies should be high."""
     elements = [e.deepcopy() for e in source]
     theirs = np.asfortranarray(z)
     at.internal_lpass(elements, theirs)
-    imported = from_at(at.Lattice(elements, energy=source.energy, periodicity=1, particle=source.particle))
+    imported = from_at(
+        at.Lattice(elements, energy=source.energy, periodicity=1, particle=source.particle)
+    )
     beta = imported.reference.beta
     pt = 1 / beta - np.sqrt(1 / beta**2 + 2 * z[4] + z[4] ** 2)
     beam = bt.Beam.from_arrays(imported.reference, x=z[0], px=z[1], y=z[2], py=z[3], t=z[5], pt=pt)
@@ -90,7 +92,9 @@ def test_the_ebs_like_cell():
     np.testing.assert_allclose(ours / size[:, None], theirs / size[:, None], atol=5e-4)
 
 
-@pytest.mark.parametrize("name", ["dba.mat", "esrf.m", "soleil.m", "australian_synchrotron.m", "thomx.m"])
+@pytest.mark.parametrize(
+    "name", ["dba.mat", "esrf.m", "soleil.m", "australian_synchrotron.m", "thomx.m"]
+)
 def test_other_rings_have_the_tunes_of_pyat(name):
     try:
         ring = load(name)
@@ -122,11 +126,29 @@ def test_every_magnet_particle_by_particle():
     for bend in (
         at.Dipole("b", 0.8, 0.05, 0.0, NumIntSteps=40),
         at.Dipole("bq", 0.8, 0.05, -0.9, EntranceAngle=0.02, ExitAngle=0.03, NumIntSteps=40),
-        at.Dipole("gap", 0.8, 0.05, EntranceAngle=0.025, ExitAngle=0.025, FullGap=0.04, FringeInt1=0.5,
-                  FringeInt2=0.5, NumIntSteps=40),
+        at.Dipole(
+            "gap",
+            0.8,
+            0.05,
+            EntranceAngle=0.025,
+            ExitAngle=0.025,
+            FullGap=0.04,
+            FringeInt1=0.5,
+            FringeInt2=0.5,
+            NumIntSteps=40,
+        ),
         at.Dipole("bs", 0.8, 0.05, 0.3, PolynomB=[0, 0.3, 5.0], NumIntSteps=40),
-        at.Dipole("f", 0.8, 0.05, -0.9, EntranceAngle=0.02, FringeQuadEntrance=1, FringeQuadExit=1, NumIntSteps=40),
-    ):  # fmt: skip
+        at.Dipole(
+            "f",
+            0.8,
+            0.05,
+            -0.9,
+            EntranceAngle=0.02,
+            FringeQuadEntrance=1,
+            FringeQuadExit=1,
+            NumIntSteps=40,
+        ),
+    ):
         theirs, ours = both(lattice(bend), particles(size=1e-3))
         np.testing.assert_allclose(ours[:4], theirs[:4], atol=3e-7, err_msg=bend.FamName)
 
@@ -145,7 +167,10 @@ def test_a_cavity_has_its_phase():
     imported.line.track(beam)
     # the reference particle of Betatron is accelerated, that of PyAT is not
     p0 = imported.reference.momentum
-    delta = np.sqrt(1 - 2 * beam.pt / beam.reference.beta + beam.pt**2) * beam.reference.momentum / p0 - 1
+    delta = (
+        np.sqrt(1 - 2 * beam.pt / beam.reference.beta + beam.pt**2) * beam.reference.momentum / p0
+        - 1
+    )
     np.testing.assert_allclose(delta, after[4], atol=1e-9)
 
 
@@ -161,7 +186,12 @@ def test_places_and_pipes():
     rolled.RApertures = [-0.01, 0.01, -0.02, 0.02]
     imported = from_at(lattice(q, rolled))
     first, second = imported.line
-    assert (first.dx, first.dy, first.aperture_x, first.aperture_shape) == (1e-3, -2e-3, 0.02, "elliptical")
+    assert (first.dx, first.dy, first.aperture_x, first.aperture_shape) == (
+        1e-3,
+        -2e-3,
+        0.02,
+        "elliptical",
+    )
     assert second.roll == pytest.approx(0.1)
     assert (second.aperture_y, second.aperture_shape) == (0.02, "rectangular")
     assert len(imported.report) == 0
@@ -181,10 +211,14 @@ def test_what_is_not_carried_over_is_reported():
     imported = from_at(lattice(odd, wiggler, bpm))
     found = set(zip(imported.report["name"], imported.report["attribute"], strict=True))
     assert found == {
-        ("q", "PassMethod"), ("q", "T1, T2"), ("q", "RApertures"), ("w", "Period"), ("bpm", "Offset"),
-    }  # fmt: skip
+        ("q", "PassMethod"),
+        ("q", "T1, T2"),
+        ("q", "RApertures"),
+        ("w", "Period"),
+        ("bpm", "Offset"),
+    }
 
 
 def test_wrong_arguments():
-    with pytest.raises(TypeError, match="from_at needs an at.Lattice, got list"):
+    with pytest.raises(TypeError, match=r"from_at needs an at\.Lattice, got list"):
         from_at([])

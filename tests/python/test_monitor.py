@@ -1,4 +1,5 @@
-"""Turn-by-turn monitors: the right numbers, in bounded memory, in files that are never written over."""
+"""Turn-by-turn monitors: the right numbers, in bounded memory, in files that are never written
+over."""
 
 import subprocess
 import sys
@@ -43,7 +44,11 @@ def test_coordinates_are_those_of_the_particles(tmp_path, precision, ending):
     path = None if ending is None else tmp_path / f"ring{ending}"
     line = make_cell()
     watch = bt.TurnByTurn(
-        path, ["qf", "end"], particles=[149, 103], quantities=("coordinates", "moments"), chunk=10_000
+        path,
+        ["qf", "end"],
+        particles=[149, 103],
+        quantities=("coordinates", "moments"),
+        chunk=10_000,
     )
     track = line.track(make_beam(precision=precision), turns=20, monitor=watch)
     expected = one_turn_at_a_time(line, make_beam(precision=precision), 20)
@@ -91,7 +96,9 @@ def test_records_and_a_monitor_side_by_side():
     alone = line.track(make_beam(), turns=6, record=["qf", "end"])
     pd.testing.assert_frame_equal(track.moments, alone.moments)
     other = line.track(make_beam(), turns=6, record=["qd", "end"]).moments.drop(columns="kind")
-    pd.testing.assert_frame_equal(watch.moments, other[other["turn"] % 2 == 0].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        watch.moments, other[other["turn"] % 2 == 0].reset_index(drop=True)
+    )
 
 
 def test_lost_particles_are_nan_from_where_they_are_lost():
@@ -113,7 +120,9 @@ def test_lost_particles_are_nan_from_where_they_are_lost():
             assert np.isnan(seen[:, last:, slot]).all()
         rest = ~np.isin(watch.particles, beam.lost["id"])
         assert np.isfinite(seen[:, :, rest]).all()
-        np.testing.assert_array_equal(seen[0, -1, rest], seen[0, -1][np.isin(watch.particles, beam.id)])
+        np.testing.assert_array_equal(
+            seen[0, -1, rest], seen[0, -1][np.isin(watch.particles, beam.id)]
+        )
 
 
 def test_threads_and_chunks_change_nothing():
@@ -157,7 +166,7 @@ def test_backward_and_no_turns():
 def test_files_are_never_written_over(tmp_path):
     path = tmp_path / "ring.h5"
     path.write_text("precious")
-    with pytest.raises(FileExistsError, match="ring.h5 exists"):
+    with pytest.raises(FileExistsError, match=r"ring\.h5 exists"):
         bt.TurnByTurn(path)
     later = bt.TurnByTurn(tmp_path / "later.h5")
     (tmp_path / "later.h5").write_text("precious")
@@ -215,7 +224,7 @@ def test_wrong_arguments():
     with pytest.raises(ValueError, match=r"must end in one of .*\.h5"):
         bt.TurnByTurn("ring.txt")
     line, beam = make_cell(), make_beam()
-    with pytest.raises(TypeError, match="monitor must be a betatron.TurnByTurn"):
+    with pytest.raises(TypeError, match=r"monitor must be a betatron\.TurnByTurn"):
         line.track(beam, monitor="all")
     with pytest.raises(ValueError, match="no particle with the id 7"):
         line.track(beam, monitor=bt.TurnByTurn(particles=[7], quantities="coordinates"))
@@ -238,11 +247,13 @@ def test_memory_is_bounded(tmp_path):
     code = """
         import resource, sys
         import betatron as bt
-        line = bt.Line([bt.Quadrupole(0.2, k1=1.0), bt.Drift(1), bt.Quadrupole(0.2, k1=-1.0), bt.Drift(1)])
+        qf, qd, d = bt.Quadrupole(0.2, k1=1.0), bt.Quadrupole(0.2, k1=-1.0), bt.Drift(1)
+        line = bt.Line([qf, d, qd, d])
         beam = bt.Beam(bt.Reference("electron", kinetic_energy=1e9), n=100)
         def run(name, turns):
             watch = bt.TurnByTurn(
-                sys.argv[1] + name, quantities=("coordinates", "centroid"), elements="all", chunk=1_000_000
+                sys.argv[1] + name, quantities=("coordinates", "centroid"), elements="all",
+                chunk=1_000_000,
             )
             line.track(beam, turns=turns, monitor=watch)
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

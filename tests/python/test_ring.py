@@ -41,7 +41,9 @@ def test_actions_do_not_drift(model):
         block = matrix[plane : plane + 2, plane : plane + 2]
         j = action(block, seen[plane], seen[plane + 1])
         mean = j.mean(axis=0)
-        swing = np.ptp(j, axis=0) / mean  # of the nonlinear motion; the mean of many turns does not follow it
+        swing = (
+            np.ptp(j, axis=0) / mean
+        )  # of the nonlinear motion; the mean of many turns does not follow it
         first, second = j[:2048].mean(axis=0), j[2048:].mean(axis=0)
         assert np.all(np.abs(second - first) / mean < 0.01 * swing + 1e-10)
 
