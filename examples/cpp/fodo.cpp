@@ -11,7 +11,8 @@ using namespace betatron;
 
 namespace {
 
-std::shared_ptr<lattice::element> make(const char* kind, const char* name, double length, double k1 = 0) {
+std::shared_ptr<lattice::element> make(const char* kind, const char* name, double length,
+                                       double k1 = 0) {
   lattice::element e = lattice::make_element(kind);
   lattice::set(e, "name", std::string(name));
   lattice::set(e, "length", length);
@@ -20,7 +21,8 @@ std::shared_ptr<lattice::element> make(const char* kind, const char* name, doubl
 }
 
 /// Courant-Snyder parameters of the periodic solution of a 2x2 block of the one-cell matrix.
-beam::courant_snyder_parameters matched(const elements::matrix6& m, std::size_t plane, double emittance) {
+beam::courant_snyder_parameters matched(const elements::matrix6& m, std::size_t plane,
+                                        double emittance) {
   const double a = m[7 * plane], b = m[7 * plane + 1], d = m[7 * (plane + 1)];
   const double cosine = (a + d) / 2;
   const double sine = std::copysign(std::sqrt(1 - cosine * cosine), b);
@@ -34,13 +36,13 @@ int main() {
   cell.elements = {make("Quadrupole", "qf", 0.2, 1.5), make("Drift", "d", 0.8),
                    make("Quadrupole", "qd", 0.2, -1.5), make("Drift", "d", 0.8)};
 
-  const auto ref =
-      beam::reference::from_kinetic_energy(beam::make_species("proton"), 250e6);
+  const auto ref = beam::reference::from_kinetic_energy(beam::make_species("proton"), 250e6);
   beam::reference end = ref;
   const auto map = lattice::derivative(cell, 0, cell.elements.size(), end);
 
   const auto spread = beam::distribution::from_twiss(
-      beam::shape::waterbag, {matched(map.matrix, 0, 1e-6), matched(map.matrix, 2, 1e-6), {1, 0, 1e-9}});
+      beam::shape::waterbag,
+      {matched(map.matrix, 0, 1e-6), matched(map.matrix, 2, 1e-6), {1, 0, 1e-9}});
   auto bunch = beam::bunch::sample(ref, spread, 100000, 1);
 
   tracking::track_options options;

@@ -508,13 +508,10 @@ def _host_array(name: str, values: Any, where: str = "Beam.from_arrays") -> np.n
     native = array.dtype.newbyteorder("=")
     if native.kind not in "iu" and native not in (np.float32, np.float64):
         raise TypeError(
-            f"{where}: {name} has type {array.dtype}, must be float64, float32 or whole "
-            "numbers"
+            f"{where}: {name} has type {array.dtype}, must be float64, float32 or whole numbers"
         )
     if array.ndim != 1:
-        raise ValueError(
-            f"{where}: {name} has shape {array.shape}, must have one dimension"
-        )
+        raise ValueError(f"{where}: {name} has shape {array.shape}, must have one dimension")
     return array
 
 

@@ -33,5 +33,7 @@ def element_from_dict(data: dict[str, Any]) -> Element:
     if kind not in _classes:
         close = difflib.get_close_matches(str(kind), list(_classes), n=2)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise KeyError(f"there is no element kind {kind!r}{hint}; known kinds: {', '.join(_classes)}")
+        raise KeyError(
+            f"there is no element kind {kind!r}{hint}; known kinds: {', '.join(_classes)}"
+        )
     return _classes[kind](**parameters)

@@ -91,7 +91,11 @@ class Line(_core.Line):
     def __repr__(self) -> str:
         title = f"Line {self.name!r}" if self.name else "Line"
         rows = [f"{title}: {len(self)} elements, {self.length:.6g} m"]
-        shown = range(len(self)) if len(self) <= 12 else [*range(6), None, *range(len(self) - 5, len(self))]
+        shown = (
+            range(len(self))
+            if len(self) <= 12
+            else [*range(6), None, *range(len(self) - 5, len(self))]
+        )
         rows += ["  ..." if i is None else f"  {i:4d}  {self.element(i)!r}" for i in shown]
         return "\n".join(rows)
 
@@ -229,8 +233,19 @@ class Line(_core.Line):
         try:
             with _Progress(progress) as report:
                 result = _core.track(
-                    self, beam, turns, first_turn, bool(backward), flags, bool(record_slices), start,
-                    threads, report, boundary, bucket, watch,
+                    self,
+                    beam,
+                    turns,
+                    first_turn,
+                    bool(backward),
+                    flags,
+                    bool(record_slices),
+                    start,
+                    threads,
+                    report,
+                    boundary,
+                    bucket,
+                    watch,
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)
@@ -279,16 +294,28 @@ class Line(_core.Line):
         if mean is not None:
             centroid = np.asarray(mean, dtype=np.float64)
         if covariance.shape != (6, 6) or not np.all(np.isfinite(covariance)):
-            raise ValueError(f"envelope: the covariance must be a finite 6 x 6 matrix, got shape {covariance.shape}")
+            raise ValueError(
+                f"envelope: the covariance must be a finite 6 x 6 matrix, got shape {covariance.shape}"
+            )
         if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
             raise ValueError("envelope: the covariance must be symmetric")
         if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
             raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
         flags, at_start = self._flags(record)
-        return Envelope(self, *_core.track_envelope(
-            self, reference, centroid.tolist(), covariance.ravel().tolist(), turns, first_turn, flags,
-            bool(record_slices), at_start,
-        ))
+        return Envelope(
+            self,
+            *_core.track_envelope(
+                self,
+                reference,
+                centroid.tolist(),
+                covariance.ravel().tolist(),
+                turns,
+                first_turn,
+                flags,
+                bool(record_slices),
+                at_start,
+            ),
+        )
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:
         """(one flag per element or nothing, whether to record at the start)."""
@@ -320,7 +347,9 @@ class Line(_core.Line):
             try:
                 pattern = re.compile(item)
             except re.error as error:
-                raise ValueError(f"record={item!r} is no name in the line and no regular expression: {error}")
+                raise ValueError(
+                    f"record={item!r} is no name in the line and no regular expression: {error}"
+                )
             places = [i for i, e in enumerate(self) if pattern.fullmatch(e.name)]
         if not places:
             raise KeyError(_unknown_name(item, {e.name for e in self if e.name}))
@@ -371,13 +400,17 @@ class Line(_core.Line):
                 elif isinstance(item, dict):
                     unknown = set(item) - {"repeat", "line"}
                     if unknown or "line" not in item:
-                        raise KeyError(f"{place}: a repeated line has the keys repeat and line, got {set(item)}")
+                        raise KeyError(
+                            f"{place}: a repeated line has the keys repeat and line, got {set(item)}"
+                        )
                     times = _whole(f"{place}.repeat", item.get("repeat", 1), 0)
                     yield from list(expand(item["line"], f"{place}.line")) * times
                 elif isinstance(item, (list, tuple)):
                     yield from expand(item, place)
                 else:
-                    raise TypeError(f"{place}: expected a key, a list or a repeated line, got {item!r}")
+                    raise TypeError(
+                        f"{place}: expected a key, a list or a repeated line, got {item!r}"
+                    )
 
         return cls(expand(data["sequence"], "sequence"), data.get("name", ""))
 
@@ -537,7 +570,9 @@ class _Progress:
 
     patience = 2.0  # s
 
-    def __init__(self, wanted: bool | Callable[[float], None] | None, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, wanted: bool | Callable[[float], None] | None, stream: TextIO | None = None
+    ) -> None:
         if wanted is not None and not isinstance(wanted, bool) and not callable(wanted):
             raise TypeError(f"progress must be True, False, None or a function, got {wanted!r}")
         self._wanted = wanted

@@ -32,7 +32,9 @@ struct columns {
   id_type* id = nullptr;
   std::size_t size = 0;
 
-  operator columns<const value_type>() const requires(!std::is_const_v<F>) {
+  operator columns<const value_type>() const
+    requires(!std::is_const_v<F>)
+  {
     return {{z[0], z[1], z[2], z[3], z[4], z[5]}, weight, id, size};
   }
 };

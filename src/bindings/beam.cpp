@@ -644,7 +644,8 @@ bunch converted(const bunch& from, beam::precision p) {
 }
 
 constexpr std::array reasons = {beam::loss_reason::aperture, beam::loss_reason::non_finite,
-                                beam::loss_reason::outside_domain, beam::loss_reason::outside_bucket};
+                                beam::loss_reason::outside_domain,
+                                beam::loss_reason::outside_bucket};
 
 /// Lost particles as columns.
 nb::dict lost_columns(const bunch& b) {

@@ -140,7 +140,8 @@ void construct(element& e, const kind_info& kind, const nb::args& args, const nb
     const auto name = nb::cast<std::string>(key);
     for (std::size_t i = 0; i < kind.parameters.size(); ++i) {
       if (kind.parameters[i].name != name) continue;
-      if (given[i]) throw nb::type_error((lattice::describe(e) + ": " + name + " given twice").c_str());
+      if (given[i])
+        throw nb::type_error((lattice::describe(e) + ": " + name + " given twice").c_str());
       given[i] = true;
     }
     assign(e, name, item);
@@ -160,10 +161,14 @@ std::string number_text(double x) { return repr_of(nb::float_(x)); }
 
 std::string type_text(const parameter_info& p) {
   switch (p.default_value.index()) {
-    case 0: return p.is_integer ? "int" : "float";
-    case 1: return "bool";
-    case 2: return "str";
-    default: return "collections.abc.Sequence[float]";
+    case 0:
+      return p.is_integer ? "int" : "float";
+    case 1:
+      return "bool";
+    case 2:
+      return "str";
+    default:
+      return "collections.abc.Sequence[float]";
   }
 }
 
@@ -195,7 +200,8 @@ std::string signature(const kind_info& kind) {
     // where they do not, keywords still work
     if (!p.required) optional = true;
     text += ", " + p.name + ": " + type_text(p);
-    if (!p.required || optional) text += " = " + (p.required ? std::string("...") : default_text(p));
+    if (!p.required || optional)
+      text += " = " + (p.required ? std::string("...") : default_text(p));
   }
   text += ", *";
   for (const parameter_info& p : lattice::common_parameters()) {
@@ -271,10 +277,11 @@ void add_property(Class& cls, const parameter_info& p) {
     e = changed;
   };
   const std::string type = type_text(p);
-  cls.def_prop_rw(p.name.c_str(), getter, setter,
-                  nb::for_getter(nb::sig(keep("def " + p.name + "(self) -> " + type))),
-                  nb::for_setter(nb::sig(keep("def " + p.name + "(self, value: " + type + ", /) -> None"))),
-                  keep(parameter_doc(p)));
+  cls.def_prop_rw(
+      p.name.c_str(), getter, setter,
+      nb::for_getter(nb::sig(keep("def " + p.name + "(self) -> " + type))),
+      nb::for_setter(nb::sig(keep("def " + p.name + "(self, value: " + type + ", /) -> None"))),
+      keep(parameter_doc(p)));
 }
 
 template <class Kind>
@@ -327,9 +334,10 @@ void bind_elements(nb::module_& m) {
          "kind", [](const element& e) { return std::string(lattice::kind_of(e)); },
          "name of the kind, e.g. \"Quadrupole\"")
       .def("parameters", &parameters_of, "The parameters of the kind as a dictionary.")
-      .def("to_dict", &to_dict,
-           "The element as a dictionary: kind, required parameters, and all others that are not at their "
-           "default. See from_dict.")
+      .def(
+          "to_dict", &to_dict,
+          "The element as a dictionary: kind, required parameters, and all others that are not at their "
+          "default. See from_dict.")
       .def("__repr__", &repr)
       .def("__eq__", [](const element& a, const element& b) { return same(a, b); })
       .def("__eq__", [](const element&, nb::handle) { return false; })

@@ -47,7 +47,8 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
   double* element = column("element");
   double* slice = column("slice");
   std::array<double*, beam::summary_names.size()> summary;
-  for (std::size_t c = 0; c < summary.size(); ++c) summary[c] = column(beam::summary_names[c].data());
+  for (std::size_t c = 0; c < summary.size(); ++c)
+    summary[c] = column(beam::summary_names[c].data());
   for (std::size_t i = 0; i < n; ++i) {
     const tracking::moment_record& r = records[i];
     turn[i] = static_cast<double>(r.turn);
@@ -72,16 +73,16 @@ nb::object covariances(const std::vector<tracking::moment_record>& records) {
 
 /// tracking::track_envelope; the records as a track_result and the envelope at the end.
 nb::tuple track_envelope(const line& l, const beam::reference& ref,
-                         const std::array<double, 6>& mean,
-                         const std::vector<double>& covariance, std::int64_t turns,
-                         std::int64_t first_turn, const std::vector<std::uint8_t>& recorded,
-                         bool record_slices, bool record_start) {
+                         const std::array<double, 6>& mean, const std::vector<double>& covariance,
+                         std::int64_t turns, std::int64_t first_turn,
+                         const std::vector<std::uint8_t>& recorded, bool record_slices,
+                         bool record_start) {
   tracking::envelope e{ref, mean, {}};
   if (covariance.size() != e.covariance.size()) throw nb::value_error("covariance must be 6 x 6");
   std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
   tracking::track_result result;
-  result.records = tracking::track_envelope(
-      l, e, {turns, first_turn, recorded, record_slices, record_start});
+  result.records =
+      tracking::track_envelope(l, e, {turns, first_turn, recorded, record_slices, record_start});
   return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
@@ -96,7 +97,8 @@ void pass_on(const tracking::observation_chunk& chunk, std::size_t particles, nb
   };
   std::vector<std::int64_t> elements;
   for (const auto& place : chunk.places) elements.push_back(place.element);
-  write(array(std::vector<std::int64_t>(chunk.turns.begin(), chunk.turns.end()), {chunk.turns.size()}),
+  write(array(std::vector<std::int64_t>(chunk.turns.begin(), chunk.turns.end()),
+              {chunk.turns.size()}),
         moment_table(chunk.moments), elements,
         array(std::vector<double>(chunk.coordinates.begin(), chunk.coordinates.end()),
               {chunk.places.size(), 6, chunk.turns.size(), particles}));
@@ -109,7 +111,8 @@ elements::longitudinal_boundary boundary_named(const std::string& name) {
   if (name == "absorbing") return absorbing;
   if (name == "reflecting") return reflecting;
   throw nb::value_error(
-      ("boundary = '" + name + "' must be 'open', 'periodic', 'absorbing' or 'reflecting'").c_str());
+      ("boundary = '" + name + "' must be 'open', 'periodic', 'absorbing' or 'reflecting'")
+          .c_str());
 }
 
 /// A monitor from its Python form: None, or a dictionary of the members of tracking::monitor.
@@ -122,7 +125,8 @@ tracking::monitor monitor_of(nb::object given) {
   m.particles = nb::cast<std::vector<std::uint64_t>>(d["particles"]);
   m.every = nb::cast<std::int64_t>(d["every"]);
   m.chunk_bytes = nb::cast<std::size_t>(d["chunk_bytes"]);
-  m.write = [write = nb::object(d["write"]), n = m.particles.size()](const tracking::observation_chunk& chunk) {
+  m.write = [write = nb::object(d["write"]),
+             n = m.particles.size()](const tracking::observation_chunk& chunk) {
     nb::gil_scoped_acquire locked;
     pass_on(chunk, n, write);
   };
@@ -147,7 +151,8 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.boundary = boundary_named(boundary);
   options.bucket_length = bucket_length;
   options.monitor = monitor_of(monitor);
-  std::exception_ptr raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
+  std::exception_ptr
+      raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
     nb::gil_scoped_acquire locked;
     try {
@@ -187,8 +192,9 @@ void bind_tracking(nb::module_& m) {
             return l.elements[i];
           },
           nb::arg("index"), "The element at a position, counted from 0.")
-      .def("length", [](const line& l) { return lattice::length(l); },
-           "Path length of the reference orbit [m].")
+      .def(
+          "length", [](const line& l) { return lattice::length(l); },
+          "Path length of the reference orbit [m].")
       .def("survey", &lattice::survey, nb::arg("start"),
            "The reference particle at the start and behind each element.")
       .def(
@@ -209,21 +215,24 @@ void bind_tracking(nb::module_& m) {
           "covariances", [](const tracking::track_result& r) { return covariances(r.records); },
           "Covariance matrices of the records, shape (n, 6, 6).");
 
-  m.def("track", &track, nb::arg("line"), nb::arg("bunch"), nb::arg("turns") = 1,
-        nb::arg("first_turn") = 0, nb::arg("backward") = false,
-        nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
-        nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
-        nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
-        "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
-        "particles at the same place.");
+  m.def(
+      "track", &track, nb::arg("line"), nb::arg("bunch"), nb::arg("turns") = 1,
+      nb::arg("first_turn") = 0, nb::arg("backward") = false,
+      nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
+      nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
+      nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
+      "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
+      "particles at the same place.");
 
-  m.def("track_envelope", &track_envelope, nb::arg("line"), nb::arg("reference"), nb::arg("mean"),
-        nb::arg("covariance"), nb::arg("turns") = 1, nb::arg("first_turn") = 0,
-        nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
-        nb::arg("record_start") = false,
-        "(records, reference, mean, covariance) behind the line of a beam given by its first and second moments.");
+  m.def(
+      "track_envelope", &track_envelope, nb::arg("line"), nb::arg("reference"), nb::arg("mean"),
+      nb::arg("covariance"), nb::arg("turns") = 1, nb::arg("first_turn") = 0,
+      nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
+      nb::arg("record_start") = false,
+      "(records, reference, mean, covariance) behind the line of a beam given by its first and second moments.");
 
-  m.def("instruction_set", &tracking::instruction_set, "Vector instructions in use: v2, v3, v4, base.");
+  m.def("instruction_set", &tracking::instruction_set,
+        "Vector instructions in use: v2, v3, v4, base.");
   m.def("available_threads", &tracking::available_threads, "Processors this process may use.");
   m.attr("version") = betatron::version;
   m.attr("compiler") =

@@ -50,8 +50,8 @@ struct aperture_filter {
     grid.fold(x, y);
     const T u = x * inv_x, v = y * inv_y;
     const T one = T(F(1));
-    const auto inside = elliptical != R(0) ? (u * u + v * v <= one)
-                                           : ((abs(u) <= one) & (abs(v) <= one));
+    const auto inside =
+        elliptical != R(0) ? (u * u + v * v <= one) : ((abs(u) <= one) & (abs(v) <= one));
     return absorb != R(0) ? !inside : inside;
   }
   aperture_filter inverse() const { return *this; }
@@ -89,8 +89,7 @@ struct aperture {
 template <class Emit>
 void emit_maps(const aperture& a, const slice&, Emit&& emit) {
   emit(aperture_filter<double>{
-      1 / a.x_max, 1 / a.y_max,
-      opening_grid<double>::make(a.repeat_x, a.repeat_y, a.shift_odd_x),
+      1 / a.x_max, 1 / a.y_max, opening_grid<double>::make(a.repeat_x, a.repeat_y, a.shift_odd_x),
       a.shape == "elliptical" ? 1.0 : 0.0, a.action == "absorb" ? 1.0 : 0.0});
 }
 

@@ -53,8 +53,7 @@ struct bend_paraxial {
 
     const T int_x = (cx[1] * z.x + (cx[2] * dx0 + cx[3] * f * length) * length) * length;
     // x'^2 + wx x^2 - 2 f x and y'^2 + wy y^2 are conserved; see quadrupole.h for the integrals
-    const T conserved =
-        dx0 * dx0 + (wx * z.x - f * F(2)) * z.x + dy0 * dy0 + wy * z.y * z.y;
+    const T conserved = dx0 * dx0 + (wx * z.x - f * F(2)) * z.x + dy0 * dy0 + wy * z.y * z.y;
     const T boundary = (x1 * px1 + y1 * py1) * e.inv_p - z.x * dx0 - z.y * dy0;
     const T twice = conserved * length + boundary + f * int_x;
     z.t = z.t + e.slip * length + (e.slip + inv_beta) * (int_x * h + twice * F(0.25));
@@ -140,12 +139,12 @@ struct bend {
       parameter{"e2", &bend::e2, "rad", "pole-face angle at the exit", pole_face},
       parameter{"fint1", &bend::fint1, "1", "fringe-field integral at the entrance"},
       parameter{"fint2", &bend::fint2, "1", "fringe-field integral at the exit"},
-      parameter{"hgap", &bend::hgap, "m", "half of the gap between the poles",
-                range::not_negative},
+      parameter{"hgap", &bend::hgap, "m", "half of the gap between the poles", range::not_negative},
       parameter{"fringe", &bend::fringe, "linear|nonlinear",
                 "order of the maps of the pole faces, see DipoleEdge", std::string_view{}},
-      parameter{"kn", &bend::kn, "1/m^(n+1)",
-                "normal multipoles in the mid-plane, n = 0 ... 4: kn[0] is a field error, kn[1] adds to k1"},
+      parameter{
+          "kn", &bend::kn, "1/m^(n+1)",
+          "normal multipoles in the mid-plane, n = 0 ... 4: kn[0] is a field error, kn[1] adds to k1"},
       parameter{"ks", &bend::ks, "1/m^(n+1)", "skew multipoles in the mid-plane, n = 0 ... 4"},
   };
 };

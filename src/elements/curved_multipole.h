@@ -20,14 +20,16 @@
 namespace betatron::elements {
 
 inline constexpr int max_curved_multipole = 4;  ///< largest order n: the decapole
-inline constexpr int max_curved_degree = max_curved_multipole + 4;  ///< of the polynomials of a kick
+inline constexpr int max_curved_degree =
+    max_curved_multipole + 4;  ///< of the polynomials of a kick
 
 /// The kick of normal or of skew multipoles: one of dpx, dpy is even in y and the other odd,
 ///   even = sum_{j even} y^j (polynomial of degree `degree` - j in x),  odd likewise over odd j.
 template <class R>
 struct curved_multipole_kick {
   R degree, skew;  // a whole number; 0: dpx is the even one, 1: dpy is
-  R coefficients[(max_curved_degree + 1) * (max_curved_degree + 2) / 2];  // by j, then by powers of x
+  R coefficients[(max_curved_degree + 1) * (max_curved_degree + 2) /
+                 2];  // by j, then by powers of x
 
   static constexpr unsigned writes = column::px | column::py;
 
@@ -117,8 +119,8 @@ curved_multipole_kick<R> curved_multipole_kick<R>::make(const double* strengths,
   };
   for (std::size_t j = is_skew ? 1 : 0; j <= degree + 1; j += 2) {
     const series slope = derivative(v);
-    put(j, slope, scale);                                         // -dV/dx
-    if (j > 0) put(j - 1, v, scale * static_cast<double>(j));     // -dV/dy
+    put(j, slope, scale);                                      // -dV/dx
+    if (j > 0) put(j - 1, v, scale * static_cast<double>(j));  // -dV/dy
     const series bent = over_one_plus_hx(slope), second = derivative(slope);
     for (std::size_t i = 0; i < size; ++i) v[i] = h * bent[i] - second[i];
     scale /= static_cast<double>((j + 1) * (j + 2));

@@ -65,13 +65,19 @@ struct dipole_fringe {
                    (x2 - y2) * (curve * F(0.5)) - deflection;
       const T gy = y * (focus * F(2)) - xy * curve -
                    (y * c7 + xy * c9 + y2 * y * (c12 * F(2))) * e.inv_p * F(2);
-      return detail::fringe_field<T>{(y2 * c11 - (x2 - y2) * c10 - c3) * e.inv_p, along_x * y,
-                                     -along_x, e.inv_p * y * ((c10 + c11) * F(2)),
-                                     e.inv_p * y * (c10 * F(2)), along_x, gx, gy};
+      return detail::fringe_field<T>{(y2 * c11 - (x2 - y2) * c10 - c3) * e.inv_p,
+                                     along_x * y,
+                                     -along_x,
+                                     e.inv_p * y * ((c10 + c11) * F(2)),
+                                     e.inv_p * y * (c10 * F(2)),
+                                     along_x,
+                                     gx,
+                                     gy};
     });
     const T x = middle.x, y = middle.y, x2 = x * x, y2 = y * y;
-    const T over_p = middle.px * (y2 * c11 - (x2 - y2) * c10 - c3) + middle.py * x * y * (c10 * F(2)) +
-                     x * (x2 * c8 - y2 * c9 + c2) - y2 * (y2 * c12 + c7);
+    const T over_p = middle.px * (y2 * c11 - (x2 - y2) * c10 - c3) +
+                     middle.py * x * y * (c10 * F(2)) + x * (x2 * c8 - y2 * c9 + c2) -
+                     y2 * (y2 * c12 + c7);
     z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * over_p;  // d(1/P)/dpt = 1/(beta P^2)
     return middle.inside;
   }

@@ -76,14 +76,15 @@ struct stretch {
 struct slice {
   const beam::reference& ref;  ///< at the entrance of the slice
   elements::model model;
-  int order;                   ///< of split integration: 2, 4 or 6
-  int steps;                   ///< of split integration, per slice
+  int order;  ///< of split integration: 2, 4 or 6
+  int steps;  ///< of split integration, per slice
   int index;
   int count;
-  double fraction;             ///< 1/count
+  double fraction;  ///< 1/count
 
   stretch piece() const {  // from 0 and to 1, exactly, at the ends
-    return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order, steps};
+    return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order,
+            steps};
   }
   bool is_first() const { return index == 0; }
   bool is_last() const { return index == count - 1; }

@@ -26,7 +26,8 @@ struct fringe_field {
 template <class T>
 struct fringe_middle {
   T x, y, px, py;
-  mask_of<T> inside;  ///< false where the field varies so fast that the expansion behind H has no meaning
+  mask_of<T>
+      inside;  ///< false where the field varies so fast that the expansion behind H has no meaning
 };
 
 /// Pushes x, px, y, py; field(x, y) returns a fringe_field<T>.

@@ -31,13 +31,13 @@
 namespace betatron::elements {
 
 /// Every kind of element.
-using kind = std::variant<drift, quadrupole, bend, dipole_edge, sextupole, octupole, multipole,
-                          solenoid, constant_focusing, quadrupole_edge, plasma_lens,
-                          tapered_plasma_lens, buncher, crab_cavity, thin_dipole, nonlinear_lens,
-                          pole_face_rotation, plane_rotation, patch, polygon_aperture,
-                          kicker, rf_cavity, soft_solenoid, soft_quadrupole, rf_field_map,
-                          uniform_acceleration, undulator, linear_map, aperture, instrument,
-                          marker>;
+using kind =
+    std::variant<drift, quadrupole, bend, dipole_edge, sextupole, octupole, multipole, solenoid,
+                 constant_focusing, quadrupole_edge, plasma_lens, tapered_plasma_lens, buncher,
+                 crab_cavity, thin_dipole, nonlinear_lens, pole_face_rotation, plane_rotation,
+                 patch, polygon_aperture, kicker, rf_cavity, soft_solenoid, soft_quadrupole,
+                 rf_field_map, uniform_acceleration, undulator, linear_map, aperture, instrument,
+                 marker>;
 
 template <template <class> class... Maps>
 struct map_list {
@@ -61,12 +61,12 @@ struct map_list {
 /// Every map that the executors know.
 using all_maps =
     map_list<drift_paraxial, drift_exact, quadrupole_paraxial, exact_remainder, bend_paraxial,
-             bend_exact, curved_multipole_kick, dipole_edge_kick, multipole_kick,
-             solenoid_paraxial, solenoid_exact, dipole_kick, rf_kick, rf_field_kick,
-             uniform_acceleration_paraxial, uniform_acceleration_exact, undulator_paraxial,
-             undulator_exact, aperture_filter, quadrupole_fringe, dipole_fringe,
-             plasma_lens_paraxial, tapered_lens_kick, buncher_kick, crab_kick, thin_dipole_kick,
-             nonlinear_lens_kick, face_rotation, frame_patch, polygon_filter, linear_dense,
-             linear_midplane, frame_change, bucket_wrap, bucket_mirror, bucket_filter>;
+             bend_exact, curved_multipole_kick, dipole_edge_kick, multipole_kick, solenoid_paraxial,
+             solenoid_exact, dipole_kick, rf_kick, rf_field_kick, uniform_acceleration_paraxial,
+             uniform_acceleration_exact, undulator_paraxial, undulator_exact, aperture_filter,
+             quadrupole_fringe, dipole_fringe, plasma_lens_paraxial, tapered_lens_kick,
+             buncher_kick, crab_kick, thin_dipole_kick, nonlinear_lens_kick, face_rotation,
+             frame_patch, polygon_filter, linear_dense, linear_midplane, frame_change, bucket_wrap,
+             bucket_mirror, bucket_filter>;
 
 }  // namespace betatron::elements

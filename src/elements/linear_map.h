@@ -97,12 +97,25 @@ void emit_matrix(const matrix6& m, const std::array<double, 6>& d, double bg_in,
     }
     return true;
   };
-  const bool energy_kept =
-      bg_in == bg_out && zero({30, 31, 32, 33, 34}) && m[35] == 1 && d[5] == 0;
-  const bool midplane = energy_kept && zero({2, 3, 4, 8, 9, 10, 12, 13, 16, 17, 18, 19, 22, 23, 26, 27});
+  const bool energy_kept = bg_in == bg_out && zero({30, 31, 32, 33, 34}) && m[35] == 1 && d[5] == 0;
+  const bool midplane =
+      energy_kept && zero({2, 3, 4, 8, 9, 10, 12, 13, 16, 17, 18, 19, 22, 23, 26, 27});
   if (midplane) {
-    emit(linear_midplane<double>{m[0], m[1], m[5], m[6], m[7], m[11], m[14], m[15], m[20], m[21],
-                                 m[24], m[25], m[28], m[29], {d[0], d[1], d[2], d[3], d[4], d[5]}});
+    emit(linear_midplane<double>{m[0],
+                                 m[1],
+                                 m[5],
+                                 m[6],
+                                 m[7],
+                                 m[11],
+                                 m[14],
+                                 m[15],
+                                 m[20],
+                                 m[21],
+                                 m[24],
+                                 m[25],
+                                 m[28],
+                                 m[29],
+                                 {d[0], d[1], d[2], d[3], d[4], d[5]}});
   } else {
     linear_dense<double> dense;
     for (std::size_t i = 0; i < 36; ++i) dense.m[i] = m[i];

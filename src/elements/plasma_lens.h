@@ -40,8 +40,8 @@ struct plasma_lens_paraxial {
     const T px1 = c[0] * z.px - s * z.x * k;
     const T py1 = c[0] * z.py - s * z.y * k;
     // twice the integral of x'^2 + y'^2
-    const T conserved = (z.px * z.px + z.py * z.py) * e.inv_p * length +
-                        (z.x * z.x + z.y * z.y) * (k * length);
+    const T conserved =
+        (z.px * z.px + z.py * z.py) * e.inv_p * length + (z.x * z.x + z.y * z.y) * (k * length);
     const T boundary = x1 * px1 - z.x * z.px + y1 * py1 - z.y * z.py;
     const T twice = (conserved + boundary) * e.inv_p;
     z.t = z.t + e.slip * length + (e.slip + inv_beta) * twice * F(0.25);

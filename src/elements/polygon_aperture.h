@@ -15,7 +15,8 @@ inline constexpr int max_vertices = 64;  ///< of a polygon
 
 template <class R>
 struct polygon_filter {
-  R count, inner2, absorb;  // number of edges; squared radius of what is inside untested; flag, 0 or 1
+  R count, inner2,
+      absorb;  // number of edges; squared radius of what is inside untested; flag, 0 or 1
   opening_grid<R> grid;
   R x[max_vertices + 1], y[max_vertices + 1];  // closed: the last is the first
 
@@ -62,7 +63,8 @@ struct polygon_aperture {
       "closes itself, and may repeat as a grid.";
   static constexpr auto parameters = std::tuple{
       parameter{"vertices", &polygon_aperture::vertices, "m",
-                "corners (x, y) in the order of the boundary, 3 to 64 of them", range::any, required},
+                "corners (x, y) in the order of the boundary, 3 to 64 of them", range::any,
+                required},
       parameter{"min_radius2", &polygon_aperture::min_radius2, "m^2",
                 "particles with x^2 + y^2 below this count as inside without a test of the polygon",
                 range::not_negative},

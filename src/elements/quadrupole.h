@@ -95,13 +95,19 @@ struct quadrupole_fringe {
     const auto middle = detail::push_through_fringe(z, [&](const T& x, const T& y) {
       const T x2 = x * x, y2 = y * y;
       const T same = a * (x2 + y2) * F(3), cross = a * x * y * F(6);
-      return detail::fringe_field<T>{a * x * (x2 + y2 * F(3)), -(a * y * (y2 + x2 * F(3))),
-                                     same, cross, -cross, -same,
-                                     T(F(0)), T(F(0))};
+      return detail::fringe_field<T>{a * x * (x2 + y2 * F(3)),
+                                     -(a * y * (y2 + x2 * F(3))),
+                                     same,
+                                     cross,
+                                     -cross,
+                                     -same,
+                                     T(F(0)),
+                                     T(F(0))};
     });
     const T x = middle.x, y = middle.y, x2 = x * x, y2 = y * y;
     const T generator = middle.px * x * (x2 + y2 * F(3)) - middle.py * y * (y2 + x2 * F(3));
-    z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * generator * strength;  // d(1/P)/dpt = 1/(beta P^2)
+    z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * generator *
+                    strength;  // d(1/P)/dpt = 1/(beta P^2)
     return middle.inside;
   }
   quadrupole_fringe inverse() const { return {-strength, inv_beta}; }

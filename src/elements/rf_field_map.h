@@ -34,12 +34,12 @@ namespace betatron::elements {
 /// K over `gain_in`, E over `step`, K over `gain_out`; backwards E is solved for what was in front of it.
 template <class R>
 struct rf_field_kick {
-  R gain_in, gain_out;          // integrals of e over the halves
-  R step;                       // e behind - e in front [1/m]
+  R gain_in, gain_out;                  // integrals of e over the halves
+  R step;                               // e behind - e in front [1/m]
   R wave_number, cos_phase, sin_phase;  // k, and of the phase at the time of the reference particle
-  R bg_in, bg, bg_out;          // beta gamma of the reference in front, in the middle, behind
-  R inv_beta, inv_bg2;          // in the middle
-  R direction;                  // 1, or -1 on the way back
+  R bg_in, bg, bg_out;  // beta gamma of the reference in front, in the middle, behind
+  R inv_beta, inv_bg2;  // in the middle
+  R direction;          // 1, or -1 on the way back
 
   static constexpr unsigned writes = column::px | column::py | column::t | column::pt;
   static constexpr bool changes_energy = true;
@@ -58,8 +58,8 @@ struct rf_field_kick {
   }
 
   rf_field_kick inverse() const {
-    return {-gain_out, -gain_in, step, wave_number, cos_phase, sin_phase,
-            bg_out,    bg,       bg_in, inv_beta,   inv_bg2,   -direction};
+    return {-gain_out, -gain_in, step,  wave_number, cos_phase, sin_phase,
+            bg_out,    bg,       bg_in, inv_beta,    inv_bg2,   -direction};
   }
 
  private:
@@ -158,10 +158,12 @@ struct rf_field_map {
                 required},
       parameter{"amplitude", &rf_field_map::amplitude, "V/m",
                 "energy gain per length over the charge |q| where g = 1, on crest"},
-      parameter{"frequency", &rf_field_map::frequency, "Hz", "frequency", range::positive, required},
+      parameter{"frequency", &rf_field_map::frequency, "Hz", "frequency", range::positive,
+                required},
       parameter{"phase", &rf_field_map::phase, "rad", "phase when the clock of the reference is 0"},
       parameter{"cosine", &rf_field_map::cosine, "1", "cosine coefficients of g, n = 0, 1, ..."},
-      parameter{"sine", &rf_field_map::sine, "1", "sine coefficients of g; the first has no effect"},
+      parameter{"sine", &rf_field_map::sine, "1",
+                "sine coefficients of g; the first has no effect"},
   };
   static constexpr bool follows_clock = true;  ///< maps depend on the time of the reference
 };

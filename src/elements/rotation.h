@@ -54,9 +54,11 @@ struct pole_face_rotation {
       "angle_in to the normal to one in which it moves at angle_out. Exact; the reference orbit does not change.";
   static constexpr auto parameters = std::tuple{
       parameter{"angle_in", &pole_face_rotation::angle_in, "rad",
-                "angle of the reference to the normal of the plane before", range{-1.5, 1.5, false}},
+                "angle of the reference to the normal of the plane before",
+                range{-1.5, 1.5, false}},
       parameter{"angle_out", &pole_face_rotation::angle_out, "rad",
-                "angle of the reference to the normal of the plane behind", range{-1.5, 1.5, false}},
+                "angle of the reference to the normal of the plane behind",
+                range{-1.5, 1.5, false}},
   };
 };
 
@@ -111,8 +113,7 @@ template <class R>
 struct frame_patch {
   R m[9], o[3], length, inv_beta;  // length: path of the reference
 
-  static constexpr unsigned writes =
-      column::x | column::px | column::y | column::py | column::t;
+  static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -165,8 +166,10 @@ struct patch {
       parameter{"offset_x", &patch::offset_x, "m", "shift of the origin along x"},
       parameter{"offset_y", &patch::offset_y, "m", "shift of the origin along y"},
       parameter{"offset_z", &patch::offset_z, "m", "shift of the origin along z"},
-      parameter{"rotation_x", &patch::rotation_x, "rad", "turns z towards -y", range{-1.5, 1.5, false}},
-      parameter{"rotation_y", &patch::rotation_y, "rad", "turns z towards x", range{-1.5, 1.5, false}},
+      parameter{"rotation_x", &patch::rotation_x, "rad", "turns z towards -y",
+                range{-1.5, 1.5, false}},
+      parameter{"rotation_y", &patch::rotation_y, "rad", "turns z towards x",
+                range{-1.5, 1.5, false}},
       parameter{"rotation_z", &patch::rotation_z, "rad", "turns x towards y"},
   };
 };

@@ -56,7 +56,8 @@ struct soft_solenoid {
       parameter{"field", &soft_solenoid::field, "T",
                 "Bz where g = 1, added to ks; acts with the sign of the charge"},
       parameter{"cosine", &soft_solenoid::cosine, "1", "cosine coefficients of g, n = 0, 1, ..."},
-      parameter{"sine", &soft_solenoid::sine, "1", "sine coefficients of g; the first has no effect"},
+      parameter{"sine", &soft_solenoid::sine, "1",
+                "sine coefficients of g; the first has no effect"},
   };
 };
 
@@ -65,9 +66,8 @@ void emit_maps(const soft_solenoid& m, const slice& s, Emit&& emit) {
   double ks = m.ks;
   if (m.field != 0) ks += m.field / s.ref.rigidity();
   const field_profile profile(m.cosine, m.sine, profiles::thin_shell_solenoid, m.length);
-  detail::for_each_average(profile, m.length, s, [&](double l, double g) {
-    emit_solenoid(l, ks * g, s, emit);
-  });
+  detail::for_each_average(profile, m.length, s,
+                           [&](double l, double g) { emit_solenoid(l, ks * g, s, emit); });
 }
 
 struct soft_quadrupole {

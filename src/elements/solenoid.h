@@ -24,8 +24,8 @@ BETATRON_INLINE void solenoid_turn(phase_space<T>& z, const T& inv, R length, R 
   T c[4];
   stumpff<4>(theta * theta, reach, c);
   const T cosine = c[0], sine = theta * c[1];
-  const T b = inv * c[1] * length;                            // x += b px
-  const T f = inv * c[1] * (half_ks * half_ks * length);      // px -= f x
+  const T b = inv * c[1] * length;                        // x += b px
+  const T f = inv * c[1] * (half_ks * half_ks * length);  // px -= f x
   const T x = cosine * z.x + b * z.px, px = cosine * z.px - f * z.x;
   const T y = cosine * z.y + b * z.py, py = cosine * z.py - f * z.y;
   z.x = cosine * x + sine * y;

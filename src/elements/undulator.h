@@ -108,7 +108,8 @@ struct undulator {
       "sharing 1/2.";
   static constexpr auto parameters = std::tuple{
       parameter{"length", &undulator::length, "m", "length", range::positive, required},
-      parameter{"period", &undulator::period, "m", "period of the field", range::positive, required},
+      parameter{"period", &undulator::period, "m", "period of the field", range::positive,
+                required},
       parameter{"strength", &undulator::strength, "1",
                 "undulator parameter K = e B/(m c ku) of the peak field; its sign has no effect"},
       parameter{"field", &undulator::field, "T", "peak field, which adds q B/(m c ku) to strength"},

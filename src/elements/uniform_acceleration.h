@@ -38,8 +38,8 @@ BETATRON_INLINE mask_of<T> accelerate(const Map& m, phase_space<T>& z) {
   if constexpr (exact) in = in - k2;
   const T out = in - z.pt * (m.gain * m.bg_in * F(2));
   const T p_in2 = in + bg_in2, p_out2 = out + m.bg_out * m.bg_out;
-  const auto inside = (p_in2 > T(F(0))) & (p_out2 > T(F(0))) & (gamma > T(F(0))) &
-                      (gamma + m.gain > T(F(0)));
+  const auto inside =
+      (p_in2 > T(F(0))) & (p_out2 > T(F(0))) & (gamma > T(F(0))) & (gamma + m.gain > T(F(0)));
   const T p_in = sqrt(select(inside, p_in2, T(F(1))));
   const T p_out = sqrt(select(inside, p_out2, T(F(1))));
 
@@ -143,9 +143,14 @@ void emit_maps(const uniform_acceleration& a, const slice& s, Emit&& emit) {
                          s.ref.particle.mass_eV / 2;
   const double bg_in = s.ref.beta_gamma(), bg_out = after.beta_gamma();
   const double turn = half_bz * length / std::fmin(bg_in, bg_out);
-  const uniform_acceleration_paraxial<double> paraxial{
-      length, gain, half_bz, bg_in, bg_out, s.ref.inverse_beta(), after.inverse_beta(),
-      turn * turn * 1.5625};
+  const uniform_acceleration_paraxial<double> paraxial{length,
+                                                       gain,
+                                                       half_bz,
+                                                       bg_in,
+                                                       bg_out,
+                                                       s.ref.inverse_beta(),
+                                                       after.inverse_beta(),
+                                                       turn * turn * 1.5625};
   if (s.model == model::exact) {
     emit(__builtin_bit_cast(uniform_acceleration_exact<double>, paraxial));
   } else {

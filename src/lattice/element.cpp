@@ -51,26 +51,24 @@ std::string range_text(const parameter_info& p) {
 
 const char* type_name(const value& v) {
   switch (v.index()) {
-    case 0: return "a number";
-    case 1: return "a bool";
-    case 2: return "a string";
-    default: return "a list of numbers";
+    case 0:
+      return "a number";
+    case 1:
+      return "a bool";
+    case 2:
+      return "a string";
+    default:
+      return "a list of numbers";
   }
 }
 
 template <class Kind, class Value>
 parameter_info describe_parameter(const elements::parameter<Kind, Value>& p) {
   const Kind defaults{};
-  return {std::string(p.name),
-          std::string(p.unit),
-          std::string(p.doc),
-          value(defaults.*(p.member)),
-          p.allowed.minimum,
-          p.allowed.maximum,
-          p.allowed.open_below,
-          false,
-          p.is_required,
-          split_words(p.choices)};
+  return {
+      std::string(p.name), std::string(p.unit),   std::string(p.doc),   value(defaults.*(p.member)),
+      p.allowed.minimum,   p.allowed.maximum,     p.allowed.open_below, false,
+      p.is_required,       split_words(p.choices)};
 }
 
 template <class Kind>
@@ -110,13 +108,12 @@ void check_value(const element& e, const parameter_info& p, const value& v) {
   }
   auto check_number = [&](double x, const std::string& text) {
     if (!std::isfinite(x)) {
-      throw std::invalid_argument(text + " = " + number(x) + " is not finite; allowed: " +
-                                  range_text(p));
+      throw std::invalid_argument(text + " = " + number(x) +
+                                  " is not finite; allowed: " + range_text(p));
     }
     const bool low = p.open_below ? x <= p.minimum : x < p.minimum;
     if (low || x > p.maximum) {
-      throw std::invalid_argument(text + " = " + number(x) +
-                                  (p.unit.empty() ? "" : " " + p.unit) +
+      throw std::invalid_argument(text + " = " + number(x) + (p.unit.empty() ? "" : " " + p.unit) +
                                   " is not allowed; allowed: " + range_text(p));
     }
     if (p.is_integer && x != std::floor(x)) {
@@ -131,8 +128,8 @@ void check_value(const element& e, const parameter_info& p, const value& v) {
   }
   if (const auto* word = std::get_if<std::string>(&v); word && !p.choices.empty()) {
     if (std::find(p.choices.begin(), p.choices.end(), *word) == p.choices.end()) {
-      throw std::invalid_argument(where + " = '" + *word + "' is not known; allowed: " +
-                                  join(p.choices));
+      throw std::invalid_argument(where + " = '" + *word +
+                                  "' is not known; allowed: " + join(p.choices));
     }
   }
 }
@@ -189,8 +186,16 @@ const kind_info& find_kind(std::string_view name) {
 const std::vector<parameter_info>& common_parameters() {
   static const std::vector<parameter_info> common = {
       {"name", "", "name, need not be unique", value(std::string{}), 0, 0, false, false, false, {}},
-      {"model", "", "how the element is tracked", value(std::string("paraxial")), 0, 0, false, false,
-       false, {"linear", "paraxial", "exact"}},
+      {"model",
+       "",
+       "how the element is tracked",
+       value(std::string("paraxial")),
+       0,
+       0,
+       false,
+       false,
+       false,
+       {"linear", "paraxial", "exact"}},
       integer_parameter("slices", "pieces, at whose ends the beam can be recorded", 1, 1e6),
       integer_parameter("order", "order of split integration: 2, 4 or 6", 2, 6),
       integer_parameter("steps", "steps of split integration per slice", 10, 1e6),
@@ -199,8 +204,16 @@ const std::vector<parameter_info>& common_parameters() {
       number_parameter("roll", "rad", "rotation about the beam axis"),
       size_parameter("aperture_x", "half-width of the pipe, checked behind each slice (0: none)"),
       size_parameter("aperture_y", "half-height of the pipe, checked behind each slice (0: none)"),
-      {"aperture_shape", "", "cross section of the pipe", value(std::string("elliptical")), 0, 0,
-       false, false, false, {"elliptical", "rectangular"}},
+      {"aperture_shape",
+       "",
+       "cross section of the pipe",
+       value(std::string("elliptical")),
+       0,
+       0,
+       false,
+       false,
+       false,
+       {"elliptical", "rectangular"}},
   };
   return common;
 }
@@ -259,7 +272,8 @@ void set(element& e, std::string_view parameter, const value& v) {
     check_value(e, *p, v);
     if (parameter == "name") e.name = std::get<std::string>(v);
     if (parameter == "model") {
-      const auto* name = std::find(model_names.begin(), model_names.end(), std::get<std::string>(v));
+      const auto* name =
+          std::find(model_names.begin(), model_names.end(), std::get<std::string>(v));
       e.model = static_cast<model>(name - model_names.begin());
     }
     if (parameter == "slices") e.slices = static_cast<int>(std::get<double>(v));
@@ -277,7 +291,8 @@ void set(element& e, std::string_view parameter, const value& v) {
     if (parameter == "roll") e.align.roll = std::get<double>(v);
     if (parameter == "aperture_x") e.pipe.x = std::get<double>(v);
     if (parameter == "aperture_y") e.pipe.y = std::get<double>(v);
-    if (parameter == "aperture_shape") e.pipe.rectangular = std::get<std::string>(v) == "rectangular";
+    if (parameter == "aperture_shape")
+      e.pipe.rectangular = std::get<std::string>(v) == "rectangular";
     return;
   }
   const parameter_info* p = find_parameter(find_kind(kind_of(e)).parameters, parameter);

@@ -20,8 +20,8 @@ struct alignment {
 
 /// The cross section of the vacuum pipe: half-widths, 0 for none.
 struct pipe_opening {
-  double x = 0;  // m
-  double y = 0;  // m
+  double x = 0;              // m
+  double y = 0;              // m
   bool rectangular = false;  // else elliptical
 };
 

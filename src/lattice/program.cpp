@@ -79,13 +79,15 @@ class writer {
   void observe(std::size_t element, int slice, const beam::reference& ref) {
     const auto number = static_cast<std::uint32_t>(program_.observations.size());
     program_.observations.push_back({static_cast<std::int32_t>(element), slice, ref});
-    program_.operations.push_back({operation::observe, number, static_cast<std::int32_t>(element), ref.s});
+    program_.operations.push_back(
+        {operation::observe, number, static_cast<std::int32_t>(element), ref.s});
   }
 
   void record(std::size_t element, int slice, const beam::reference& ref) {
     const auto number = static_cast<std::uint32_t>(program_.records.size());
     program_.records.push_back({static_cast<std::int32_t>(element), slice, ref});
-    program_.operations.push_back({operation::record, number, static_cast<std::int32_t>(element), ref.s});
+    program_.operations.push_back(
+        {operation::record, number, static_cast<std::int32_t>(element), ref.s});
   }
 
  private:
@@ -206,7 +208,8 @@ void push_slice(lineariser& linear, const element& e, int index, beam::reference
   const elements::slice s{ref, e.model, e.order, e.steps, index, count, 1.0 / count};
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
-  advance(e, behind, piece.from, piece.to);  // first, because it throws where the element cannot be passed
+  advance(e, behind, piece.from,
+          piece.to);  // first, because it throws where the element cannot be passed
   emit_model(e, s, [&]<class Map>(const Map& map) {
     if constexpr (!is_filter<Map>) linear(map);
   });
@@ -248,8 +251,8 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
     const bool observed = !options.observed.empty() && options.observed[i] != 0;
     for (int k = 0; k < count; ++k) {
       beam::reference behind = ref;
-      const elements::slice s{forward ? ref : behind, e.model, e.order, e.steps,
-                              forward ? k : count - 1 - k, count, fraction};
+      const elements::slice s{forward ? ref : behind,      e.model, e.order, e.steps,
+                              forward ? k : count - 1 - k, count,   fraction};
       const elements::stretch piece = s.piece();
       advance(e, behind, forward ? piece.from : piece.to, forward ? piece.to : piece.from);
       write.place(i, behind.s);

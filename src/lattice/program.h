@@ -18,9 +18,12 @@ namespace betatron::lattice {
 
 struct operation {
   // code < all_maps::size: a map. The others:
-  static constexpr int refresh = 1000;  // recompute the energy columns: coefficients 1/beta0, 1/(beta0 gamma0)^2
-  static constexpr int record = 1001;   // take the moments of the beam; `coefficients` is the number of the record
-  static constexpr int observe = 1002;  // copy chosen particles; `coefficients` is the number of the observation
+  static constexpr int refresh =
+      1000;  // recompute the energy columns: coefficients 1/beta0, 1/(beta0 gamma0)^2
+  static constexpr int record =
+      1001;  // take the moments of the beam; `coefficients` is the number of the record
+  static constexpr int observe =
+      1002;  // copy chosen particles; `coefficients` is the number of the observation
 
   int code;
   std::uint32_t coefficients;  ///< position of the first coefficient in the pool
@@ -54,7 +57,8 @@ struct compile_options {
   direction way = direction::forward;
   std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
   bool record_slices = false;                ///< also behind each slice of recorded elements
-  std::span<const std::uint8_t> observed{};  ///< one flag per element, or empty: observe particles behind it
+  std::span<const std::uint8_t>
+      observed{};  ///< one flag per element, or empty: observe particles behind it
 
   /// Acts behind every slice, before it is recorded. Others than open need bucket_length > 0 [m] and the forward
   /// direction.

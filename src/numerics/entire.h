@@ -68,17 +68,25 @@ template <class F>
 BETATRON_HD constexpr F series_limit(int terms) {
   if constexpr (sizeof(F) == 8) {
     switch (terms) {
-      case 6: return F(6.0e-2);
-      case 7: return F(1.9e-1);
-      case 8: return F(0.45);
-      default: return F(4.4);  // 12 terms
+      case 6:
+        return F(6.0e-2);
+      case 7:
+        return F(1.9e-1);
+      case 8:
+        return F(0.45);
+      default:
+        return F(4.4);  // 12 terms
     }
   } else {
     switch (terms) {
-      case 3: return F(2.7e-2);
-      case 4: return F(1.8e-1);
-      case 5: return F(0.62);
-      default: return F(5.2);  // 8 terms
+      case 3:
+        return F(2.7e-2);
+      case 4:
+        return F(1.8e-1);
+      case 5:
+        return F(0.62);
+      default:
+        return F(5.2);  // 8 terms
     }
   }
 }
@@ -216,8 +224,7 @@ BETATRON_INLINE void stumpff(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&c)[K
   T values[K + 2];
   stumpff<K + 2>(z.v, reach, values);
   for (int k = 0; k < K; ++k) {
-    const T slope =
-        (values[k + 2] * scalar_of<T>(k) - values[k + 1]) * scalar_of<T>(0.5);
+    const T slope = (values[k + 2] * scalar_of<T>(k) - values[k + 1]) * scalar_of<T>(0.5);
     c[k].v = values[k];
     for (int i = 0; i < N; ++i) c[k].d[i] = slope * z.d[i];
   }

@@ -35,7 +35,8 @@ struct is_pack<pack<F, W, Isa>> : std::true_type {};
 
 BETATRON_INLINE bool any_of(bool m) { return m; }
 
-#if !defined(__CUDACC__) && !defined(__HIPCC__)  // a device thread holds one particle: no packs there
+#if !defined(__CUDACC__) && \
+    !defined(__HIPCC__)  // a device thread holds one particle: no packs there
 
 namespace detail {
 
@@ -152,15 +153,15 @@ struct pack {
   BETATRON_INLINE pack& operator/=(pack b) { return *this = *this / b; }
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
-#define BETATRON_COMPARE(op, code)                                                       \
-  friend BETATRON_INLINE mask operator op(pack a, pack b) {                              \
-    if constexpr (mask::native && sizeof(F) == 8) {                                      \
-      return mask(_mm512_cmp_pd_mask((__m512d)a.v, (__m512d)b.v, code));                 \
-    } else if constexpr (mask::native) {                                                 \
-      return mask(_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code));                   \
-    } else {                                                                             \
-      return mask(a.v op b.v);                                                           \
-    }                                                                                    \
+#define BETATRON_COMPARE(op, code)                                       \
+  friend BETATRON_INLINE mask operator op(pack a, pack b) {              \
+    if constexpr (mask::native && sizeof(F) == 8) {                      \
+      return mask(_mm512_cmp_pd_mask((__m512d)a.v, (__m512d)b.v, code)); \
+    } else if constexpr (mask::native) {                                 \
+      return mask(_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code));   \
+    } else {                                                             \
+      return mask(a.v op b.v);                                           \
+    }                                                                    \
   }
 #else
 #define BETATRON_COMPARE(op, code) \

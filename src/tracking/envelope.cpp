@@ -65,7 +65,8 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
         e.mean = map.orbit;
         e.covariance = transported(map.matrix, e.covariance);
         if (recorded && (options.record_slices || k == slices - 1)) {
-          records.push_back(record_of(e, options.first_turn + turn, static_cast<std::int32_t>(i), k));
+          records.push_back(
+              record_of(e, options.first_turn + turn, static_cast<std::int32_t>(i), k));
         }
       }
     }

@@ -41,7 +41,8 @@ void check(const lattice::line& l, const track_options& o) {
   }
 
   if (o.turns < 0) {
-    throw std::invalid_argument("turns = " + std::to_string(o.turns) + " is not allowed; allowed: >= 0");
+    throw std::invalid_argument("turns = " + std::to_string(o.turns) +
+                                " is not allowed; allowed: >= 0");
   }
   if (!o.recorded.empty() && o.recorded.size() != l.elements.size()) {
     throw std::invalid_argument("record has " + std::to_string(o.recorded.size()) +
@@ -132,7 +133,8 @@ class driver {
         std::int64_t together = options_.turns - done;
         if (watched || !turn.records.empty()) {
           const double fit = std::max(1.0, work_per_chunk / effort);
-          together = static_cast<std::int64_t>(std::min<double>(static_cast<double>(together), fit));
+          together =
+              static_cast<std::int64_t>(std::min<double>(static_cast<double>(together), fit));
         }
         together = std::min(together, turns_in_memory(turn));
         end = bunch_.ref;
@@ -187,13 +189,11 @@ class driver {
     for (std::int64_t k = 0; m.write && k < turns; ++k) {
       if ((how.first_turn + k) % m.every == 0) observed_turns.push_back(how.first_turn + k);
     }
-    std::vector<double> coordinates(
-        p.observations.size() * 6 * observed_turns.size() * how.slots,
-        std::numeric_limits<double>::quiet_NaN());
+    std::vector<double> coordinates(p.observations.size() * 6 * observed_turns.size() * how.slots,
+                                    std::numeric_limits<double>::quiet_NaN());
     how.observations = coordinates.data();
-    cpu_result done = bunch_.visit([&](const auto& columns) {
-      return tracking::run(p, columns, how);
-    });
+    cpu_result done =
+        bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
     reference start = bunch_.ref;
     std::vector<moment_record> seen;  // by the monitor
     auto sums = done.records.begin();
@@ -250,13 +250,15 @@ class driver {
     const std::size_t blocks = std::clamp<std::size_t>(bunch_.size() / 384, 1, 64);
     const std::size_t records =
         p.records.size() * (blocks * sizeof(beam::moment_sums) + sizeof(moment_record));
-    const std::size_t observations = p.observations.size() * 6 * m.particles.size() * sizeof(double);
+    const std::size_t observations =
+        p.observations.size() * 6 * m.particles.size() * sizeof(double);
     const auto fit = [&](std::size_t bytes, std::int64_t every) {
       if (bytes == 0) return std::numeric_limits<std::int64_t>::max();
       const auto turns = static_cast<std::int64_t>(std::max<std::size_t>(1, limit / bytes));
       return turns <= options_.turns / every ? turns * every : std::max(every, options_.turns);
     };
-    return std::min(fit(records, options_.recorded.empty() ? m.every : 1), fit(observations, m.every));
+    return std::min(fit(records, options_.recorded.empty() ? m.every : 1),
+                    fit(observations, m.every));
   }
 
   /// A place in the program, which was compiled from entrance_ on, in a turn that begins at `start`.
@@ -269,8 +271,7 @@ class driver {
   }
 
   void record_start() {
-    result_.records.push_back(
-        {options_.first_turn, -1, 0, bunch_.ref, bunch_.moments(threads_)});
+    result_.records.push_back({options_.first_turn, -1, 0, bunch_.ref, bunch_.moments(threads_)});
   }
 
   void report(std::int64_t turns, std::size_t elements) {

@@ -31,11 +31,12 @@ struct observation_chunk {
 
 /// Watches a beam for many turns in bounded memory: what it sees is passed on in chunks.
 struct monitor {
-  std::vector<std::uint8_t> moments_at{};   ///< one flag per element, or empty: moments behind it
-  std::vector<std::uint8_t> observed_at{};  ///< one flag per element, or empty: coordinates behind it
-  std::vector<std::uint64_t> particles{};   ///< ids of the particles observed, all different
-  std::int64_t every = 1;                   ///< only in turns whose number is a multiple of this, >= 1
-  std::size_t chunk_bytes = 16 << 20;       ///< of coordinates and of moments; at least one turn is kept
+  std::vector<std::uint8_t> moments_at{};  ///< one flag per element, or empty: moments behind it
+  std::vector<std::uint8_t>
+      observed_at{};  ///< one flag per element, or empty: coordinates behind it
+  std::vector<std::uint64_t> particles{};  ///< ids of the particles observed, all different
+  std::int64_t every = 1;              ///< only in turns whose number is a multiple of this, >= 1
+  std::size_t chunk_bytes = 16 << 20;  ///< of coordinates and of moments; at least one turn is kept
 
   /// Called with each chunk, by the thread that called `track`. What it throws ends tracking with all particles
   /// at the same place.
@@ -64,10 +65,10 @@ struct track_options {
 
 struct track_result {
   std::vector<moment_record> records{};
-  std::size_t lost = 0;        ///< particles lost in this call; see bunch::lost
+  std::size_t lost = 0;  ///< particles lost in this call; see bunch::lost
   bool interrupted = false;
-  std::int64_t turn = 0;       ///< where tracking ended: turns completed ...
-  std::size_t element = 0;     ///< ... and elements of the next one
+  std::int64_t turn = 0;    ///< where tracking ended: turns completed ...
+  std::size_t element = 0;  ///< ... and elements of the next one
 };
 
 /// Tracks in place; bunch.ref moves along. Throws std::invalid_argument before anything is moved if an element

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
+import betatron as bt
 import numpy as np
 import pytest
-
-import betatron as bt
 
 REF = bt.Reference("electron", kinetic_energy=100e6)
 BEAM = {
@@ -82,7 +81,9 @@ def test_bad_covariances_are_refused(start: np.ndarray, words: str) -> None:
 
 
 def test_a_thousand_elements_take_less_than_a_millisecond() -> None:
-    cells = 250 * bt.Line([bt.Drift(0.1), bt.Quadrupole(0.1, k1=10), bt.Drift(0.1), bt.Quadrupole(0.1, k1=-10)])
+    cells = 250 * bt.Line(
+        [bt.Drift(0.1), bt.Quadrupole(0.1, k1=10), bt.Drift(0.1), bt.Quadrupole(0.1, k1=-10)]
+    )
     spread = bt.Gaussian.from_twiss(**BEAM)
     best = np.inf
     for _ in range(5):

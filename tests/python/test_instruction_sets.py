@@ -6,10 +6,9 @@ import os
 import subprocess
 import sys
 
+import betatron as bt
 import numpy as np
 import pytest
-
-import betatron as bt
 
 SCRIPT = """
 import sys
@@ -31,14 +30,18 @@ np.savez(sys.argv[2], z=np.array(beam.array), sigma=track.moments.sigma_x.to_num
 def run(isa: str, precision: str, folder: str) -> dict[str, np.ndarray]:
     path = os.path.join(folder, f"{isa}_{precision}.npz")
     subprocess.run(
-        [sys.executable, "-c", SCRIPT, precision, path], check=True, env={**os.environ, "BETATRON_ISA": isa}
+        [sys.executable, "-c", SCRIPT, precision, path],
+        check=True,
+        env={**os.environ, "BETATRON_ISA": isa},
     )
     return dict(np.load(path))
 
 
 @pytest.mark.parametrize(("precision", "eps"), [("double", 2.2e-16), ("single", 1.2e-7)])
 @pytest.mark.parametrize("isa", ["v2", "v3"])
-def test_older_processors_compute_the_same(isa: str, precision: str, eps: float, tmp_path: str) -> None:
+def test_older_processors_compute_the_same(
+    isa: str, precision: str, eps: float, tmp_path: str
+) -> None:
     best = bt.info()["instruction_set"]
     if best not in ("v3", "v4"):
         pytest.skip(f"only one instruction set here: {best}")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 
+import betatron as bt
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-import betatron as bt
 
 S = np.zeros((6, 6))
 for i in (0, 2, 4):
@@ -70,11 +69,13 @@ def parameters(kind: str) -> st.SearchStrategy:
         if p["name"] == "matrix":
             fields["matrix"] = st.just(np.eye(6).ravel().tolist())
         elif p["name"] in ("cosine", "sine"):
-            fields[p["name"]] = st.just([]) | st.tuples(*(st.floats(-s, s) for s in (2.0, 1.0, 0.3))).map(list)
-        elif p["type"] == "list":
-            fields[p["name"]] = st.tuples(
-                *(st.floats(-s, s) for s in (1e-3, 0.5, 5.0, 50.0))
+            fields[p["name"]] = st.just([]) | st.tuples(
+                *(st.floats(-s, s) for s in (2.0, 1.0, 0.3))
             ).map(list)
+        elif p["type"] == "list":
+            fields[p["name"]] = st.tuples(*(st.floats(-s, s) for s in (1e-3, 0.5, 5.0, 50.0))).map(
+                list
+            )
         elif p["type"] == "float":
             fields[p["name"]] = number(p)
         elif p["choices"]:
@@ -99,7 +100,11 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
 alignments = st.one_of(
     st.just({}),
     st.fixed_dictionaries(
-        {"dx": st.floats(-1e-3, 1e-3), "dy": st.floats(-1e-3, 1e-3), "roll": st.floats(-math.pi, math.pi)}
+        {
+            "dx": st.floats(-1e-3, 1e-3),
+            "dy": st.floats(-1e-3, 1e-3),
+            "roll": st.floats(-math.pi, math.pi),
+        }
     ),
 )
 species = st.sampled_from(["electron", "positron", "proton", "antiproton", "H-", "muon"])
@@ -107,8 +112,9 @@ species = st.sampled_from(["electron", "positron", "proton", "antiproton", "H-",
 beta_gammas = st.floats(math.log(0.05), math.log(7e5)).map(math.exp)
 references = st.builds(lambda s, bg: bt.Reference(s, beta_gamma=bg), species, beta_gammas)
 particles = st.tuples(*(st.floats(-1.0, 1.0) for _ in range(6))).map(
-    lambda u: np.array(u) * [2e-3, 2e-3, 2e-3, 2e-3, 5e-3, 0.0]
-    + np.array([0, 0, 0, 0, 0, u[5] * 5e-3])
+    lambda u: (
+        np.array(u) * [2e-3, 2e-3, 2e-3, 2e-3, 5e-3, 0.0] + np.array([0, 0, 0, 0, 0, u[5] * 5e-3])
+    )
 )
 
 
@@ -123,7 +129,9 @@ def size(ref: bt.Reference, z: np.ndarray) -> np.ndarray:
     return z
 
 
-def track(line: bt.Line, ref: bt.Reference, z: np.ndarray, precision: str = "double", **how: object):
+def track(
+    line: bt.Line, ref: bt.Reference, z: np.ndarray, precision: str = "double", **how: object
+):
     """Coordinates (6, n) of particles behind the line, and the beam."""
     dtype = np.float64 if precision == "double" else np.float32
     columns = np.atleast_2d(np.asarray(z, dtype=np.float64).T).T
@@ -164,7 +172,9 @@ def test_symplectic(kind: str, model: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("kind", SYMPLECTIC)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_derivative_is_that_of_the_tracked_particles(kind: str, model: str, data: st.DataObject) -> None:
+def test_derivative_is_that_of_the_tracked_particles(
+    kind: str, model: str, data: st.DataObject
+) -> None:
     """The forward-mode derivative equals central differences of particles pushed by the vector kernels."""
     ref = data.draw(references)
     z = scaled(ref, data.draw(particles))
@@ -175,11 +185,15 @@ def test_derivative_is_that_of_the_tracked_particles(kind: str, model: str, data
     steps = [z[:, None] + factor * np.diag(h) for factor in (1, -1, 2, -2, 4, -4)]
     out, beam = track(line, ref, np.concatenate(steps, axis=1))
     assume(len(beam) == 36)
-    one, two, four = (plus - minus for plus, minus in zip(*[iter(np.split(out, 6, axis=1))] * 2, strict=True))
+    one, two, four = (
+        plus - minus for plus, minus in zip(*[iter(np.split(out, 6, axis=1))] * 2, strict=True)
+    )
     numeric, coarse = (8 * one - two) / (12 * h), (8 * two - four) / (24 * h)  # fourth order
     scale = np.max(np.abs(j * h), axis=1, keepdims=True) / h
     reach = np.max(np.abs(j) * np.abs(z).max()) + 1 / ref.beta
-    truncation = np.abs(numeric - coarse) / 8  # 16 times smaller in the finer one, if h is small enough
+    truncation = (
+        np.abs(numeric - coarse) / 8
+    )  # 16 times smaller in the finer one, if h is small enough
     assert np.all(np.abs(numeric - j) <= 1e-6 * scale + truncation + 50 * EPS["double"] * reach / h)
 
 
@@ -205,7 +219,9 @@ def test_forward_then_backward_is_nothing(
     back = np.array(beam.array, dtype=np.float64)[:, 0]
     # the rounding of the way there, carried back by the inverse map
     inverse = np.linalg.inv(forward)
-    carried = np.abs(inverse) @ (np.abs(there[:, 0]) + np.abs(forward) @ np.abs(z) + values.get("length", 0) / ref.beta)
+    carried = np.abs(inverse) @ (
+        np.abs(there[:, 0]) + np.abs(forward) @ np.abs(z) + values.get("length", 0) / ref.beta
+    )
     # a rolled element mixes the planes, a displaced one adds its displacement
     turned = np.abs(z[[2, 3, 0, 1, 4, 5]]) * [1, 1, 1, 1, 0, 0]
     turned += np.array([1, 0, 1, 0, 0, 0]) * (abs(shift.get("dx", 0)) + abs(shift.get("dy", 0)))
@@ -224,7 +240,9 @@ def test_linear_model_is_the_derivative_of_the_paraxial_map(kind: str, data: st.
     paraxial = bt.Line([element(kind, "paraxial", values, **shift)])
     expected = paraxial.matrix(ref)
     assume(np.all(np.isfinite(expected)))
-    assert np.allclose(linear.matrix(ref), expected, rtol=1e-13, atol=1e-15 * np.max(np.abs(expected)))
+    assert np.allclose(
+        linear.matrix(ref), expected, rtol=1e-13, atol=1e-15 * np.max(np.abs(expected))
+    )
     # and it is what particles see
     z = scaled(ref, data.draw(particles))
     out, _ = track(linear, ref, np.stack([z, 0 * z], axis=1))
@@ -232,7 +250,9 @@ def test_linear_model_is_the_derivative_of_the_paraxial_map(kind: str, data: st.
     assert np.all(np.abs(out[:, 0] - out[:, 1] - expected @ z) <= 20 * EPS["double"] * step)
 
 
-@pytest.mark.parametrize("kind", [k for k in SYMPLECTIC if k not in ("ConstantFocusing", "DipoleEdge")])
+@pytest.mark.parametrize(
+    "kind", [k for k in SYMPLECTIC if k not in ("ConstantFocusing", "DipoleEdge")]
+)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None)
 def test_exact_and_paraxial_agree_for_small_angles(kind: str, data: st.DataObject) -> None:
@@ -260,7 +280,10 @@ def test_exact_and_paraxial_agree_for_small_angles(kind: str, data: st.DataObjec
     floor = 1e-13 * (1 + length) / ref.beta + 1e-9 * big**2
     assert np.all(difference[:, 1] <= difference[:, 0].max() / 12 + floor)
     growth = np.max(np.abs(models[1].matrix(ref)))
-    assert np.all(difference[:, 0] <= 20 * (1 + growth) ** 3 * big**2 * (1 + length) ** 2 / ref.beta**2 + floor)
+    assert np.all(
+        difference[:, 0]
+        <= 20 * (1 + growth) ** 3 * big**2 * (1 + length) ** 2 / ref.beta**2 + floor
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -273,7 +296,9 @@ def test_slices_add_up_to_the_whole(kind: str, model: str, data: st.DataObject) 
     # without the strengths that are integrated in steps
     values |= {k: [] for k in ("kn", "ks") if isinstance(values.get(k), list)}
     if kind == "Bend" and model == "linear":
-        values["fringe"] = "linear"  # the other displaces the orbit, and slices are linear around the axis
+        values["fringe"] = (
+            "linear"  # the other displaces the orbit, and slices are linear around the axis
+        )
     if model == "exact":
         values |= {k: 0.0 for k in ("k1", "gradient") if k in values}
     n = data.draw(st.integers(2, 7))
@@ -319,7 +344,9 @@ def test_integrated_slices_are_steps(kind: str, model: str, data: st.DataObject)
 @settings(max_examples=10, deadline=None)
 def test_charge_conjugation(kind: str, model: str, data: st.DataObject) -> None:
     """Opposite charge in opposite fields moves the same; strengths normalised to the rigidity do not change."""
-    particle, anti = data.draw(st.sampled_from([("electron", "positron"), ("proton", "antiproton")]))
+    particle, anti = data.draw(
+        st.sampled_from([("electron", "positron"), ("proton", "antiproton")])
+    )
     bg = data.draw(beta_gammas)
     ref, anti_ref = bt.Reference(particle, beta_gamma=bg), bt.Reference(anti, beta_gamma=bg)
     values = draw(data, kind, ref)
@@ -332,7 +359,9 @@ def test_charge_conjugation(kind: str, model: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("particle", "sign"), [("positron", 1), ("electron", -1), ("proton", 1), ("H-", -1)])
+@pytest.mark.parametrize(
+    ("particle", "sign"), [("positron", 1), ("electron", -1), ("proton", 1), ("H-", -1)]
+)
 def test_a_field_gradient_acts_with_the_charge(particle: str, sign: int, model: str) -> None:
     """A positive gradient dBy/dx focuses positive particles in x and defocuses negative ones (q v x B)."""
     ref = bt.Reference(particle, kinetic_energy=1e9)
@@ -358,9 +387,11 @@ def test_single_precision_is_double_to_rounding(kind: str, model: str, data: st.
     assume(len(beam) == 1 and len(beam_single) == 1)
     j = np.abs(line.matrix(ref, z))
     length = values.get("length", 0)
-    bound = (j @ np.abs(z) + np.abs(a[:, 0]) + length / ref.beta * np.array([0.02, 0.02, 0.02, 0.02, 1, 0])) * (
-        1 + np.max(j[:4, :4])
-    )
+    bound = (
+        j @ np.abs(z)
+        + np.abs(a[:, 0])
+        + length / ref.beta * np.array([0.02, 0.02, 0.02, 0.02, 1, 0])
+    ) * (1 + np.max(j[:4, :4]))
     assert np.all(np.abs(a - b)[:, 0] <= 100 * EPS["single"] * bound + 1e-30)  # floats end at 1e-38
 
 
@@ -375,7 +406,9 @@ STRENGTHS = {
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize(("kind", "name"), [(k, n) for k, names in STRENGTHS.items() for n in names])
+@pytest.mark.parametrize(
+    ("kind", "name"), [(k, n) for k, names in STRENGTHS.items() for n in names]
+)
 @given(data=st.data())
 @settings(max_examples=8, deadline=None)
 def test_strength_zero_is_a_drift_from_both_sides(
@@ -398,7 +431,15 @@ def test_strength_zero_is_a_drift_from_both_sides(
         limit = 1e-2 if abs(strength) == 1e-3 else 1e-8
         if name in ("voltage", "amplitude"):
             limit *= 1 / (ref.beta * ref.beta_gamma)
-        slack = 30 * EPS[precision] * (np.abs(expected) + 0.01 + length / ref.beta * np.array([[0], [0], [0], [0], [1], [0]]))
+        slack = (
+            30
+            * EPS[precision]
+            * (
+                np.abs(expected)
+                + 0.01
+                + length / ref.beta * np.array([[0], [0], [0], [0], [1], [0]])
+            )
+        )
         assert np.all(np.abs(out - expected) <= limit * (1 + 1 / ref.beta) * (1 + length) + slack)
         j = bt.Line([e]).matrix(ref, z)
         assert np.all(np.isfinite(j))

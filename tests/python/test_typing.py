@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
-
 import betatron as bt
+import pytest
 from betatron import _core
 
 

@@ -370,9 +370,7 @@ def _fringe_generator_change() -> Quantity:
             raise Unsupported("the generator of more than one nonlinear edge")
         ends = [_particles(r) for r in _ends(run)]
         orders = _common_order(ends)
-        first, last = (
-            _fringe_generator(p, edges[0])[o] for p, o in zip(ends, orders, strict=True)
-        )
+        first, last = (_fringe_generator(p, edges[0])[o] for p, o in zip(ends, orders, strict=True))
         return float(np.max(np.abs(last - first)))
 
     return Quantity(value, stage="run", needs_particles=True)

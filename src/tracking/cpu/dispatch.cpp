@@ -53,13 +53,13 @@ int level() {
 template <class F>
 const kernel_table<F>& best() {
   const int here = level();
-#define BETATRON_TRY(needed, isa)              \
-  if (here >= needed) {                        \
-    if constexpr (std::is_same_v<F, float>) {  \
-      return kernels_##isa##_float;            \
-    } else {                                   \
-      return kernels_##isa##_double;           \
-    }                                          \
+#define BETATRON_TRY(needed, isa)             \
+  if (here >= needed) {                       \
+    if constexpr (std::is_same_v<F, float>) { \
+      return kernels_##isa##_float;           \
+    } else {                                  \
+      return kernels_##isa##_double;          \
+    }                                         \
   }
 #if defined(BETATRON_HAS_V4)
   BETATRON_TRY(4, v4)
@@ -74,7 +74,8 @@ const kernel_table<F>& best() {
   BETATRON_TRY(0, base)
 #endif
 #undef BETATRON_TRY
-  throw std::runtime_error("betatron was built for processors with SSE4.2 (x86-64-v2); this one has none");
+  throw std::runtime_error(
+      "betatron was built for processors with SSE4.2 (x86-64-v2); this one has none");
 }
 
 }  // namespace

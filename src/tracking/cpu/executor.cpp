@@ -62,7 +62,8 @@ struct workspace {
   // a few cache lines between columns keep them apart modulo 4096 bytes
   static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
   alignas(64) F energy[2][stride];
-  alignas(64) F tail[7][stride];  // coordinates and weights of a tile that must not be worked on in place
+  alignas(64)
+      F tail[7][stride];  // coordinates and weights of a tile that must not be worked on in place
   std::uint32_t outside[tile_size];
   bool gone[tile_size];  // lanes of casualties
 };
@@ -203,8 +204,8 @@ class worker {
     }
   }
 
-  void find_non_finite(const tile<F>& t, std::size_t first, std::size_t count,
-                       const operation& op, std::int64_t turn, block_result& result) {
+  void find_non_finite(const tile<F>& t, std::size_t first, std::size_t count, const operation& op,
+                       std::int64_t turn, block_result& result) {
     if (table_.find_non_finite(t)) [[unlikely]] {
       collect(t, first, count, op, turn, beam::loss_reason::non_finite, result);
     }

@@ -21,7 +21,7 @@ struct cpu_run {
   std::int64_t turns = 1;  ///< times that the program is repeated
   unsigned threads = 1;    ///< at most; fewer where there is little to do
 
-  std::int64_t record_every = 1;   ///< records are taken in turns whose number is a multiple of this
+  std::int64_t record_every = 1;  ///< records are taken in turns whose number is a multiple of this
   std::int64_t observe_every = 1;  ///< and observations in multiples of this
 
   std::span<const observed_particle> observed{};  ///< ascending by index

@@ -19,11 +19,12 @@ inline constexpr std::size_t tile_size = 384;
 /// A run of particles whose columns stay in cache. `count` is a multiple of the pack width.
 template <class F>
 struct tile {
-  std::array<F*, 6> z;     ///< x, px, y, py, t, pt
-  F* inv_p;                ///< see elements::energy
+  std::array<F*, 6> z;  ///< x, px, y, py, t, pt
+  F* inv_p;             ///< see elements::energy
   F* slip;
   std::size_t count;
-  std::uint32_t* outside;  ///< out: one word per pack, one bit per lane that left the domain of a map
+  std::uint32_t*
+      outside;  ///< out: one word per pack, one bit per lane that left the domain of a map
 };
 
 template <class F>

@@ -124,9 +124,8 @@ extern const kernel_table<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL);
 constinit const kernel_table<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) = [] {
   kernel_table<real> table{};
   std::size_t i = 0;
-  elements::all_maps::for_each([&]<template <class> class Map>() {
-    table.push[i++] = push<Map<real>>;
-  });
+  elements::all_maps::for_each(
+      [&]<template <class> class Map>() { table.push[i++] = push<Map<real>>; });
   table.refresh = refresh;
   table.find_non_finite = find_non_finite;
   table.sum = sum;

@@ -129,7 +129,8 @@ void check_arguments(const lattice::program& p, const run_options& how) {
   }
   if (!p.observations.empty()) {
     throw std::invalid_argument(
-        "the device observes no particles: the program has " + std::to_string(p.observations.size()) +
+        "the device observes no particles: the program has " +
+        std::to_string(p.observations.size()) +
         " observations; allowed: none (use no monitor, or track on the CPU)");
   }
   if (how.turns < 0) {

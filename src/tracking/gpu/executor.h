@@ -33,7 +33,8 @@ int device_count();
 /// CUDA says, if there is no device or no memory; particles in host memory are then untouched. F is float or
 /// double.
 template <class F>
-std::vector<beam::bunch::loss> run(const lattice::program& program, const beam::columns<F>& particles,
-                                   const run_options& how, memory where = memory::host);
+std::vector<beam::bunch::loss> run(const lattice::program& program,
+                                   const beam::columns<F>& particles, const run_options& how,
+                                   memory where = memory::host);
 
 }  // namespace betatron::tracking::gpu

@@ -41,8 +41,8 @@ struct program_view {
 struct fate {
   static constexpr std::int32_t alive = -1;
 
-  std::int64_t turn = 0;            ///< counted from the first of this run
-  std::int32_t operation = alive;   ///< position in the program
+  std::int64_t turn = 0;           ///< counted from the first of this run
+  std::int32_t operation = alive;  ///< position in the program
   beam::loss_reason reason = beam::loss_reason::non_finite;
 
   BETATRON_HD bool is_lost() const { return operation != alive; }
@@ -52,7 +52,8 @@ namespace detail {
 
 template <class F>
 BETATRON_INLINE bool is_finite(const elements::phase_space<F>& z) {
-  const F probe = (z.x * F(0) + z.px * F(0)) + (z.y * F(0) + z.py * F(0)) + (z.t * F(0) + z.pt * F(0));
+  const F probe =
+      (z.x * F(0) + z.px * F(0)) + (z.y * F(0) + z.py * F(0)) + (z.t * F(0) + z.pt * F(0));
   return probe == F(0);
 }
 

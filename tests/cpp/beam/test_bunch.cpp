@@ -287,19 +287,15 @@ TEST_CASE("bunch: losses and ranges out of order or bounds are refused") {
   bunch b(electron, 5);
   using losses = std::vector<bunch::loss>;
   const auto aperture = loss_reason::aperture;
-  CHECK(message_of([&] {
-          b.remove(losses{{5, 0, 0, 0, aperture}});
-        }) == "beam: lost particle 5 must come after the one before and be below 5");
-  CHECK(message_of([&] {
-          b.remove(losses{{2, 0, 0, 0, aperture}, {2, 0, 0, 0, aperture}});
-        }) == "beam: lost particle 2 must come after the one before and be below 5");
+  CHECK(message_of([&] { b.remove(losses{{5, 0, 0, 0, aperture}}); }) ==
+        "beam: lost particle 5 must come after the one before and be below 5");
+  CHECK(message_of([&] { b.remove(losses{{2, 0, 0, 0, aperture}, {2, 0, 0, 0, aperture}}); }) ==
+        "beam: lost particle 2 must come after the one before and be below 5");
   using ranges = std::vector<beam::particle_range>;
-  CHECK(message_of([&] {
-          b.keep(ranges{{0, 2}, {1, 2}});
-        }) == "beam: particles 1 to 1 + 2 must come after the range before and be among 5");
-  CHECK(message_of([&] {
-          b.keep(ranges{{4, 2}});
-        }) == "beam: particles 4 to 4 + 2 must come after the range before and be among 5");
+  CHECK(message_of([&] { b.keep(ranges{{0, 2}, {1, 2}}); }) ==
+        "beam: particles 1 to 1 + 2 must come after the range before and be among 5");
+  CHECK(message_of([&] { b.keep(ranges{{4, 2}}); }) ==
+        "beam: particles 4 to 4 + 2 must come after the range before and be among 5");
   CHECK(b.size() == 5);
   CHECK(b.lost.empty());
   b.keep(ranges{{1, 1}, {2, 0}, {3, 2}});

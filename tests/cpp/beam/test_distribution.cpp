@@ -366,9 +366,8 @@ TEST_CASE("distribution: bad parameters are refused by name, value and range") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const shape kind = shape::waterbag;
   const auto ellipse = [&](double lq, double lp, double mu) {
-    return message_of([&] {
-      distribution::from_ellipse(kind, {{{1, 1, 0}, {lq, lp, mu}, {1, 1, 0}}});
-    });
+    return message_of(
+        [&] { distribution::from_ellipse(kind, {{{1, 1, 0}, {lq, lp, mu}, {1, 1, 0}}}); });
   };
   CHECK(ellipse(-1, 1, 0) == "distribution: lambda_y = -1 must be finite and >= 0 (m)");
   CHECK(ellipse(1, nan, 0) == "distribution: lambda_py = nan must be finite and >= 0");
@@ -377,20 +376,17 @@ TEST_CASE("distribution: bad parameters are refused by name, value and range") {
   CHECK(ellipse(1, 1, -1.5) ==
         "distribution: mu_ypy = -1.5 must be finite and between -1 and 1, exclusive");
   const auto courant_snyder = [&](double beta, double alpha, double e) {
-    return message_of([&] {
-      distribution::from_twiss(kind, {{{1, 0, 1}, {1, 0, 1}, {beta, alpha, e}}});
-    });
+    return message_of(
+        [&] { distribution::from_twiss(kind, {{{1, 0, 1}, {1, 0, 1}, {beta, alpha, e}}}); });
   };
   CHECK(courant_snyder(0, 0, 1) == "distribution: beta_t = 0 must be finite and > 0 (m)");
   CHECK(courant_snyder(1, nan, 1) == "distribution: alpha_t = nan must be finite");
   CHECK(courant_snyder(1, 0, -2e-6) ==
         "distribution: emittance_t = -2e-06 must be finite and >= 0 (m rad)");
-  CHECK(message_of([&] {
-          distribution::from_twiss(kind, twiss, {0, 0, nan, 0});
-        }) == "distribution: dispersion_y = nan must be finite");
-  CHECK(message_of([&] {
-          distribution::from_twiss(kind, twiss, {}, {0, 0, 0, 0, nan, 0});
-        }) == "distribution: mean of t = nan must be finite");
+  CHECK(message_of([&] { distribution::from_twiss(kind, twiss, {0, 0, nan, 0}); }) ==
+        "distribution: dispersion_y = nan must be finite");
+  CHECK(message_of([&] { distribution::from_twiss(kind, twiss, {}, {0, 0, 0, 0, nan, 0}); }) ==
+        "distribution: mean of t = nan must be finite");
   CHECK(message_of([&] { normalised(shape::kv).with_cuts(3, 3, 3); }) ==
         "distribution: cuts are for the gaussian shape, this one is kv");
   for (const double bad : {0.0, -1.0, nan}) {

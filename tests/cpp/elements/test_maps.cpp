@@ -111,7 +111,8 @@ std::vector<curved_multipole_kick<double>> samples<curved_multipole_kick>(const 
   for (double h : {0.5, -1.0, 0.0}) {
     for (std::size_t n = 0; n <= 4; ++n) {
       double k[5] = {};
-      for (std::size_t i = 0; i <= n; ++i) k[i] = std::pow(5.0, static_cast<double>(i)) * (i % 2 ? 0.3 : -0.2);
+      for (std::size_t i = 0; i <= n; ++i)
+        k[i] = std::pow(5.0, static_cast<double>(i)) * (i % 2 ? 0.3 : -0.2);
       for (bool skew : {false, true}) {
         r.push_back(curved_multipole_kick<double>::make(k, n + 1, skew, h).scaled(0.3));
       }
@@ -201,23 +202,31 @@ std::vector<rf_field_kick<double>> samples<rf_field_kick>(const particle_energy&
 }
 std::vector<uniform_acceleration> accelerators(const particle_energy& e) {
   const double kinetic_eV = 510998.95 * (std::sqrt(1 + e.bg * e.bg) - 1), field = e.bg * 1.7e-3;
-  return {{1.0, 0.5 * kinetic_eV, 0}, {0.7, -0.3 * kinetic_eV, field}, {1.0, 0, field},
-          {0.2, 10 * kinetic_eV, -field}, {1.0, 0, 0}};
+  return {{1.0, 0.5 * kinetic_eV, 0},
+          {0.7, -0.3 * kinetic_eV, field},
+          {1.0, 0, field},
+          {0.2, 10 * kinetic_eV, -field},
+          {1.0, 0, 0}};
 }
 template <>
-std::vector<uniform_acceleration_paraxial<double>> samples<uniform_acceleration_paraxial>(const particle_energy& e) {
+std::vector<uniform_acceleration_paraxial<double>> samples<uniform_acceleration_paraxial>(
+    const particle_energy& e) {
   std::vector<uniform_acceleration_paraxial<double>> r;
   for (const auto& a : accelerators(e)) collect(a, e, model::paraxial, r);
   return r;
 }
 template <>
-std::vector<uniform_acceleration_exact<double>> samples<uniform_acceleration_exact>(const particle_energy& e) {
+std::vector<uniform_acceleration_exact<double>> samples<uniform_acceleration_exact>(
+    const particle_energy& e) {
   std::vector<uniform_acceleration_exact<double>> r;
   for (const auto& a : accelerators(e)) collect(a, e, model::exact, r);
   return r;
 }
 std::vector<undulator> undulators(const particle_energy& e) {
-  return {{1.0, 0.3, 0.1 * e.bg, 0, 0}, {0.7, 0.1, 0.05 * e.bg, 0, 0.5}, {1.0, 0.3, 0.5 * e.bg, 0, 1}, {1.0, 0.3, 0, 0, 0}};
+  return {{1.0, 0.3, 0.1 * e.bg, 0, 0},
+          {0.7, 0.1, 0.05 * e.bg, 0, 0.5},
+          {1.0, 0.3, 0.5 * e.bg, 0, 1},
+          {1.0, 0.3, 0, 0, 0}};
 }
 template <>
 std::vector<undulator_paraxial<double>> samples<undulator_paraxial>(const particle_energy& e) {
@@ -241,9 +250,12 @@ template <>
 std::vector<polygon_filter<double>> samples<polygon_filter>(const particle_energy&) {
   std::vector<polygon_filter<double>> r;
   const slice whole{{}, model::paraxial, 2, 10, 0, 1, 1};
-  for (const auto& a : {polygon_aperture{.vertices = {6e-3, 1e-3, -5e-3, 8e-3, -4e-3, -7e-3}},
-                        polygon_aperture{.vertices = {2e-3, 2e-3, -2e-3, 2e-3, -2e-3, -2e-3, 2e-3, -2e-3},
-                                         .min_radius2 = 4e-6, .action = "absorb", .repeat_x = 5e-3}}) {
+  for (const auto& a :
+       {polygon_aperture{.vertices = {6e-3, 1e-3, -5e-3, 8e-3, -4e-3, -7e-3}},
+        polygon_aperture{.vertices = {2e-3, 2e-3, -2e-3, 2e-3, -2e-3, -2e-3, 2e-3, -2e-3},
+                         .min_radius2 = 4e-6,
+                         .action = "absorb",
+                         .repeat_x = 5e-3}}) {
     emit_maps(a, whole, [&](const polygon_filter<double>& f) { r.push_back(f); });
   }
   return r;
@@ -258,9 +270,15 @@ std::vector<dipole_fringe<double>> samples<dipole_fringe>(const particle_energy&
   for (double h : {0.5, -0.5}) {
     for (double angle : {0.3, -0.2, 0.0}) {
       for (const char* location : {"entry", "exit"}) {
-        const dipole_edge edge{.curvature = h, .angle = angle, .fint = 0.5, .hgap = 0.02,
-                               .location = location, .fringe_k4 = 0.3, .fringe_k5 = -0.4,
-                               .fringe_k6 = 0.2, .fringe_scale = 0.5};
+        const dipole_edge edge{.curvature = h,
+                               .angle = angle,
+                               .fint = 0.5,
+                               .hgap = 0.02,
+                               .location = location,
+                               .fringe_k4 = 0.3,
+                               .fringe_k5 = -0.4,
+                               .fringe_k6 = 0.2,
+                               .fringe_scale = 0.5};
         r.push_back(make_dipole_fringe(edge, e.inv_beta));
       }
     }
@@ -300,7 +318,12 @@ std::vector<face_rotation<double>> samples<face_rotation>(const particle_energy&
   std::vector<face_rotation<double>> r;
   for (const auto& [in, out] : {std::pair{0.0, 0.3}, {0.3, 0.0}, {-0.4, 0.5}, {0.2, 0.2}}) {
     const slice whole{beam::reference::from_beta_gamma(beam::make_species("electron"), e.bg),
-                      model::paraxial, 2, 10, 0, 1, 1};
+                      model::paraxial,
+                      2,
+                      10,
+                      0,
+                      1,
+                      1};
     emit_maps(pole_face_rotation{in, out}, whole, [&](const auto& m) { r.push_back(m); });
   }
   return r;
@@ -308,10 +331,15 @@ std::vector<face_rotation<double>> samples<face_rotation>(const particle_energy&
 template <>
 std::vector<frame_patch<double>> samples<frame_patch>(const particle_energy& e) {
   std::vector<frame_patch<double>> r;
-  for (const patch& p : {patch{1e-3, -2e-3, 0.5, 0, 0, 0}, patch{0, 0, 0, 0.3, 0, 0}, patch{0, 0, 0, 0, -0.4, 0},
-                         patch{1e-2, 2e-2, -0.3, 0.1, 0.2, 2.5}}) {
+  for (const patch& p : {patch{1e-3, -2e-3, 0.5, 0, 0, 0}, patch{0, 0, 0, 0.3, 0, 0},
+                         patch{0, 0, 0, 0, -0.4, 0}, patch{1e-2, 2e-2, -0.3, 0.1, 0.2, 2.5}}) {
     const slice whole{beam::reference::from_beta_gamma(beam::make_species("electron"), e.bg),
-                      model::paraxial, 2, 10, 0, 1, 1};
+                      model::paraxial,
+                      2,
+                      10,
+                      0,
+                      1,
+                      1};
     emit_maps(p, whole, [&](const auto& m) { r.push_back(m); });
   }
   return r;
@@ -339,7 +367,8 @@ std::vector<frame_change<double>> samples<frame_change>(const particle_energy&) 
 
 /// These find a path length, and pz, as differences of numbers of order one.
 template <class Map>
-constexpr bool cancels = std::is_same_v<Map, bend_exact<double>> || std::is_same_v<Map, frame_patch<double>>;
+constexpr bool cancels =
+    std::is_same_v<Map, bend_exact<double>> || std::is_same_v<Map, frame_patch<double>>;
 
 /// The value and the Jacobian of a map at z.
 template <class Map>
@@ -366,7 +395,8 @@ std::vector<linear_midplane<double>> samples<linear_midplane>(const particle_ene
                         bend_paraxial<double>::make(-0.3, -0.2, 0, e.inv_beta)}) {
     const auto [value, m] = jacobian(b, {}, e);
     emit_matrix(m, {1e-3, 2e-3, 0, -1e-3, 1e-4, 0}, e.bg, e.bg, [&](const auto& map) {
-      if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_midplane<double>>) r.push_back(map);
+      if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_midplane<double>>)
+        r.push_back(map);
     });
   }
   REQUIRE(r.size() == 2);
@@ -376,9 +406,11 @@ template <>
 std::vector<linear_dense<double>> samples<linear_dense>(const particle_energy& e) {
   std::vector<linear_dense<double>> r;
   matrix m = jacobian(solenoid_paraxial<double>::make(0.8, 1.5, e.inv_beta), {}, e).second;
-  for (std::size_t k = 0; k < 6; ++k) m[30 + k] -= 0.02 * m[24 + k];  // and a cavity behind: pt -= 0.02 t
+  for (std::size_t k = 0; k < 6; ++k)
+    m[30 + k] -= 0.02 * m[24 + k];  // and a cavity behind: pt -= 0.02 t
   emit_matrix(m, {1e-3, 2e-3, 0, -1e-3, 1e-4, 1e-5}, e.bg, e.bg, [&](const auto& map) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_dense<double>>) r.push_back(map);
+    if constexpr (std::is_same_v<std::decay_t<decltype(map)>, linear_dense<double>>)
+      r.push_back(map);
   });
   REQUIRE(r.size() == 1);
   return r;
@@ -498,11 +530,12 @@ TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
   });
 }
 
-TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 8>, lanes<double, 2>,
-                   lanes<double, 4>) {
+TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 8>,
+                   lanes<double, 2>, lanes<double, 4>) {
   using F = typename P::value_type;
   const double rounding = static_cast<double>(std::numeric_limits<F>::epsilon());
-  for_all_samples([&]<template <class> class Map>(const Map<double>& in_double, const particle_energy& e) {
+  for_all_samples([&]<template <class> class Map>(const Map<double>& in_double,
+                                                  const particle_energy& e) {
     const Map<F> map = convert(in_double, std::type_identity<F>{});
     const double cancelled = cancels<Map<double>> ? 4 * rounding : 0;
     phase_space<P> z;
@@ -533,7 +566,8 @@ TEST_CASE_TEMPLATE("packs do what scalars do", P, lanes<float, 4>, lanes<float, 
         CAPTURE(c);
         // both may be off by the rounding of a few operations on numbers of this size
         const double allowed = 20 * rounding * 1e-2 * size + cancelled;
-        CHECK(std::fabs(static_cast<double>(out[c][lane]) - static_cast<double>(columns(s)[c])) <= allowed);
+        CHECK(std::fabs(static_cast<double>(out[c][lane]) - static_cast<double>(columns(s)[c])) <=
+              allowed);
       }
     }
   });
@@ -545,20 +579,23 @@ TEST_CASE("single precision follows double precision") {
     const Map<float> single = convert(map, std::type_identity<float>{});
     const auto* a = reinterpret_cast<const double*>(&map);
     const auto* b = reinterpret_cast<const float*>(&single);
-    for (std::size_t i = 0; i < sizeof map / sizeof(double); ++i) CHECK(b[i] == static_cast<float>(a[i]));
+    for (std::size_t i = 0; i < sizeof map / sizeof(double); ++i)
+      CHECK(b[i] == static_cast<float>(a[i]));
 
     for (std::uint64_t i = 0; i < 5; ++i) {
       const auto start = particle(i, e.inv_beta);
       const double size = largest(jacobian(map, start, e).second);
       const double cancelled = cancels<Map<double>> ? 4 * rounding : 0;
       auto z = start;
-      phase_space<float> s{static_cast<float>(z.x), static_cast<float>(z.px), static_cast<float>(z.y),
-                           static_cast<float>(z.py), static_cast<float>(z.t), static_cast<float>(z.pt)};
+      phase_space<float> s{static_cast<float>(z.x), static_cast<float>(z.px),
+                           static_cast<float>(z.y), static_cast<float>(z.py),
+                           static_cast<float>(z.t), static_cast<float>(z.pt)};
       const bool inside = push(map, z, e);
       CHECK(push(single, s, e) == inside);
       for (std::size_t c = 0; c < 6; ++c) {
         CAPTURE(c);
-        CHECK(std::fabs(static_cast<double>(columns(s)[c]) - columns(z)[c]) <= 40 * rounding * 1e-2 * size + cancelled);
+        CHECK(std::fabs(static_cast<double>(columns(s)[c]) - columns(z)[c]) <=
+              40 * rounding * 1e-2 * size + cancelled);
       }
     }
   });
@@ -614,7 +651,8 @@ void check_flow(Hamiltonian&& h, Length&& length) {
       for (std::size_t c = 0; c < 6; ++c) {
         CAPTURE(c);
         // the integrator: (2.5e-3)^4/120 of the coordinates, and rounding over 1000 steps
-        CHECK(std::fabs(columns(z)[c] - expected[c]) <= 1e-13 * size * (c == 4 ? 1 + e.inv_beta : 1));
+        CHECK(std::fabs(columns(z)[c] - expected[c]) <=
+              1e-13 * size * (c == 4 ? 1 + e.inv_beta : 1));
       }
     }
   }
@@ -706,7 +744,8 @@ TEST_CASE("maps solve Hamilton's equations") {
   const auto undulating = [](const auto& m, const z& a, tangent p, bool exact) {
     const double p0_squared = 1 / (m.inv_p0 * m.inv_p0);  // 1 - mean square of the wiggle
     const tangent along2 = p * p - (1 - p0_squared);
-    const tangent n = a.px * a.px + a.py * a.py + (a.x * a.x * m.wx + a.y * a.y * m.wy) * p0_squared;
+    const tangent n =
+        a.px * a.px + a.py * a.py + (a.x * a.x * m.wx + a.y * a.y * m.wy) * p0_squared;
     const tangent along = sqrt(exact ? along2 - n : along2);
     return (exact ? tangent(0.0) : n / (2.0 * along)) - along - a.pt * m.inv_beta;
   };
@@ -741,7 +780,8 @@ TEST_CASE("maps of fringe fields are the flow of their Hamiltonian to third orde
     const auto error = [&](double factor) {
       map_type part = map;
       auto* c = reinterpret_cast<double*>(&part);
-      for (std::size_t i = 0; i + 1 < sizeof part / sizeof(double); ++i) c[i] *= factor;  // all but inv_beta
+      for (std::size_t i = 0; i + 1 < sizeof part / sizeof(double); ++i)
+        c[i] *= factor;  // all but inv_beta
       auto z = start;
       CHECK(push(part, z, e));
       const vector expected = integrate(
@@ -763,8 +803,9 @@ TEST_CASE("maps of fringe fields are the flow of their Hamiltonian to third orde
       check(
           m,
           [](const auto& f, const phase_space<tangent>& a, tangent p) {
-            return f.strength / p * (a.px * (a.x * a.x * a.x + 3.0 * a.x * a.y * a.y) -
-                                     a.py * (a.y * a.y * a.y + 3.0 * a.x * a.x * a.y));
+            return f.strength / p *
+                   (a.px * (a.x * a.x * a.x + 3.0 * a.x * a.y * a.y) -
+                    a.py * (a.y * a.y * a.y + 3.0 * a.x * a.x * a.y));
           },
           e);
     }
@@ -774,10 +815,12 @@ TEST_CASE("maps of fringe fields are the flow of their Hamiltonian to third orde
           [](const auto& f, const phase_space<tangent>& a, tangent p) {
             const tangent x2 = a.x * a.x, y2 = a.y * a.y;
             const tangent omega =
-                f.deflection * a.x + f.focus * (x2 - y2) - f.curve * (x2 * a.x / 6.0 - a.x * y2 / 2.0) +
+                f.deflection * a.x + f.focus * (x2 - y2) -
+                f.curve * (x2 * a.x / 6.0 - a.x * y2 / 2.0) +
                 (-f.c2 * a.x + f.c3 * a.px + f.c7 * y2 - f.c8 * x2 * a.x + f.c9 * a.x * y2 +
                  f.c10 * (x2 * a.px - y2 * a.px - 2.0 * a.x * a.y * a.py) - f.c11 * y2 * a.px +
-                 f.c12 * y2 * y2) / p;
+                 f.c12 * y2 * y2) /
+                    p;
             return -omega;
           },
           e);
@@ -785,7 +828,8 @@ TEST_CASE("maps of fringe fields are the flow of their Hamiltonian to third orde
   }
 }
 
-TEST_CASE("multipoles of a bend have the field of the mid-plane and obey Maxwell's equations around it") {
+TEST_CASE(
+    "multipoles of a bend have the field of the mid-plane and obey Maxwell's equations around it") {
   const particle_energy e = energies()[2];
   for (double h : {0.0, 0.4, -1.5}) {
     for (std::size_t n = 0; n <= 4; ++n) {
@@ -819,7 +863,8 @@ TEST_CASE("the nonlinear lens has the kick of the complex formula") {
   for (double x : {1e-9, 1e-4, -3e-3, 9.9e-3, 2e-2}) {
     for (double y : {1e-9, -1e-4, 4e-3, -3e-2}) {
       const std::complex<double> zeta(x / c, y / c), rest = (1.0 - zeta) * (1.0 + zeta);
-      const std::complex<double> kick = -strength * (zeta / rest + std::asin(zeta) / (rest * std::sqrt(rest)));
+      const std::complex<double> kick =
+          -strength * (zeta / rest + std::asin(zeta) / (rest * std::sqrt(rest)));
       phase_space<double> z{x, 0, y, 0, 0, 0};
       CHECK(push(nonlinear_lens_kick<double>{strength, 1 / c}, z, e));
       CHECK(std::fabs(z.px - kick.real()) <= 1e-13 * std::abs(kick));
@@ -836,17 +881,18 @@ TEST_CASE("momentum and slip without cancellation") {
       for (double pt : {size, -size}) {
         pt /= e.inv_beta;
         const auto en = energy_of(pt, e.inv_beta, e.inv_bg2);
-        const long double p2 = 1 - 2 * static_cast<long double>(pt) * e.inv_beta +
-                               static_cast<long double>(pt) * pt;
+        const long double p2 =
+            1 - 2 * static_cast<long double>(pt) * e.inv_beta + static_cast<long double>(pt) * pt;
         const long double inv_p = 1 / std::sqrt(p2);
         CHECK(en.inv_p == doctest::Approx(static_cast<double>(inv_p)).epsilon(4 * eps));
         // 1/beta - 1/beta0 = (1/beta^2 - 1/beta0^2)/(1/beta + 1/beta0) with 1/beta^2 = 1 + inv_bg2/P^2
-        const long double excess = static_cast<long double>(pt) *
-                                   (pt - 2 * static_cast<long double>(e.inv_beta));
+        const long double excess =
+            static_cast<long double>(pt) * (pt - 2 * static_cast<long double>(e.inv_beta));
         const long double bg2 = e.inv_bg2;
         const long double sum = std::sqrt(1 + bg2 / p2) + std::sqrt(1 + bg2);
         const long double slip = -bg2 * excess / (p2 * sum);
-        CHECK(std::fabs(en.slip - static_cast<double>(slip)) <= 8 * eps * std::fabs(static_cast<double>(slip)));
+        CHECK(std::fabs(en.slip - static_cast<double>(slip)) <=
+              8 * eps * std::fabs(static_cast<double>(slip)));
       }
     }
   }
@@ -858,7 +904,8 @@ TEST_CASE("strength goes to zero smoothly from both sides") {
       const auto start = particle(i, e.inv_beta);
       auto drifted = start;
       push(drift_paraxial<double>{1.5, e.inv_beta}, drifted, e);
-      const double size = largest(jacobian(drift_paraxial<double>{1.5, e.inv_beta}, start, e).second);
+      const double size =
+          largest(jacobian(drift_paraxial<double>{1.5, e.inv_beta}, start, e).second);
       for (double k : {0.0, 1e-300, -1e-300, 1e-15, -1e-15, 1e-9, -1e-9, 1e-6, -1e-6}) {
         CAPTURE(k);
         // a kick k L x, and k L^2 x of way
@@ -888,7 +935,8 @@ TEST_CASE("n pieces are one piece") {
       for (int i = 0; i < 3; ++i) push(make(0.3), pieces, e);
       const double size = largest(jacobian(make(0.9), start, e).second);
       for (std::size_t c = 0; c < 6; ++c) {
-        CHECK(std::fabs(columns(whole)[c] - columns(pieces)[c]) <= 40 * eps * 1e-2 * size + (c == 4 ? 4 * eps : 0));
+        CHECK(std::fabs(columns(whole)[c] - columns(pieces)[c]) <=
+              40 * eps * 1e-2 * size + (c == 4 ? 4 * eps : 0));
       }
     };
     check([&](double l) { return drift_exact<double>{l, e.inv_beta}; });
@@ -930,10 +978,9 @@ TEST_CASE("single and multiple lanes know the domain of a map") {
   check(solenoid_exact<double>{1, 0, e.inv_beta, 0}, steep, {true, false, false, true});
   check(bend_exact<double>::make(1e-3, 0.5, e.inv_beta), steep, {true, false, false, true});
   // the circle of a steep particle does not reach the exit plane
-  check(
-      bend_exact<double>::make(1, 0.9, e.inv_beta),
-      [](phase_space<double>& z, int lane) { z.px = 0.9 * (lane - 1); },
-      {false, true, true, false});
+  check(bend_exact<double>::make(1, 0.9, e.inv_beta),
+        [](phase_space<double>& z, int lane) { z.px = 0.9 * (lane - 1); },
+        {false, true, true, false});
 
   // NaN is nowhere inside
   const double not_a_number = std::numeric_limits<double>::quiet_NaN();
@@ -968,15 +1015,26 @@ TEST_CASE("openings of apertures") {
       }
     });
   };
-  check({.x_max = 2, .y_max = 1}, {{0, 0, true}, {2, 1, true}, {2.001, 0, false}, {0, -1.001, false}, {1.9, -0.9, true}});
+  check({.x_max = 2, .y_max = 1},
+        {{0, 0, true}, {2, 1, true}, {2.001, 0, false}, {0, -1.001, false}, {1.9, -0.9, true}});
   check({.x_max = 2, .y_max = 1, .shape = "elliptical"},
         {{2, 0, true}, {0, 1, true}, {1.9, 0.9, false}, {1.4, 0.7, true}, {1.42, 0.71, false}});
-  check({.x_max = 2, .y_max = 1, .action = "absorb"}, {{0, 0, false}, {2.001, 0, true}, {0, 1.001, true}});
+  check({.x_max = 2, .y_max = 1, .action = "absorb"},
+        {{0, 0, false}, {2.001, 0, true}, {0, 1.001, true}});
   // a grid of holes of 0.5 x 0.25 every 3 and 2
-  check({.x_max = 0.5, .y_max = 0.25, .repeat_x = 3, .repeat_y = 2},
-        {{0, 0, true}, {3.4, 4.2, true}, {3.6, 4.2, false}, {3.4, 4.3, false}, {1.5, 0, false}, {-6.1, 2.1, true}});
+  check({.x_max = 0.5, .y_max = 0.25, .repeat_x = 3, .repeat_y = 2}, {{0, 0, true},
+                                                                      {3.4, 4.2, true},
+                                                                      {3.6, 4.2, false},
+                                                                      {3.4, 4.3, false},
+                                                                      {1.5, 0, false},
+                                                                      {-6.1, 2.1, true}});
   check({.x_max = 0.5, .y_max = 0.25, .repeat_x = 3, .repeat_y = 2, .shift_odd_x = true},
-        {{0, 0, true}, {0, 2, false}, {1.5, 2, true}, {-1.6, 2.1, true}, {3, 4, true}, {1.5, 4, false}});
+        {{0, 0, true},
+         {0, 2, false},
+         {1.5, 2, true},
+         {-1.6, 2.1, true},
+         {3, 4, true},
+         {1.5, 4, false}});
 }
 
 TEST_CASE("split integration converges with its order") {

@@ -41,7 +41,8 @@ value another(const parameter_info& p) {
   if (std::holds_alternative<double>(p.default_value)) {
     return p.is_integer ? 4.0 : std::fmin(0.75, p.maximum);
   }
-  return p.name == "matrix" ? value(std::vector<double>(36, 0.5)) : value(std::vector<double>{1, 2});
+  return p.name == "matrix" ? value(std::vector<double>(36, 0.5))
+                            : value(std::vector<double>{1, 2});
 }
 
 }  // namespace
@@ -63,8 +64,10 @@ TEST_CASE("every kind is described in full") {
       CHECK(p.minimum <= p.maximum);
     }
   }
-  CHECK(message<std::out_of_range>([] { find_kind("Quadrupol"); })
-            .find("there is no element kind 'Quadrupol'; known kinds: Drift, Quadrupole, Bend,") == 0);
+  CHECK(message<std::out_of_range>([] {
+          find_kind("Quadrupol");
+        }).find("there is no element kind 'Quadrupol'; known kinds: Drift, Quadrupole, Bend,") ==
+        0);
   CHECK_THROWS_AS(make_element(""), std::out_of_range);
 }
 
@@ -117,7 +120,8 @@ TEST_CASE("values of the wrong type, not finite or out of range are refused for 
         CHECK(text.find(where + " = 'round' is not known; allowed: " + p.choices[0] + ", ") == 0);
       }
       if (std::holds_alternative<std::vector<double>>(p.default_value)) {
-        CHECK(refused(e, p.name, std::vector<double>{0, std::nan("")}).find(where + "[1] = nan is not finite") == 0);
+        CHECK(refused(e, p.name, std::vector<double>{0, std::nan("")})
+                  .find(where + "[1] = nan is not finite") == 0);
       }
       CHECK(get(e, p.name) == before);  // a refused value leaves no trace
     }
@@ -127,24 +131,29 @@ TEST_CASE("values of the wrong type, not finite or out of range are refused for 
 TEST_CASE("messages name element, value, unit and range") {
   element s = make_element("Sextupole");
   set(s, "name", std::string("sf1"));
-  CHECK(refused(s, "length", -0.25) == "Sextupole 'sf1': length = -0.25 m is not allowed; allowed: > 0");
+  CHECK(refused(s, "length", -0.25) ==
+        "Sextupole 'sf1': length = -0.25 m is not allowed; allowed: > 0");
   CHECK(refused(s, "length", 0.0) == "Sextupole 'sf1': length = 0 m is not allowed; allowed: > 0");
-  CHECK(refused(s, "slices", 0.0) == "Sextupole 'sf1': slices = 0 is not allowed; allowed: >= 1 and <= 1000000");
+  CHECK(refused(s, "slices", 0.0) ==
+        "Sextupole 'sf1': slices = 0 is not allowed; allowed: >= 1 and <= 1000000");
   CHECK(refused(s, "slices", 2.5) == "Sextupole 'sf1': slices = 2.5 must be a whole number");
   CHECK(refused(s, "order", 3.0) == "Sextupole 'sf1': order = 3 is not allowed; allowed: 2, 4, 6");
   CHECK(refused(s, "k2", true) == "Sextupole 'sf1': k2 must be a number, got a bool");
-  CHECK(refused(s, "k2", std::nan("")) == "Sextupole 'sf1': k2 = nan is not finite; allowed: any finite number");
+  CHECK(refused(s, "k2", std::nan("")) ==
+        "Sextupole 'sf1': k2 = nan is not finite; allowed: any finite number");
   CHECK(refused(s, "model", std::string("thin")) ==
         "Sextupole 'sf1': model = 'thin' is not known; allowed: linear, paraxial, exact");
-  CHECK(message<std::out_of_range>([&] { set(s, "k1", 1.0); }) ==
-        "Sextupole 'sf1' has no parameter 'k1'; it has: length, k2, k2s, name, model, slices, order, steps, dx, dy, "
-        "roll, aperture_x, aperture_y, aperture_shape");
+  CHECK(
+      message<std::out_of_range>([&] { set(s, "k1", 1.0); }) ==
+      "Sextupole 'sf1' has no parameter 'k1'; it has: length, k2, k2s, name, model, slices, order, steps, dx, dy, "
+      "roll, aperture_x, aperture_y, aperture_shape");
   CHECK_THROWS_AS(get(s, "k1"), std::out_of_range);
 
   element b = make_element("Bend");
   CHECK(refused(b, "e1", 1.6) == "Bend: e1 = 1.6 rad is not allowed; allowed: >= -1.5 and <= 1.5");
   element m = make_element("Multipole");
-  CHECK(refused(m, "knl", std::vector<double>(22, 0.0)) == "Multipole: knl has 22 entries; allowed: at most 21");
+  CHECK(refused(m, "knl", std::vector<double>(22, 0.0)) ==
+        "Multipole: knl has 22 entries; allowed: at most 21");
   set(m, "knl", std::vector<double>(21, 1.0));
   element l = make_element("LinearMap");
   CHECK(refused(l, "matrix", std::vector<double>(35, 0.0)) ==

@@ -83,7 +83,8 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
     if (p.name == "matrix") {
       beam::reference copy = ref;
       line l;
-      l.elements = {make(elements::solenoid{.length = 0.7, .ks = u}), make(elements::bend{.length = 0.4, .angle = u / 2})};
+      l.elements = {make(elements::solenoid{.length = 0.7, .ks = u}),
+                    make(elements::bend{.length = 0.4, .angle = u / 2})};
       const matrix6 m = derivative_of(l, copy);
       set(*e, "matrix", std::vector<double>(m.begin(), m.end()));
     } else if (p.name == "voltage") {
@@ -113,7 +114,9 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
     } else if (std::holds_alternative<std::vector<double>>(p.default_value)) {
       set(*e, p.name, std::vector<double>{1e-3 * u, u, -3 * u, 10 * u});
     } else if (std::holds_alternative<double>(p.default_value)) {
-      const double scale = p.name == "k2" || p.name == "k2s" ? 10 : p.name == "k3" || p.name == "k3s" ? 100 : 1;
+      const double scale = p.name == "k2" || p.name == "k2s"   ? 10
+                           : p.name == "k3" || p.name == "k3s" ? 100
+                                                               : 1;
       const double low = std::isfinite(p.minimum) && p.minimum >= 0 ? 0.05 : -1;
       set(*e, p.name, scale * (low < 0 ? u : low + (1 - low) * std::fabs(u)));
     }
@@ -154,7 +157,8 @@ TEST_CASE("a ring of bends closes in the laboratory") {
   for (const double turn : {2 * pi, -2 * pi}) {
     line ring;
     const auto bend = make(elements::bend{.length = 0.7, .angle = turn / 12, .k1 = 1, .e1 = 0.1});
-    const auto drift = make(elements::drift{.length = 1.3}), cavity = make(elements::kicker{.length = 0.2, .hkick = 1});
+    const auto drift = make(elements::drift{.length = 1.3}),
+               cavity = make(elements::kicker{.length = 0.2, .hkick = 1});
     for (int i = 0; i < 12; ++i) ring.elements.insert(ring.elements.end(), {bend, drift, cavity});
     CHECK(length(ring) == doctest::Approx(12 * 2.2).epsilon(1e-15));
     beam::reference start = particle(3);
@@ -164,7 +168,8 @@ TEST_CASE("a ring of bends closes in the laboratory") {
     REQUIRE(places.size() == 37);
     CHECK(places[0] == start);
     const beam::reference& end = places.back();
-    for (std::size_t i = 0; i < 3; ++i) CHECK(std::fabs(end.position[i] - start.position[i]) < 1e-13);
+    for (std::size_t i = 0; i < 3; ++i)
+      CHECK(std::fabs(end.position[i] - start.position[i]) < 1e-13);
     for (std::size_t i = 0; i < 9; ++i) CHECK(std::fabs(end.frame[i] - start.frame[i]) < 1e-14);
     CHECK(end.s == doctest::Approx(5 + 12 * 2.2).epsilon(1e-14));
     CHECK(end.t == doctest::Approx(12 * 2.2 / start.beta()).epsilon(1e-14));
@@ -217,8 +222,10 @@ TEST_CASE("a reference particle that would stop is an error with its place") {
 
 TEST_CASE("a program moves the reference particle as the survey does, and knows its places") {
   line l;
-  l.elements = {make(elements::drift{.length = 0.5}), make(elements::bend{.length = 1, .angle = 0.3, .e1 = 0.1}),
-                make(elements::marker{}), make(elements::rf_cavity{.length = 0.2, .voltage = 3e6, .frequency = 1e9}),
+  l.elements = {make(elements::drift{.length = 0.5}),
+                make(elements::bend{.length = 1, .angle = 0.3, .e1 = 0.1}),
+                make(elements::marker{}),
+                make(elements::rf_cavity{.length = 0.2, .voltage = 3e6, .frequency = 1e9}),
                 make(elements::quadrupole{.length = 0.4, .k1 = 2})};
   l.elements[4]->slices = 2;
   const beam::reference start = particle(50);
@@ -251,7 +258,8 @@ TEST_CASE("a program moves the reference particle as the survey does, and knows 
       CHECK(!refreshed);
       refreshed = true;
       CHECK(op.element == 3);
-      CHECK(p.coefficients[op.coefficients] == doctest::Approx(places[4].inverse_beta()).epsilon(1e-15));
+      CHECK(p.coefficients[op.coefficients] ==
+            doctest::Approx(places[4].inverse_beta()).epsilon(1e-15));
       CHECK(p.coefficients[op.coefficients + 1] ==
             doctest::Approx(places[4].inverse_beta_gamma_squared()).epsilon(1e-15));
     }
@@ -264,7 +272,8 @@ TEST_CASE("a program moves the reference particle as the survey does, and knows 
   beam::reference part = start;
   const program first = compile(l, 0, 3, part, {}), second = compile(l, 3, 5, part, {});
   beam::reference all = start;
-  const vector z = coordinates(1, start), whole = track(l, z, all), pieces = run(second, run(first, z));
+  const vector z = coordinates(1, start), whole = track(l, z, all),
+               pieces = run(second, run(first, z));
   CHECK(part == all);
   for (std::size_t c = 0; c < 6; ++c) CHECK(whole[c] == doctest::Approx(pieces[c]).epsilon(1e-14));
 
@@ -307,7 +316,8 @@ TEST_CASE("every element is symplectic in every model, up to the ratio of moment
         for (std::size_t q = 0; q < 6; q += 2) {
           sum += j[6 * q + a] * j[6 * (q + 1) + b] - j[6 * (q + 1) + a] * j[6 * q + b];
         }
-        worst = std::fmax(worst, std::fabs(sum - (a / 2 == b / 2 && a != b ? (a < b ? factor : -factor) : 0)));
+        worst = std::fmax(
+            worst, std::fabs(sum - (a / 2 == b / 2 && a != b ? (a < b ? factor : -factor) : 0)));
       }
     }
     CHECK(worst <= 3e-14 * size * size);
@@ -377,9 +387,17 @@ TEST_CASE("slices are the whole where maps are closed solutions") {
     const beam::reference ref = particle(beta_gamma);
     const vector z = coordinates(5, ref);
     const std::vector<elements::kind> bodies = {
-        elements::drift{.length = 1.1}, elements::quadrupole{.length = 0.6, .k1 = -3},
-        elements::bend{.length = 0.9, .angle = 0.5, .k1 = 0.7, .e1 = 0.2, .e2 = -0.1, .fint2 = 0.4, .hgap = 0.02},
-        elements::solenoid{.length = 0.8, .ks = 1.3}, elements::instrument{.length = 0.3},
+        elements::drift{.length = 1.1},
+        elements::quadrupole{.length = 0.6, .k1 = -3},
+        elements::bend{.length = 0.9,
+                       .angle = 0.5,
+                       .k1 = 0.7,
+                       .e1 = 0.2,
+                       .e2 = -0.1,
+                       .fint2 = 0.4,
+                       .hgap = 0.02},
+        elements::solenoid{.length = 0.8, .ks = 1.3},
+        elements::instrument{.length = 0.3},
         elements::constant_focusing{.length = 0.4, .kx = 1, .ky = -2}};
     for (const auto& body : bodies) {
       line whole, sliced;
@@ -399,32 +417,44 @@ TEST_CASE("slices are the whole where maps are closed solutions") {
 
 TEST_CASE("matrices of textbooks") {
   const beam::reference ref = particle(2);
-  const auto check = [&](const elements::kind& body, std::initializer_list<std::pair<std::size_t, double>> entries) {
+  const auto check = [&](const elements::kind& body,
+                         std::initializer_list<std::pair<std::size_t, double>> entries) {
     line l;
     l.elements = {make(body)};
     const matrix6 m = derivative_of(l, ref);
     CAPTURE(describe(*l.elements[0]));
     for (const auto& entry : entries) {
       CAPTURE(entry.first);
-      CHECK(std::fabs(m[entry.first] - entry.second) <= 4e-16 * std::fmax(1, std::fabs(entry.second)));
+      CHECK(std::fabs(m[entry.first] - entry.second) <=
+            4e-16 * std::fmax(1, std::fabs(entry.second)));
     }
   };
   const auto at = [](std::size_t i, std::size_t k) { return 6 * (i - 1) + (k - 1); };  // R_ik
   check(elements::drift{.length = 1.5},
         {{at(1, 1), 1}, {at(1, 2), 1.5}, {at(3, 4), 1.5}, {at(5, 6), 1.5 / 4}, {at(2, 1), 0}});
-  check(elements::quadrupole{.length = 0.5, .k1 = 4},
-        {{at(1, 1), std::cos(1.0)}, {at(1, 2), std::sin(1.0) / 2}, {at(2, 1), -2 * std::sin(1.0)},
-         {at(3, 3), std::cosh(1.0)}, {at(3, 4), std::sinh(1.0) / 2}, {at(4, 3), 2 * std::sinh(1.0)}});
+  check(elements::quadrupole{.length = 0.5, .k1 = 4}, {{at(1, 1), std::cos(1.0)},
+                                                       {at(1, 2), std::sin(1.0) / 2},
+                                                       {at(2, 1), -2 * std::sin(1.0)},
+                                                       {at(3, 3), std::cosh(1.0)},
+                                                       {at(3, 4), std::sinh(1.0) / 2},
+                                                       {at(4, 3), 2 * std::sinh(1.0)}});
   // a sector bend of radius 2 and 0.6 rad; the dispersion is with respect to pt, that is -1/beta of delta
   const double theta = 0.6, rho = 2, beta = ref.beta();
   check(elements::bend{.length = rho * theta, .angle = theta},
-        {{at(1, 1), std::cos(theta)}, {at(1, 2), rho * std::sin(theta)}, {at(2, 1), -std::sin(theta) / rho},
-         {at(1, 6), -rho * (1 - std::cos(theta)) / beta}, {at(2, 6), -std::sin(theta) / beta},
-         {at(5, 1), std::sin(theta) / beta}, {at(5, 2), rho * (1 - std::cos(theta)) / beta},
-         {at(3, 4), rho * theta}, {at(4, 3), 0}});
+        {{at(1, 1), std::cos(theta)},
+         {at(1, 2), rho * std::sin(theta)},
+         {at(2, 1), -std::sin(theta) / rho},
+         {at(1, 6), -rho * (1 - std::cos(theta)) / beta},
+         {at(2, 6), -std::sin(theta) / beta},
+         {at(5, 1), std::sin(theta) / beta},
+         {at(5, 2), rho * (1 - std::cos(theta)) / beta},
+         {at(3, 4), rho * theta},
+         {at(4, 3), 0}});
   // a rectangular one is a drift horizontally and focuses vertically in its faces
   check(elements::bend{.length = rho * theta, .angle = theta, .e1 = theta / 2, .e2 = theta / 2},
-        {{at(1, 1), 1}, {at(1, 2), rho * std::sin(theta)}, {at(2, 1), 0},
+        {{at(1, 1), 1},
+         {at(1, 2), rho * std::sin(theta)},
+         {at(2, 1), 0},
          {at(3, 3), 1 - theta * std::tan(theta / 2)}});
   // a solenoid: rotation by ks L/2 times focusing (Larmor)
   const double phi = 0.4, c = std::cos(phi), s = std::sin(phi);
@@ -445,8 +475,8 @@ TEST_CASE("fields act with the sign of the charge, normalised strengths do not")
   for (const bool by_field : {true, false}) {
     const elements::kind quadrupole = by_field ? elements::quadrupole{.length = 0.3, .gradient = 2}
                                                : elements::quadrupole{.length = 0.3, .k1 = 3};
-    const elements::kind solenoid =
-        by_field ? elements::solenoid{.length = 0.3, .field = 0.5} : elements::solenoid{.length = 0.3, .ks = 0.9};
+    const elements::kind solenoid = by_field ? elements::solenoid{.length = 0.3, .field = 0.5}
+                                             : elements::solenoid{.length = 0.3, .ks = 0.9};
     const matrix6 q = matrix_of(quadrupole, "electron"), q_anti = matrix_of(quadrupole, "positron");
     const matrix6 s = matrix_of(solenoid, "electron"), s_anti = matrix_of(solenoid, "positron");
     CHECK(q[6] == (by_field ? q_anti[20] : q_anti[6]));  // x of one is y of the other
@@ -466,6 +496,7 @@ TEST_CASE("an element that cannot be undone is named") {
     compile(l, 0, 1, ref, {.way = direction::backward});
     FAIL("no exception");
   } catch (const std::invalid_argument& e) {
-    CHECK(std::string(e.what()) == "LinearMap 'target': a singular linear map cannot be tracked backwards");
+    CHECK(std::string(e.what()) ==
+          "LinearMap 'target': a singular linear map cannot be tracked backwards");
   }
 }

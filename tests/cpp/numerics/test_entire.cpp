@@ -64,8 +64,8 @@ constexpr double tier_borders[] = {1.3e-2, 1.9e-1, 0.94, 4.4, 2.7e-2, 1.8e-1, 1.
 /// Both signs, all magnitudes, and both sides of every border.
 template <class F>
 std::vector<F> arguments() {
-  std::vector<F> z = {F(0), F(1e-300), F(-1e-300), F(1e8), F(-1e3), F(9.8696044010893586),
-                      F(39.478417604357434)};
+  std::vector<F> z = {
+      F(0), F(1e-300), F(-1e-300), F(1e8), F(-1e3), F(9.8696044010893586), F(39.478417604357434)};
   for (double b : tier_borders) {
     for (F border : {static_cast<F>(b), -static_cast<F>(b)}) {
       z.push_back(border);
@@ -151,7 +151,8 @@ TEST_CASE_TEMPLATE("packs of Stumpff functions, lanes of all sizes together", F,
   CHECK(worst <= 6);
 }
 
-TEST_CASE_TEMPLATE("a lane at zero next to a lane out of reach is a lane at zero", F, float, double) {
+TEST_CASE_TEMPLATE("a lane at zero next to a lane out of reach is a lane at zero", F, float,
+                   double) {
   lanes<F> z(0);
   z.set(2, F(400));
   lanes<F> c[6];
@@ -200,7 +201,8 @@ TEST_CASE_TEMPLATE("derivatives of Stumpff functions, at zero too", F, float, do
       stumpff<4>(number::variable(z, 0), reach, c);
       for (int k = 0; k < 4; ++k) {
         // (k c_{k+2} - c_{k+1})/2 inherits the errors of its two terms
-        const long double size = std::fmax(std::fabs(scale(k + 1, z)), k * std::fabs(scale(k + 2, z)));
+        const long double size =
+            std::fmax(std::fabs(scale(k + 1, z)), k * std::fabs(scale(k + 2, z)));
         worst = std::fmax(worst, ulps(c[k].d[0], exact_slope(k, z), size / 2));
         CHECK(ulps(c[k].v, exact(k, z), scale(k, z)) <= 4);
       }
@@ -223,8 +225,8 @@ TEST_CASE("second derivatives by nested dual numbers") {
     const second argument = second::variable(first::variable(z, 0), 0);
     stumpff<4>(argument, std::fabs(z), c);
     for (int k = 0; k < 4; ++k) {
-      const long double curvature = (k * (k + 2) * exact(k + 4, z) -
-                                     (2 * k + 1) * exact(k + 3, z) + exact(k + 2, z)) / 4;
+      const long double curvature =
+          (k * (k + 2) * exact(k + 4, z) - (2 * k + 1) * exact(k + 3, z) + exact(k + 2, z)) / 4;
       const long double size = std::fmax((2 * k + 1) * scale(k + 3, z), scale(k + 2, z)) / 4;
       CHECK(ulps(c[k].d[0].d[0], curvature, size) <= 16);
       CHECK(c[k].d[0].v == c[k].v.d[0]);

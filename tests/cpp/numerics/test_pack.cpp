@@ -82,8 +82,8 @@ std::vector<F> magnitudes(std::size_t n, double low, double high, bool negative)
 
 }  // namespace
 
-#define ALL_PACKS                                                                          \
-  lanes<float, 2>, lanes<float, 4>, lanes<float, 8>, lanes<float, 16>, lanes<double, 2>,   \
+#define ALL_PACKS                                                                        \
+  lanes<float, 2>, lanes<float, 4>, lanes<float, 8>, lanes<float, 16>, lanes<double, 2>, \
       lanes<double, 4>, lanes<double, 8>
 
 TEST_CASE_TEMPLATE("pack arithmetic is the scalar one in every lane", P, ALL_PACKS) {
@@ -167,7 +167,8 @@ TEST_CASE_TEMPLATE("comparisons, masks and select", P, ALL_PACKS) {
   CHECK(!any_of(false));
 }
 
-TEST_CASE_TEMPLATE("square roots are rounded correctly, reciprocal ones within 2 ulp", P, ALL_PACKS) {
+TEST_CASE_TEMPLATE("square roots are rounded correctly, reciprocal ones within 2 ulp", P,
+                   ALL_PACKS) {
   using F = typename P::value_type;
   auto values = magnitudes<F>(4000, -30, 30, false);
   for (int i = 0; i < 200; ++i) values.push_back(F(1) + static_cast<F>(i) / F(800));
@@ -194,7 +195,7 @@ TEST_CASE_TEMPLATE("square roots are rounded correctly, reciprocal ones within 2
 
 TEST_CASE_TEMPLATE("rounding goes to the nearest integer, ties to even", P, ALL_PACKS) {
   using F = typename P::value_type;
-  std::vector<F> values = {F(0),    F(-0.3), F(0.5),  F(1.5),  F(2.5),      F(-0.5),     F(-1.5),
+  std::vector<F> values = {F(0),    F(-0.3), F(0.5),  F(1.5),   F(2.5),       F(-0.5),      F(-1.5),
                            F(-2.5), F(0.49), F(7.51), F(-7.51), F(1048575.5), F(-1048576.5)};
   for (F v : magnitudes<F>(2000, -3, 6, true)) values.push_back(v);
   for_packs<P>(values, [&](P a) {
@@ -255,7 +256,8 @@ TEST_CASE_TEMPLATE("atan(v)/v as a function of v^2", P, ALL_PACKS) {
   using F = typename P::value_type;
   std::vector<F> values = {F(0), F(0.1715728), F(0.1715729), F(1), F(1e6)};
   for (F u : magnitudes<F>(4000, -12, 4, false)) values.push_back(u);
-  for (int i = 0; i < 2000; ++i) values.push_back(static_cast<F>(i) / F(11000));  // the fitted range
+  for (int i = 0; i < 2000; ++i)
+    values.push_back(static_cast<F>(i) / F(11000));  // the fitted range
   double worst = 0, scalar_worst = 0;
   for_packs<P>(values, [&](P u) {
     const P r = atan_ratio(u);

@@ -34,7 +34,8 @@ inline lattice::line fodo(int cells = 1) {
   const auto f = make(elements::quadrupole{.length = 0.2, .k1 = 4});
   const auto d = make(elements::quadrupole{.length = 0.2, .k1 = -4});
   const auto s = make(elements::sextupole{.length = 0.1, .k2 = 3});
-  const auto o = make(elements::drift{.length = 0.8}), short_o = make(elements::drift{.length = 0.7});
+  const auto o = make(elements::drift{.length = 0.8}),
+             short_o = make(elements::drift{.length = 0.7});
   lattice::line l;
   for (int i = 0; i < cells; ++i) {
     for (const auto& e : {f, s, short_o, d, o}) l.elements.push_back(e);
@@ -50,7 +51,8 @@ inline lattice::line everything() {
     auto add = [&](elements::kind body) { l.elements.push_back(make(std::move(body), m)); };
     add(elements::drift{.length = 0.3});
     add(elements::quadrupole{.length = 0.2, .k1 = 2, .gradient = 0.3});
-    add(elements::bend{.length = 0.5, .angle = 0.2, .e1 = 0.1, .e2 = 0.05, .fint1 = 0.4, .hgap = 0.01});
+    add(elements::bend{
+        .length = 0.5, .angle = 0.2, .e1 = 0.1, .e2 = 0.05, .fint1 = 0.4, .hgap = 0.01});
     add(elements::bend{.length = 0.4, .angle = -0.1, .k1 = 1.5});
     add(elements::dipole_edge{.curvature = 0.4, .angle = 0.2});
     add(elements::sextupole{.length = 0.1, .k2 = 20, .k2s = 5});
@@ -74,8 +76,12 @@ inline lattice::line everything() {
     add(elements::pole_face_rotation{.angle_in = 0, .angle_out = 0.1});
     add(elements::pole_face_rotation{.angle_in = 0.1, .angle_out = 0});
     add(elements::patch{.offset_x = 1e-4, .offset_z = 0.1, .rotation_y = 1e-3, .rotation_z = 0.2});
-    add(elements::rf_field_map{
-        .length = 0.2, .amplitude = 1e6, .frequency = 1.3e9, .phase = 0.3, .cosine = {1, 0.4}, .sine = {0, 0.1}});
+    add(elements::rf_field_map{.length = 0.2,
+                               .amplitude = 1e6,
+                               .frequency = 1.3e9,
+                               .phase = 0.3,
+                               .cosine = {1, 0.4},
+                               .sine = {0, 0.1}});
     add(elements::uniform_acceleration{.length = 0.1, .voltage = 1e6, .field = 0.05});
     add(elements::undulator{.length = 0.3, .period = 0.03, .strength = 0.5});
     add(elements::quadrupole{.length = 0.2, .k1 = -2.5});

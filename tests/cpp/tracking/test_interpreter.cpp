@@ -19,8 +19,8 @@ using tracking::gpu::fate;
 
 /// All particles through the interpreter, in place.
 template <class F>
-std::vector<beam::bunch::loss> interpret(const lattice::program& p, const beam::columns<F>& particles,
-                                         std::int64_t turns) {
+std::vector<beam::bunch::loss> interpret(const lattice::program& p,
+                                         const beam::columns<F>& particles, std::int64_t turns) {
   std::vector<tracking::gpu::instruction> instructions;
   for (const auto& op : p.operations) instructions.push_back({op.code, op.coefficients});
   const std::vector<F> coefficients(p.coefficients.begin(), p.coefficients.end());
@@ -131,17 +131,18 @@ TEST_CASE_TEMPLATE("all maps occur in the line that the interpreter is tested wi
   }
 }
 
-TEST_CASE_TEMPLATE("the interpreter loses the same particles at the same places", F, float, double) {
+TEST_CASE_TEMPLATE("the interpreter loses the same particles at the same places", F, float,
+                   double) {
   beam::bunch start = bunch(500, precision_of<F>, {1e-3, 1e-4, 1e-3, 1e-4, 1e-3, 1e-3});
   lattice::line l = fodo(2);
   l.elements.insert(l.elements.begin() + 3, make(elements::aperture{.x_max = 0.02, .y_max = 0.02}));
   l.elements.push_back(make(elements::drift{.length = 0.5}, elements::model::exact));
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  set(start, 0, 17, 0.05);   // hits the aperture
-  set(start, 0, 100, nan);   // not a number where the aperture looks
-  set(start, 5, 200, nan);   // not a number where only maps look
-  set(start, 1, 300, 0.9);   // hits the aperture later
-  set(start, 3, 499, 1.5);   // too steep for the exact drift, unless the aperture has it before
+  set(start, 0, 17, 0.05);  // hits the aperture
+  set(start, 0, 100, nan);  // not a number where the aperture looks
+  set(start, 5, 200, nan);  // not a number where only maps look
+  set(start, 1, 300, 0.9);  // hits the aperture later
+  set(start, 3, 499, 1.5);  // too steep for the exact drift, unless the aperture has it before
   set(start, 4, 0, std::numeric_limits<double>::infinity());
   compare<F>(l, start, lattice::direction::forward, 3, 6);
   beam::bunch late = bunch(500, precision_of<F>, {1e-3, 1e-4, 1e-3, 1e-4, 1e-6, 1e-3});

@@ -50,7 +50,8 @@ void check_same(const track_result& a, const track_result& b) {
 /// A line that loses part of the beam at an aperture, at a place with an exact map, and by NaN.
 lattice::line lossy() {
   lattice::line l = fodo(2);
-  l.elements.insert(l.elements.begin() + 4, make(elements::aperture{.x_max = 1.5e-3, .y_max = 2e-3}));
+  l.elements.insert(l.elements.begin() + 4,
+                    make(elements::aperture{.x_max = 1.5e-3, .y_max = 2e-3}));
   l.elements.push_back(make(elements::drift{.length = 0.1}, elements::model::exact));
   return l;
 }
@@ -119,12 +120,11 @@ TEST_CASE("particles are lost where they leave, with the coordinates they had th
   for (std::size_t n : {5u, 400u}) {
     beam::bunch b(electron(), n);
     b.ref.s = 10;
-    set(b, 0, 0, 3e-3);   // outside the first aperture from the start
-    set(b, 1, 1, 2.5e-3); // x = 2.5 mm at the first aperture
-    set(b, 1, 2, 1.9e-3); // 1.9 mm there, 5.7 mm at the second
-    set(b, 3, 3, 0.9e-3); // 0.9 mm there, 2.7 mm at the second: inside both
-    const track_result r =
-        track(l, b, {.first_turn = 40, .recorded = all_of(l)});
+    set(b, 0, 0, 3e-3);    // outside the first aperture from the start
+    set(b, 1, 1, 2.5e-3);  // x = 2.5 mm at the first aperture
+    set(b, 1, 2, 1.9e-3);  // 1.9 mm there, 5.7 mm at the second
+    set(b, 3, 3, 0.9e-3);  // 0.9 mm there, 2.7 mm at the second: inside both
+    const track_result r = track(l, b, {.first_turn = 40, .recorded = all_of(l)});
     CHECK(r.lost == 3);
     CHECK(b.size() == n - 3);
     REQUIRE(b.lost.size() == 3);
@@ -144,7 +144,8 @@ TEST_CASE("particles are lost where they leave, with the coordinates they had th
     }
     CHECK(b.lost[0].x == 3e-3);
     CHECK(b.lost[1].x == doctest::Approx(2.5e-3).epsilon(1e-15));
-    CHECK(b.lost[2].x == doctest::Approx(1.9e-3 * (1 + 2 / std::sqrt(1 - 1.9e-3 * 1.9e-3))).epsilon(1e-14));
+    CHECK(b.lost[2].x ==
+          doctest::Approx(1.9e-3 * (1 + 2 / std::sqrt(1 - 1.9e-3 * 1.9e-3))).epsilon(1e-14));
     CHECK(b.lost[2].px == 1.9e-3);
     CHECK(r.records[0].moments.count == n);
     CHECK(r.records[1].moments.count == n - 2);
@@ -172,9 +173,11 @@ TEST_CASE("losses over several turns name turn and path length") {
     for (const auto& particle : b.lost) {
       const double distance = 1e-2 / particle.px;
       CHECK(particle.turn == static_cast<std::int64_t>(std::ceil(distance - 0.75)));
-      CHECK(particle.s == doctest::Approx(5.75 + static_cast<double>(particle.turn)).epsilon(1e-14));
+      CHECK(particle.s ==
+            doctest::Approx(5.75 + static_cast<double>(particle.turn)).epsilon(1e-14));
       CHECK(particle.element == 2);
-      CHECK(particle.x == doctest::Approx(particle.px * (static_cast<double>(particle.turn) + 0.75)).epsilon(1e-12));
+      CHECK(particle.x == doctest::Approx(particle.px * (static_cast<double>(particle.turn) + 0.75))
+                              .epsilon(1e-12));
       ++lost;
     }
     CHECK(lost == r.lost);
@@ -273,7 +276,8 @@ TEST_CASE("recorded moments are the moments of the beam at that place") {
 
 TEST_CASE("slices are recorded on request") {
   lattice::line l;
-  l.elements = {make(elements::drift{.length = 0.3}), make(elements::quadrupole{.length = 0.4, .k1 = 1})};
+  l.elements = {make(elements::drift{.length = 0.3}),
+                make(elements::quadrupole{.length = 0.4, .k1 = 1})};
   l.elements[1]->slices = 4;
   beam::bunch b = bunch(100);
   const track_result r = track(l, b, {.recorded = {0, 1}, .record_slices = true});
@@ -296,8 +300,7 @@ TEST_CASE("turns tracked together are turns tracked one by one") {
   const track_result r = track(l, together, {.turns = 5, .recorded = all_of(l)});
   std::vector<tracking::moment_record> records;
   for (std::int64_t turn = 0; turn < 5; ++turn) {
-    const track_result part =
-        track(l, one_by_one, {.first_turn = turn, .recorded = all_of(l)});
+    const track_result part = track(l, one_by_one, {.first_turn = turn, .recorded = all_of(l)});
     records.insert(records.end(), part.records.begin(), part.records.end());
   }
   CHECK(machines::same_bits(together, one_by_one));
@@ -324,7 +327,8 @@ TEST_CASE("turns tracked together are turns tracked one by one") {
 TEST_CASE("an accelerating line is compiled anew for each turn") {
   lattice::line l = fodo();
   const double voltage = 3e7, phase = -0.3;
-  l.elements.push_back(make(elements::rf_cavity{.voltage = voltage, .frequency = 2e8, .phase = phase}));
+  l.elements.push_back(
+      make(elements::rf_cavity{.voltage = voltage, .frequency = 2e8, .phase = phase}));
   beam::bunch together = bunch(500), one_by_one = together;
   const double kinetic = together.ref.kinetic_energy(), p0 = together.ref.momentum();
   track(l, together, {.turns = 4});
@@ -345,7 +349,8 @@ TEST_CASE("an accelerating line is compiled anew for each turn") {
 TEST_CASE("backward undoes forward") {
   lattice::line stable = fodo(2);
   stable.elements.push_back(make(elements::bend{.length = 1, .angle = 0.1}));
-  stable.elements.push_back(make(elements::rf_cavity{.length = 0.1, .voltage = 1e6, .frequency = 1e9}));
+  stable.elements.push_back(
+      make(elements::rf_cavity{.length = 0.1, .voltage = 1e6, .frequency = 1e9}));
   const std::array<double, 6> sigma = {1e-3, 1e-4, 1e-3, 1e-4, 1e-3, 1e-3};
   for (const std::int64_t turns : {1, 5}) {
     const lattice::line l = turns == 1 ? everything() : stable;
@@ -361,7 +366,8 @@ TEST_CASE("backward undoes forward") {
     double worst = 0;
     for (std::size_t c = 0; c < 6; ++c) {
       for (std::size_t i = 0; i < 300; ++i) {
-        worst = std::fmax(worst, std::fabs(coordinate(b, c, i) - coordinate(start, c, i)) / sigma[c]);
+        worst =
+            std::fmax(worst, std::fabs(coordinate(b, c, i) - coordinate(start, c, i)) / sigma[c]);
       }
     }
     CHECK(worst < 1e-10);
@@ -381,11 +387,11 @@ TEST_CASE("interruption leaves all particles at one place, from where tracking c
 
   int calls = 0;
   const track_result r = track(l, stopped, {.on_progress = [&](double part) {
-                                              CHECK(part > 0);
-                                              CHECK(part < 1);
-                                              ++calls;
-                                              return false;
-                                            }});
+                                 CHECK(part > 0);
+                                 CHECK(part < 1);
+                                 ++calls;
+                                 return false;
+                               }});
   CHECK(calls == 1);
   CHECK(r.interrupted);
   CHECK(r.turn == 0);
@@ -393,7 +399,8 @@ TEST_CASE("interruption leaves all particles at one place, from where tracking c
   REQUIRE(r.element < elements_count);
   CHECK(stopped.ref.s == doctest::Approx(0.01 * static_cast<double>(r.element)).epsilon(1e-12));
   lattice::line rest;
-  rest.elements.assign(l.elements.begin() + static_cast<std::ptrdiff_t>(r.element), l.elements.end());
+  rest.elements.assign(l.elements.begin() + static_cast<std::ptrdiff_t>(r.element),
+                       l.elements.end());
   track(rest, stopped, {});
   CHECK(machines::same_bits(stopped, whole));
   CHECK(stopped.ref == whole.ref);
@@ -401,9 +408,8 @@ TEST_CASE("interruption leaves all particles at one place, from where tracking c
 
 TEST_CASE("a refusal to go on after the last element is no interruption") {
   beam::bunch b = bunch(10);
-  const track_result r = track(fodo(), b, {.turns = 2, .on_progress = [](double part) {
-                                             return part < 1;
-                                           }});
+  const track_result r =
+      track(fodo(), b, {.turns = 2, .on_progress = [](double part) { return part < 1; }});
   CHECK(!r.interrupted);
   CHECK(r.turn == 2);
 }
