@@ -1,8 +1,6 @@
 #include "tracking/envelope.h"
 
 #include <limits>
-#include <stdexcept>
-#include <string>
 
 namespace betatron::tracking {
 
@@ -42,15 +40,8 @@ moment_record record_of(const envelope& e, std::int64_t turn, std::int32_t eleme
 
 std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
                                           const envelope_options& options) {
-  if (options.turns < 0) {
-    throw std::invalid_argument("turns = " + std::to_string(options.turns) +
-                                " is not allowed; allowed: >= 0");
-  }
-  if (!options.recorded.empty() && options.recorded.size() != l.elements.size()) {
-    throw std::invalid_argument("record has " + std::to_string(options.recorded.size()) +
-                                " flags for a line of " + std::to_string(l.elements.size()) +
-                                " elements");
-  }
+  check_turns(options.turns);
+  check_flags("record", options.recorded, l);
   for (const auto& element : l.elements) lattice::validate(*element);
 
   std::vector<moment_record> records;

@@ -33,22 +33,10 @@ void check(const lattice::line& l, const track_options& o) {
                                 " is not allowed; allowed: >= 1");
   }
   for (const auto& flags : {m.moments_at, m.observed_at}) {
-    if (!flags.empty() && flags.size() != l.elements.size()) {
-      throw std::invalid_argument("monitor has " + std::to_string(flags.size()) +
-                                  " flags for a line of " + std::to_string(l.elements.size()) +
-                                  " elements");
-    }
+    check_flags("monitor", flags, l);
   }
-
-  if (o.turns < 0) {
-    throw std::invalid_argument("turns = " + std::to_string(o.turns) +
-                                " is not allowed; allowed: >= 0");
-  }
-  if (!o.recorded.empty() && o.recorded.size() != l.elements.size()) {
-    throw std::invalid_argument("record has " + std::to_string(o.recorded.size()) +
-                                " flags for a line of " + std::to_string(l.elements.size()) +
-                                " elements");
-  }
+  check_turns(o.turns);
+  check_flags("record", o.recorded, l);
 }
 
 /// What a stretch of lattice does to the place of the reference particle: a rigid motion, the same wherever the
@@ -297,6 +285,22 @@ class driver {
 };
 
 }  // namespace
+
+void check_turns(std::int64_t turns) {
+  if (turns < 0) {
+    throw std::invalid_argument("turns = " + std::to_string(turns) +
+                                " is not allowed; allowed: >= 0");
+  }
+}
+
+void check_flags(const char* what, const std::vector<std::uint8_t>& flags,
+                 const lattice::line& l) {
+  if (!flags.empty() && flags.size() != l.elements.size()) {
+    throw std::invalid_argument(std::string(what) + " has " + std::to_string(flags.size()) +
+                                " flags for a line of " + std::to_string(l.elements.size()) +
+                                " elements");
+  }
+}
 
 track_result track(const lattice::line& l, beam::bunch& b, const track_options& options) {
   return driver(l, b, options).run();
