@@ -8,4 +8,5 @@ NB_MODULE(_core, m) {
   betatron::bindings::bind_beam(m);
   betatron::bindings::bind_elements(m);
   betatron::bindings::bind_tracking(m);
+  betatron::bindings::bind_gradient(m);
 }

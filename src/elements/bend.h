@@ -175,18 +175,21 @@ void emit_bend_body(const bend& b, double length, double h, const slice& s, Emit
 
   auto body = [&](double l) {
     if (!exact) return emit(bend_paraxial<double>::make(l, h, k1, inv_beta));
-    if (h == 0) return emit_drift(l, s, emit);
-    const int pieces = std::max(1, static_cast<int>(std::ceil(std::fabs(h * l))));
+    if (h == 0 && !s.keep_structure) return emit_drift(l, s, emit);
+    // where derivatives are taken the number must not change at a round angle
+    const double longest = s.keep_structure ? 1.0371 : 1;
+    const int pieces = std::max(1, static_cast<int>(std::ceil(std::fabs(h * l) / longest)));
     for (int i = 0; i < pieces; ++i) emit(bend_exact<double>::make(l / pieces, h, inv_beta));
   };
   using kick = curved_multipole_kick<double>;
   auto any = [](const std::vector<double>& k) {
     return std::any_of(k.begin(), k.end(), [](double v) { return v != 0; });
   };
-  const bool normal = any(kn), skew = any(b.ks);
+  const bool listed = s.keep_structure && (exact || b.kn.size() != 0);
+  const bool normal = any(kn) || listed, skew = any(b.ks) || (s.keep_structure && !b.ks.empty());
   if (!normal && !skew) return body(length);
-  const kick normal_kick = kick::make(kn.data(), kn.size(), false, h);
-  const kick skew_kick = kick::make(b.ks.data(), b.ks.size(), true, h);
+  const kick normal_kick = kick::make(kn.data(), kn.size(), false, h, s.keep_structure);
+  const kick skew_kick = kick::make(b.ks.data(), b.ks.size(), true, h, s.keep_structure);
   split(length, s.order, s.steps, body, [&](double l) {
     if (normal) emit(normal_kick.scaled(l));
     if (skew) emit(skew_kick.scaled(l));

@@ -47,7 +47,7 @@ void emit_maps(const constant_focusing& f, const slice& s, Emit&& emit) {
   plane(0, f.kx * std::fabs(f.kx), 1);
   plane(2, f.ky * std::fabs(f.ky), 1);
   plane(4, f.kt * f.kt, s.ref.inverse_beta_gamma_squared());
-  emit_matrix(m, {}, s.ref.beta_gamma(), s.ref.beta_gamma(), emit);
+  emit_matrix(m, {}, s.ref.beta_gamma(), s.ref.beta_gamma(), emit, s.keep_structure);
 }
 
 }  // namespace betatron::elements

@@ -36,7 +36,7 @@ struct curved_multipole_kick {
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
     using F = scalar_of<T>;
-    const int n = static_cast<int>(degree);
+    const int n = static_cast<int>(value_of(degree));
     const T y2 = z.y * z.y;
     T sums[2] = {T(F(0)), T(F(0))};
     const R* row = coefficients + (n + 1) * (n + 2) / 2;
@@ -63,14 +63,16 @@ struct curved_multipole_kick {
     return r;
   }
 
-  /// The kick over a metre of strengths k_n (n = 0 ... count - 1), count <= max_curved_multipole + 1.
+  /// The kick over a metre of strengths k_n (n = 0 ... count - 1), count <= max_curved_multipole + 1. The degree
+  /// is that of `count` orders around a bend, or what strengths and curvature that are not zero need.
   static curved_multipole_kick make(const double* strengths, std::size_t count, bool is_skew,
-                                    double h);
+                                    double h, bool full_degree = false);
 };
 
 template <class R>
 curved_multipole_kick<R> curved_multipole_kick<R>::make(const double* strengths, std::size_t count,
-                                                        bool is_skew, double h) {
+                                                        bool is_skew, double h,
+                                                        bool full_degree) {
   constexpr std::size_t size = static_cast<std::size_t>(max_curved_degree) + 3;
   using series = std::array<double, size>;  // in x
   auto derivative = [](const series& s) {
@@ -95,9 +97,9 @@ curved_multipole_kick<R> curved_multipole_kick<R>::make(const double* strengths,
   for (std::size_t n = 0; n < count; ++n) {
     if (n > 0) inverse_factorial /= static_cast<double>(n);
     field[n] = strengths[n] * inverse_factorial;
-    if (strengths[n] != 0) highest = n;
+    if (strengths[n] != 0 || full_degree) highest = n;
   }
-  const std::size_t degree = highest + (h != 0 ? 4 : 0);
+  const std::size_t degree = highest + (h != 0 || full_degree ? 4 : 0);
   r.degree = static_cast<R>(degree);
   r.skew = is_skew ? R(1) : R(0);
 

@@ -150,10 +150,10 @@ inline dipole_fringe<double> make_dipole_fringe(const dipole_edge& d, double inv
 
 template <class Emit>
 void emit_maps(const dipole_edge& d, const slice& s, Emit&& emit) {
-  if (d.curvature == 0) return;
+  if (d.curvature == 0 && !s.keep_structure) return;
   if (d.fringe == "nonlinear") {
     emit(make_dipole_fringe(d, s.ref.inverse_beta()));
-  } else if (d.angle != 0 || (d.fint != 0 && d.hgap != 0)) {
+  } else if (d.angle != 0 || (d.fint != 0 && d.hgap != 0) || s.keep_structure) {
     emit(dipole_edge_kick<double>::make(d.curvature, d.angle, d.fint, d.hgap));
   }
 }

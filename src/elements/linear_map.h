@@ -87,10 +87,11 @@ struct linear_midplane {
   }
 };
 
-/// The cheapest of the two forms that holds matrix m and offset d; bg_in, bg_out: beta gamma of the reference.
+/// The cheapest of the two forms that holds matrix m and offset d, or the general one; bg_in, bg_out: beta gamma of
+/// the reference.
 template <class Emit>
 void emit_matrix(const matrix6& m, const std::array<double, 6>& d, double bg_in, double bg_out,
-                 Emit&& emit) {
+                 Emit&& emit, bool general = false) {
   auto zero = [&](std::initializer_list<int> entries) {
     for (int i : entries) {
       if (m[static_cast<std::size_t>(i)] != 0) return false;
@@ -100,7 +101,7 @@ void emit_matrix(const matrix6& m, const std::array<double, 6>& d, double bg_in,
   const bool energy_kept = bg_in == bg_out && zero({30, 31, 32, 33, 34}) && m[35] == 1 && d[5] == 0;
   const bool midplane =
       energy_kept && zero({2, 3, 4, 8, 9, 10, 12, 13, 16, 17, 18, 19, 22, 23, 26, 27});
-  if (midplane) {
+  if (midplane && !general) {
     emit(linear_midplane<double>{m[0],
                                  m[1],
                                  m[5],
@@ -143,10 +144,10 @@ inline std::pair<matrix6, std::array<double, 6>> full(const linear_dense<double>
   return r;
 }
 
-/// Emits what undoes z -> M z + d, that is z -> M^-1 z - M^-1 d, in whichever form it needs.
+/// Emits what undoes z -> M z + d, that is z -> M^-1 z - M^-1 d, in whichever form it needs or in the general one.
 template <class Matrix, class Emit>
   requires requires(const Matrix& m) { full(m); }
-void emit_inverse(const Matrix& map, Emit&& emit) {
+void emit_inverse(const Matrix& map, Emit&& emit, bool general = false) {
   const auto [m, d] = full(map);
   double bg_in = 1, bg_out = 1;
   if constexpr (requires { map.bg_in; }) {
@@ -158,7 +159,7 @@ void emit_inverse(const Matrix& map, Emit&& emit) {
   for (std::size_t i = 0; i < 6; ++i) {
     for (std::size_t k = 0; k < 6; ++k) back[i] -= r[6 * i + k] * d[k];
   }
-  emit_matrix(r, back, bg_out, bg_in, emit);
+  emit_matrix(r, back, bg_out, bg_in, emit, general);
 }
 
 struct linear_map {
@@ -188,7 +189,7 @@ void emit_maps(const linear_map& l, const slice& s, Emit&& emit) {
   if (!s.is_last()) return;
   matrix6 m;
   for (std::size_t i = 0; i < 36; ++i) m[i] = l.matrix[i];
-  emit_matrix(m, {}, s.ref.beta_gamma(), s.ref.beta_gamma(), emit);
+  emit_matrix(m, {}, s.ref.beta_gamma(), s.ref.beta_gamma(), emit, s.keep_structure);
 }
 
 }  // namespace betatron::elements

@@ -31,7 +31,7 @@ struct multipole_kick {
   template <class T>
   BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
     using F = scalar_of<T>;
-    int n = static_cast<int>(highest);
+    int n = static_cast<int>(value_of(highest));
     T re = T(normal[n]), im = T(skew[n]);
     for (--n; n >= 0; --n) {
       const T next = re * z.x - im * z.y + normal[n];
@@ -67,8 +67,9 @@ struct multipole_strengths {
   }
 };
 
-/// Coefficients k_n `factor`/n!.
-inline multipole_kick<double> scaled_kick(const multipole_strengths& m, double factor) {
+/// Coefficients k_n `factor`/n!; all orders of the lists count, or those up to the highest that is not zero.
+inline multipole_kick<double> scaled_kick(const multipole_strengths& m, double factor,
+                                          bool all_orders = false) {
   multipole_kick<double> kick{};
   std::size_t highest = 0;
   double inverse_factorial = 1;
@@ -78,7 +79,8 @@ inline multipole_kick<double> scaled_kick(const multipole_strengths& m, double f
     const double skew = n < m.skew_count ? m.skew[n] : 0;
     kick.normal[n] = normal * inverse_factorial * factor;
     kick.skew[n] = skew * inverse_factorial * factor;
-    if (normal != 0 || skew != 0) highest = n;
+    const bool listed = all_orders && n < std::max(m.normal_count, m.skew_count);
+    if (normal != 0 || skew != 0 || listed) highest = n;
   }
   kick.highest = static_cast<double>(highest);
   return kick;
@@ -88,14 +90,14 @@ inline multipole_kick<double> scaled_kick(const multipole_strengths& m, double f
 template <class Emit>
 void emit_multipoles(double length, const multipole_strengths& m, const slice& s, Emit&& emit) {
   if (length == 0) {
-    if (!m.empty()) emit(scaled_kick(m, 1));
+    if (!m.empty() || s.keep_structure) emit(scaled_kick(m, 1, s.keep_structure));
     return;
   }
   const double piece = length * s.fraction;
-  if (m.empty()) return emit_drift(piece, s, emit);
+  if (m.empty() && !s.keep_structure) return emit_drift(piece, s, emit);
   split(
       piece, s.order, s.steps, [&](double l) { emit_drift(l, s, emit); },
-      [&](double l) { emit(scaled_kick(m, l / length)); });
+      [&](double l) { emit(scaled_kick(m, l / length, s.keep_structure)); });
 }
 
 }  // namespace detail

@@ -37,6 +37,8 @@ using numerics::select;
 using numerics::sincos;
 using numerics::sqrt;
 using numerics::stumpff;
+using numerics::value_of;
+using numerics::vanishes;
 
 template <class T>
 struct phase_space {

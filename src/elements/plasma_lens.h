@@ -79,7 +79,7 @@ void emit_maps(const plasma_lens& q, const slice& s, Emit&& emit) {
   const double length = q.length * s.fraction;
   auto paraxial = [&](double l) { emit(plasma_lens_paraxial<double>::make(l, k, inv_beta)); };
   if (s.model != model::exact) return paraxial(length);
-  if (k == 0) return emit_drift(length, s, emit);
+  if (k == 0 && !s.keep_structure) return emit_drift(length, s, emit);
   split(length, s.order, s.steps, paraxial,
         [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
 }

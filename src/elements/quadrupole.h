@@ -140,12 +140,12 @@ void emit_maps(const quadrupole& q, const slice& s, Emit&& emit) {
   double k = q.k1;
   if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
   const double length = q.length * s.fraction;
-  const bool edges = q.fringe == "hard" && k != 0;
+  const bool edges = q.fringe == "hard" && (k != 0 || s.keep_structure);
   if (edges && s.is_first()) emit(quadrupole_fringe<double>{k / 12, inv_beta});
   auto paraxial = [&](double l) { emit(quadrupole_paraxial<double>::make(l, k, inv_beta)); };
   if (s.model != model::exact) {
     paraxial(length);
-  } else if (k == 0) {
+  } else if (k == 0 && !s.keep_structure) {
     emit_drift(length, s, emit);
   } else {
     split(length, s.order, s.steps, paraxial,

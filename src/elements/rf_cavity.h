@@ -77,13 +77,13 @@ void emit_maps(const rf_cavity& c, const slice& s, Emit&& emit) {
   const double half = c.length * s.fraction / 2;
   beam::reference after = s.ref;
   advance(c, after, s.fraction);
-  if (half != 0) emit_drift(half, s, emit);
+  if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
   emit(rf_kick<double>{detail::reference_gain(c, s.ref, s.fraction),
                        2 * std::numbers::pi * c.frequency / numerics::constants::speed_of_light,
                        std::cos(c.phase), std::sin(c.phase), s.ref.beta_gamma(),
                        after.beta_gamma()});
-  const slice behind{after, s.model, s.order, s.steps, s.index, s.count, s.fraction};
-  if (half != 0) emit_drift(half, behind, emit);
+  const slice behind{after, s.model, s.order, s.steps, s.index, s.count, s.fraction, s.keep_structure};
+  if (half != 0 || s.keep_structure) emit_drift(half, behind, emit);
 }
 
 }  // namespace betatron::elements

@@ -47,7 +47,7 @@ struct rf_field_kick {
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
     accelerate(z, gain_in, bg_in, bg);
-    if (step != R(0)) {
+    if (!vanishes(step)) {
       if (direction > R(0)) {
         focus(z);
       } else {
@@ -235,7 +235,7 @@ void emit_maps(const rf_field_map& m, const slice& s, Emit&& emit) {
                                    middle.inverse_beta(), middle.inverse_beta_gamma_squared(), 1});
       },
       [&](double l, const beam::reference& at) {
-        emit_drift(l, {at, s.model, s.order, s.steps, s.index, s.count, s.fraction}, emit);
+        emit_drift(l, {at, s.model, s.order, s.steps, s.index, s.count, s.fraction, s.keep_structure}, emit);
       });
 }
 

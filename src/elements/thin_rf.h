@@ -106,10 +106,10 @@ struct crab_cavity {
 template <class Emit>
 void emit_maps(const crab_cavity& c, const slice& s, Emit&& emit) {
   const double half = c.length * s.fraction / 2;
-  if (half != 0) emit_drift(half, s, emit);
+  if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
   emit(crab_kick<double>{detail::relative_voltage(c.voltage, s.ref) * s.fraction,
                          detail::wave_number(c.frequency), std::sin(c.phase), std::cos(c.phase)});
-  if (half != 0) emit_drift(half, s, emit);
+  if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
 }
 
 }  // namespace betatron::elements

@@ -149,7 +149,8 @@ elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
 /// Maps of one slice, forward, in the frame of the lattice.
 template <class Emit>
 void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
-  const bool displaced = e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0;
+  const bool displaced =
+      e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0 || s.keep_structure;
   const elements::frame_change<double> in{e.align.dx, e.align.dy, std::cos(e.align.roll),
                                           std::sin(e.align.roll)};
   if (displaced) emit(in);
@@ -172,7 +173,7 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
     const double bg_out = 1 / std::sqrt(linear.energy()[1]);
     // without acceleration the two differ by rounding only
     const bool same = std::fabs(bg_out - bg_in) <= 4e-16 * bg_in;
-    elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit);
+    elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit, s.keep_structure);
     bg_in = bg_out;
     linear.reset();
   };
@@ -187,7 +188,7 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
   flush();
 }
 
-void write_inverse(const any_map& map, writer& write) {
+void write_inverse(const any_map& map, writer& write, bool keep_structure) {
   std::visit(
       [&](const auto& m) {
         using map_type = std::decay_t<decltype(m)>;
@@ -196,10 +197,24 @@ void write_inverse(const any_map& map, writer& write) {
         } else if constexpr (requires { m.inverse(); }) {
           write(m.inverse());
         } else {
-          emit_inverse(m, write);
+          emit_inverse(m, write, keep_structure);
         }
       },
       map);
+}
+
+/// Writes what undoes the maps of one slice. Throws std::invalid_argument naming the element if nothing does.
+void write_inverse_slice(const element& e, const elements::slice& s, std::vector<any_map>& maps,
+                         writer& write) {
+  maps.clear();
+  emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
+  try {
+    for (auto m = maps.rbegin(); m != maps.rend(); ++m) {
+      write_inverse(*m, write, s.keep_structure);
+    }
+  } catch (const std::domain_error& singular) {
+    throw std::invalid_argument(describe(e) + ": " + singular.what());
+  }
 }
 
 /// The reference orbit and its tangents through one slice; ref is moved along.
@@ -259,13 +274,7 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
       if (forward) {
         emit_model(e, s, write);
       } else {
-        maps.clear();
-        emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
-        try {
-          for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
-        } catch (const std::domain_error& singular) {
-          throw std::invalid_argument(describe(e) + ": " + singular.what());
-        }
+        write_inverse_slice(e, s, maps, write);
       }
       ref = behind;
       emit_boundary(options.boundary, options.bucket_length, write);
@@ -273,6 +282,31 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
       if (observed && k == count - 1) write.observe(i, k, ref);
     }
   }
+  return p;
+}
+
+program compile_slice(const element& e, const slice_request& which, beam::reference& ref) {
+  program p;
+  const elements::slice s{ref,
+                          e.model,
+                          e.order,
+                          e.steps,
+                          which.index,
+                          which.count,
+                          1.0 / which.count,
+                          which.keep_structure};
+  const elements::stretch piece = s.piece();
+  beam::reference behind = ref;
+  advance(e, behind, piece.from, piece.to);
+  writer write(p, energy_constants(which.inverse ? behind : ref));
+  write.place(0, behind.s);
+  if (which.inverse) {
+    std::vector<any_map> maps;
+    write_inverse_slice(e, s, maps, write);
+  } else {
+    emit_model(e, s, write);
+  }
+  ref = behind;
   return p;
 }
 

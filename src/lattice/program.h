@@ -72,6 +72,17 @@ struct compile_options {
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);
 
+/// Operations of one of the `count` slices of an element, whose parameters may be outside their allowed ranges.
+struct slice_request {
+  int index = 0, count = 1;
+  bool inverse = false;         ///< those that undo it, from the exit to the entrance
+  bool keep_structure = false;  ///< see elements::slice
+};
+
+/// The operations; ref, at the entrance, is moved to the exit in either case. Throws std::invalid_argument naming
+/// the element that has no inverse, and std::domain_error where the reference particle cannot pass.
+program compile_slice(const element& e, const slice_request& which, beam::reference& ref);
+
 /// A particle and the derivative of its coordinates with respect to those at the start.
 struct orbit_map {
   std::array<double, 6> orbit;

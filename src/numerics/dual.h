@@ -116,6 +116,13 @@ struct dual {
   template <constant_of<T> S>
   BETATRON_INLINE constexpr dual(const S& constant) : v(detail::as_operand<T>(constant)), d{} {}
 
+  /// The same number for every lane of a pack: a coefficient, with its derivatives, next to packs of particles.
+  template <class F>
+    requires(is_pack<T>::value && std::is_same_v<F, scalar_of<T>>)
+  BETATRON_INLINE dual(const dual<F, N>& broadcast) : v(broadcast.v) {
+    for (int i = 0; i < N; ++i) d[i] = T(broadcast.d[i]);
+  }
+
   /// The variable of direction `direction` (0 ... N - 1): its derivative is 1 there and 0
   /// elsewhere.
   static BETATRON_INLINE constexpr dual variable(const T& value, int direction) {
@@ -257,13 +264,16 @@ struct dual {
 };
 
 /// The innermost value: float, double or a pack.
-template <class T>
-BETATRON_INLINE constexpr T value_of(const T& x) {
-  return x;
-}
 template <class T, int N>
 BETATRON_INLINE constexpr auto value_of(const dual<T, N>& x) {
   return value_of(x.v);
+}
+
+template <class T, int N>
+BETATRON_INLINE constexpr bool vanishes(const dual<T, N>& x) {
+  bool zero = vanishes(x.v);
+  for (int i = 0; i < N; ++i) zero = zero && vanishes(x.d[i]);
+  return zero;
 }
 
 /// The dual number of f(x), given f(x.v) and f'(x.v): the chain rule, for functions written

@@ -38,6 +38,17 @@ struct scalar_type<T> {
 template <class T>
 using scalar_of = typename detail::scalar_type<T>::type;
 
+/// A number without its derivatives, if it has any (dual.h).
+template <real_or_pack T>
+BETATRON_INLINE constexpr T value_of(T a) {
+  return a;
+}
+/// True for a number that is zero, as all its derivatives are: what is multiplied by it need not be computed.
+template <real T>
+BETATRON_INLINE constexpr bool vanishes(T a) {
+  return a == T(0);
+}
+
 template <real T>
 BETATRON_INLINE T sqrt(T a) {
   return std::sqrt(a);

@@ -4,13 +4,16 @@
 #include <string_view>
 #include <type_traits>
 
+#include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
 
-#define BETATRON_DECLARE(isa)                             \
-  extern const kernel_table<float> kernels_##isa##_float; \
-  extern const kernel_table<double> kernels_##isa##_double;
+#define BETATRON_DECLARE(isa)                                       \
+  extern const kernel_table<float> kernels_##isa##_float;           \
+  extern const kernel_table<double> kernels_##isa##_double;         \
+  extern const adjoint_table<float> adjoint_kernels_##isa##_float;  \
+  extern const adjoint_table<double> adjoint_kernels_##isa##_double;
 
 #if defined(BETATRON_HAS_V4)
 BETATRON_DECLARE(v4)
@@ -50,16 +53,23 @@ int level() {
 #endif
 }
 
+/// The kernels of one instruction set.
 template <class F>
-const kernel_table<F>& best() {
+struct tables {
+  const kernel_table<F>& forward;
+  const adjoint_table<F>& adjoint;
+};
+
+template <class F>
+tables<F> best() {
   const int here = level();
-#define BETATRON_TRY(needed, isa)             \
-  if (here >= needed) {                       \
-    if constexpr (std::is_same_v<F, float>) { \
-      return kernels_##isa##_float;           \
-    } else {                                  \
-      return kernels_##isa##_double;          \
-    }                                         \
+#define BETATRON_TRY(needed, isa)                                   \
+  if (here >= needed) {                                             \
+    if constexpr (std::is_same_v<F, float>) {                       \
+      return {kernels_##isa##_float, adjoint_kernels_##isa##_float}; \
+    } else {                                                        \
+      return {kernels_##isa##_double, adjoint_kernels_##isa##_double}; \
+    }                                                               \
   }
 #if defined(BETATRON_HAS_V4)
   BETATRON_TRY(4, v4)
@@ -78,17 +88,29 @@ const kernel_table<F>& best() {
       "betatron was built for processors with SSE4.2 (x86-64-v2); this one has none");
 }
 
+template <class F>
+const tables<F>& chosen() {
+  static const tables<F> t = best<F>();
+  return t;
+}
+
 }  // namespace
 
 template <>
 const kernel_table<float>& kernels<float>() {
-  static const kernel_table<float>& table = best<float>();
-  return table;
+  return chosen<float>().forward;
 }
 template <>
 const kernel_table<double>& kernels<double>() {
-  static const kernel_table<double>& table = best<double>();
-  return table;
+  return chosen<double>().forward;
+}
+template <>
+const adjoint_table<float>& adjoint_kernels<float>() {
+  return chosen<float>().adjoint;
+}
+template <>
+const adjoint_table<double>& adjoint_kernels<double>() {
+  return chosen<double>().adjoint;
 }
 
 }  // namespace betatron::tracking

@@ -1,0 +1,214 @@
+// gradient.cpp: reverse mode; betatron.gradient is the half that talks.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <tuple>
+
+#include "bindings/bindings.h"
+#include "tracking/gradient.h"
+
+namespace nb = nanobind;
+
+namespace betatron::bindings {
+
+namespace {
+
+using lattice::element;
+using tracking::gradient;
+
+using doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
+template <class F>
+using columns_array = nb::ndarray<const F, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+/// An array of shape `shape` that shares memory with `data`.
+template <class F>
+nb::object shared_array(std::shared_ptr<F[]> data, std::initializer_list<std::size_t> shape) {
+  auto* holder = new std::shared_ptr<F[]>(std::move(data));
+  nb::capsule owner(holder,
+                    [](void* p) noexcept { delete static_cast<std::shared_ptr<F[]>*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy, F>(holder->get(), shape, owner));
+}
+
+nb::object array_of(const std::vector<double>& values, std::initializer_list<std::size_t> shape) {
+  auto data = std::make_shared<double[]>(values.size());
+  std::copy(values.begin(), values.end(), data.get());
+  return shared_array<double>(std::move(data), shape);
+}
+
+/// A gradient and the beam it works on, of either precision.
+struct held_gradient {
+  gradient g;
+  std::size_t size;
+  bool single;
+};
+
+tracking::reverse_strategy strategy_named(const std::string& name) {
+  using enum tracking::reverse_strategy;
+  if (name == "rewind") return rewind;
+  if (name == "checkpoint") return checkpoint;
+  if (name == "auto") return automatic;
+  throw nb::value_error(
+      ("strategy = '" + name + "' must be 'auto', 'rewind', 'checkpoint' or 'forward'").c_str());
+}
+
+/// Derivatives by moments from arrays of shapes (r, 6), (r, 6, 6), (r,); r = 0 for none.
+std::vector<tracking::moment_derivative> by_moments_of(const doubles& mean, const doubles& cov,
+                                                       const doubles& kinetic) {
+  const std::size_t n = kinetic.size();
+  if (mean.size() != 6 * n || cov.size() != 36 * n) {
+    throw nb::value_error("derivatives by moments: shapes must be (r, 6), (r, 6, 6), (r,)");
+  }
+  std::vector<tracking::moment_derivative> r(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::copy_n(mean.data() + 6 * i, 6, r[i].mean.begin());
+    std::copy_n(cov.data() + 36 * i, 36, r[i].covariance.begin());
+    r[i].kinetic = kinetic.data()[i];
+  }
+  return r;
+}
+
+template <class F>
+void set_particles(tracking::pull_request<F>& request, nb::handle given, std::size_t size) {
+  if (given.is_none()) return;
+  columns_array<F> columns;
+  if (!nb::try_cast(given, columns) || columns.shape(0) != 6 || columns.shape(1) != size) {
+    throw nb::value_error(
+        "derivatives by particles: must be a contiguous array of shape (6, n) in the precision of the beam");
+  }
+  for (std::size_t c = 0; c < 6; ++c) request.by_particles[c] = columns.data() + c * size;
+}
+
+template <class F>
+nb::dict pull(const held_gradient& h, const std::vector<tracking::moment_derivative>& by_moments,
+              nb::handle by_particles, bool initial, bool in_place, const std::string& strategy,
+              double tolerance) {
+  tracking::pull_request<F> request;
+  request.by_moments = by_moments;
+  request.strategy = strategy_named(strategy);
+  request.tolerance = tolerance;
+  set_particles(request, by_particles, h.size);
+  std::shared_ptr<F[]> out;
+  if (initial) {
+    out = in_place ? h.g.final_coordinates<F>() : std::make_shared_for_overwrite<F[]>(6 * h.size);
+    for (std::size_t c = 0; c < 6; ++c) request.initial[c] = out.get() + c * h.size;
+  }
+  tracking::pull_result r;
+  {
+    nb::gil_scoped_release unlocked;
+    r = h.g.pull(request);
+  }
+  nb::dict d;
+  d["knobs"] = array_of(r.knobs, {r.knobs.size()});
+  d["kinetic"] = r.kinetic;
+  d["rewind_error"] = array_of({r.rewind_error.begin(), r.rewind_error.end()}, {6});
+  d["relative_rewind_error"] = r.relative_rewind_error;
+  d["checkpointed"] = r.checkpointed;
+  d["initial"] = initial ? shared_array<F>(out, {6, h.size}) : nb::none();
+  return d;
+}
+
+template <class F>
+double push(const held_gradient& h, const std::vector<tracking::moment_derivative>& by_moments,
+            nb::handle by_particles, std::ptrdiff_t knob) {
+  tracking::pull_request<F> request;
+  request.by_moments = by_moments;
+  set_particles(request, by_particles, h.size);
+  nb::gil_scoped_release unlocked;
+  return h.g.push(request, knob);
+}
+
+}  // namespace
+
+void bind_gradient(nb::module_& m) {
+  using knob_tuple = std::tuple<std::shared_ptr<element>, std::string, int>;
+  nb::class_<held_gradient>(m, "Gradient", "A beam on its way through a line and back.")
+      .def(
+          "__init__",
+          [](held_gradient* self, const lattice::line& l, const beam::bunch& b,
+             const std::vector<knob_tuple>& knobs, bool reference_energy,
+             const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads) {
+            tracking::gradient_options o;
+            for (const auto& [e, parameter, entry] : knobs) o.knobs.push_back({e, parameter, entry});
+            o.reference_energy = reference_energy;
+            o.recorded = recorded;
+            o.record_start = record_start;
+            o.threads = threads;
+            nb::gil_scoped_release unlocked;
+            new (self) held_gradient{gradient(l, b, std::move(o)), b.size(),
+                                     b.precision() == beam::precision::single};
+          },
+          nb::arg("line"), nb::arg("bunch"), nb::arg("knobs"), nb::arg("reference_energy") = false,
+          nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_start") = false,
+          nb::arg("threads") = 0, nb::keep_alive<1, 3>(),
+          "Tracks forward. knobs: (element, parameter, entry of a list or -1).")
+      .def(
+          "records",
+          [](const held_gradient& h) {
+            std::vector<double> element, kinetic, weight, mean, cov;
+            for (const tracking::moment_record& r : h.g.records()) {
+              element.push_back(r.element);
+              kinetic.push_back(r.ref.kinetic);
+              weight.push_back(r.moments.weight);
+              mean.insert(mean.end(), r.moments.mean.begin(), r.moments.mean.end());
+              cov.insert(cov.end(), r.moments.cov.begin(), r.moments.cov.end());
+            }
+            const std::size_t n = element.size();
+            return nb::make_tuple(array_of(element, {n}), array_of(kinetic, {n}),
+                                  array_of(weight, {n}), array_of(mean, {n, 6}),
+                                  array_of(cov, {n, 6, 6}));
+          },
+          "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
+      .def_prop_ro("lost", [](const held_gradient& h) { return h.g.lost(); })
+      .def_prop_ro("memory", [](const held_gradient& h) { return h.g.memory(); })
+      .def_prop_ro("final",
+                   [](const held_gradient& h) {
+                     return h.single ? shared_array(h.g.final_coordinates<float>(), {6, h.size})
+                                     : shared_array(h.g.final_coordinates<double>(), {6, h.size});
+                   },
+                   "Coordinates at the end, shape (6, n); no copy.")
+      .def(
+          "pull",
+          [](const held_gradient& h, const doubles& mean, const doubles& cov,
+             const doubles& kinetic, nb::object by_particles, bool initial, bool in_place,
+             const std::string& strategy, double tolerance) {
+            const auto by_moments = by_moments_of(mean, cov, kinetic);
+            return h.single ? pull<float>(h, by_moments, by_particles, initial, in_place, strategy,
+                                          tolerance)
+                            : pull<double>(h, by_moments, by_particles, initial, in_place, strategy,
+                                           tolerance);
+          },
+          nb::arg("mean"), nb::arg("covariance"), nb::arg("kinetic"),
+          nb::arg("by_particles") = nb::none(), nb::arg("initial") = true,
+          nb::arg("in_place") = false, nb::arg("strategy") = "auto", nb::arg("tolerance") = 0.0,
+          "The reverse pass; in_place puts the result where the final coordinates are.")
+      .def(
+          "push",
+          [](const held_gradient& h, const doubles& mean, const doubles& cov,
+             const doubles& kinetic, nb::object by_particles, std::ptrdiff_t knob) {
+            const auto by_moments = by_moments_of(mean, cov, kinetic);
+            return h.single ? push<float>(h, by_moments, by_particles, knob)
+                            : push<double>(h, by_moments, by_particles, knob);
+          },
+          nb::arg("mean"), nb::arg("covariance"), nb::arg("kinetic"),
+          nb::arg("by_particles") = nb::none(), nb::arg("knob") = -1,
+          "Forward mode along one knob; -1: gamma - 1 of the reference at the start.");
+
+  m.def(
+      "knobs_of",
+      [](const std::shared_ptr<element>& e) {
+        std::vector<std::tuple<std::string, int>> r;
+        for (const lattice::knob& k : lattice::knobs_of(e)) r.emplace_back(k.parameter, k.entry);
+        return r;
+      },
+      nb::arg("element"), "All (parameter, entry of a list or -1) that derivatives exist for.");
+}
+
+}  // namespace betatron::bindings

@@ -1,0 +1,659 @@
+#include "lattice/sensitivity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <tuple>
+#include <unordered_map>
+
+namespace betatron::lattice {
+
+namespace {
+
+using beam::reference;
+
+constexpr int map_count = static_cast<int>(elements::all_maps::size);
+
+/// How a parameter of this unit changes things, where its value does not say.
+double scale_of(std::string_view unit) {
+  if (unit == "V" || unit == "V/m") return 1e6;
+  if (unit == "Hz") return 1e9;
+  return 1;
+}
+
+/// The number that a knob turns. Ranges are not checked: derivatives look at both sides of a limit.
+double* number_of(element& e, const knob& k) {
+  if (k.parameter == "dx") return &e.align.dx;
+  if (k.parameter == "dy") return &e.align.dy;
+  if (k.parameter == "roll") return &e.align.roll;
+  double* found = nullptr;
+  std::visit(
+      [&](auto& body) {
+        auto look = [&](const auto& p) {
+          using type = std::decay_t<decltype(body.*(p.member))>;
+          if (p.name != k.parameter) return;
+          if constexpr (std::is_same_v<type, double>) {
+            if (k.entry < 0) found = &(body.*(p.member));
+          } else if constexpr (std::is_same_v<type, std::vector<double>>) {
+            auto& list = body.*(p.member);
+            if (k.entry >= 0 && static_cast<std::size_t>(k.entry) < list.size()) {
+              found = &list[static_cast<std::size_t>(k.entry)];
+            }
+          }
+        };
+        std::apply([&](const auto&... p) { (look(p), ...); },
+                   std::decay_t<decltype(body)>::parameters);
+      },
+      e.body);
+  return found;
+}
+
+const parameter_info* info_of(const element& e, std::string_view parameter) {
+  for (const auto* list : {&find_kind(kind_of(e)).parameters, &common_parameters()}) {
+    for (const parameter_info& p : *list) {
+      if (p.name == parameter) return &p;
+    }
+  }
+  return nullptr;
+}
+
+std::string name_of(const knob& k) {
+  return k.entry < 0 ? k.parameter : k.parameter + "[" + std::to_string(k.entry) + "]";
+}
+
+using values = std::vector<double>;
+
+/// The derivative of f at x by central differences; f gives nothing where it is not defined. `scale` is a length on
+/// which f varies. Throws std::domain_error where no step gives one.
+values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale) {
+  constexpr double eighth[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
+  constexpr double sixth[] = {3.0 / 4, -3.0 / 20, 1.0 / 60, 0};
+  constexpr int most_steps = 16;
+  values best, error, size;
+  int idle = 0;
+  // powers of 2, so that x +- j h has hardly a rounding error
+  double h = std::exp2(std::floor(std::log2(scale / 16)));
+  for (int i = 0; i < most_steps && idle < 3; ++i, h /= 4) {
+    std::optional<values> at[8];
+    bool complete = true;
+    for (int j = 0; j < 4 && complete; ++j) {
+      at[2 * j] = f(x + (j + 1) * h);
+      at[2 * j + 1] = f(x - (j + 1) * h);
+      complete = at[2 * j] && at[2 * j + 1];
+    }
+    if (!complete) continue;
+    const std::size_t n = at[0]->size();
+    if (best.empty()) {
+      best.assign(n, 0);
+      size.assign(n, 0);
+      error.assign(n, std::numeric_limits<double>::infinity());
+    }
+    bool improved = false, done = true;
+    for (std::size_t c = 0; c < n; ++c) {
+      double fine = 0, coarse = 0, largest = 0;
+      bool varies = false;
+      for (int j = 0; j < 4; ++j) {
+        const double difference = (*at[2 * j])[c] - (*at[2 * j + 1])[c];
+        varies = varies || difference != 0;
+        fine += eighth[j] * difference;
+        coarse += sixth[j] * difference;
+        largest = std::max({largest, std::fabs((*at[2 * j])[c]), std::fabs((*at[2 * j + 1])[c])});
+      }
+      fine /= h;
+      coarse /= h;
+      // what does not change over the longest step does not change at all
+      const bool constant = !varies && std::isinf(error[c]);
+      const double doubt =
+          constant ? 0 : std::fabs(fine - coarse) + 2.2e-16 * largest / h;
+      if (doubt < error[c]) {
+        error[c] = doubt;
+        best[c] = fine;
+        size[c] = largest;
+        improved = true;
+      }
+      done = done && error[c] <= 1e-13 * std::fabs(best[c]);
+    }
+    if (done) return best;
+    idle = improved ? 0 : idle + 1;
+  }
+  if (best.empty()) throw std::domain_error("no neighbouring value can be tracked in the same way");
+  // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
+  const double floor = 1e-6 * *std::ranges::max_element(size);
+  for (std::size_t c = 0; c < best.size(); ++c) {
+    const double visible = 1e-6 * std::max(size[c], floor);
+    if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * scale > visible) {
+      throw std::domain_error("the map of the element is not smooth there");
+    }
+  }
+  return best;
+}
+
+/// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0 gamma0)^2 behind,
+/// and kinetic energy and time of the reference behind.
+struct slice_state {
+  program inverse;
+  reference behind;
+
+  values all() const {
+    values v = inverse.coefficients;
+    v.insert(v.end(), inverse.entrance_energy.begin(), inverse.entrance_energy.end());
+    v.push_back(behind.kinetic);
+    v.push_back(behind.t);
+    return v;
+  }
+  bool same_structure(const slice_state& other) const {
+    return std::ranges::equal(inverse.operations, other.inverse.operations,
+                              [](const operation& a, const operation& b) {
+                                return a.code == b.code && a.coefficients == b.coefficients;
+                              });
+  }
+};
+
+bool is_matrix(const element& e) { return std::holds_alternative<elements::linear_map>(e.body); }
+
+/// Appends what undoes the map with this code and these coefficients, if it has an inverse of its own kind.
+void append_inverse(const operation& op, const double* coefficients, program& to) {
+  int code = 0;
+  elements::all_maps::for_each([&]<template <class> class Map>() {
+    if (code++ != op.code) return;
+    if constexpr (requires(const Map<double>& m) { m.inverse(); }) {
+      Map<double> map;
+      std::memcpy(&map, coefficients, sizeof map);
+      map = map.inverse();
+      operation back = op;
+      back.coefficients = static_cast<std::uint32_t>(to.coefficients.size());
+      to.coefficients.resize(to.coefficients.size() + sizeof map / sizeof(double));
+      std::memcpy(to.coefficients.data() + back.coefficients, &map, sizeof map);
+      to.operations.push_back(back);
+    }
+  });
+}
+
+/// The inverse of a matrix of the user: with reverse_operation::matrix, and the frames of a displaced element.
+program matrix_program(const element& e, const slice_request& which, reference& ref) {
+  slice_request forward = which;
+  forward.inverse = false;
+  forward.keep_structure = true;  // always dense
+  const program p = compile_slice(e, forward, ref);
+  program r;
+  r.entrance_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+  for (auto op = p.operations.rbegin(); op != p.operations.rend(); ++op) {
+    if (op->code == operation::refresh) continue;  // put behind the matrix below
+    const double* c = p.coefficients.data() + op->coefficients;
+    if (op->code != elements::all_maps::code<elements::linear_dense>()) {
+      append_inverse(*op, c, r);
+      continue;
+    }
+    elements::matrix6 m, back{};
+    std::copy_n(c, 36, m.begin());
+    double regular = 1;
+    try {
+      back = elements::inverse(m);
+    } catch (const std::domain_error&) {
+      regular = 0;
+    }
+    auto append = [&](int code, auto first, auto last) {
+      operation o = *op;
+      o.code = code;
+      o.coefficients = static_cast<std::uint32_t>(r.coefficients.size());
+      r.coefficients.insert(r.coefficients.end(), first, last);
+      r.operations.push_back(o);
+    };
+    std::vector<double> both(c, c + 42);
+    both.insert(both.end(), back.begin(), back.end());
+    both.push_back(regular);
+    append(reverse_operation::matrix, both.begin(), both.end());
+    append(operation::refresh, r.entrance_energy.begin(), r.entrance_energy.end());
+  }
+  return r;
+}
+
+/// Slice `index` of an element, as what undoes it. Throws as compile_slice.
+slice_state state_of(const element& e, int index, int count, bool keep_structure,
+                     const reference& ref) {
+  const slice_request which{index, count, true, keep_structure};
+  slice_state s{{}, ref};
+  s.inverse = is_matrix(e) ? matrix_program(e, which, s.behind) : compile_slice(e, which, s.behind);
+  return s;
+}
+
+/// Coefficients of an operation of a reverse program.
+std::size_t coefficient_count(int code) {
+  if (code == reverse_operation::matrix) return 79;
+  if (code == operation::refresh) return 2;
+  static const std::vector<std::size_t> counts = [] {
+    std::vector<std::size_t> r;
+    elements::all_maps::for_each([&]<template <class> class Map>() {
+      r.push_back(sizeof(Map<double>) / sizeof(double));
+    });
+    return r;
+  }();
+  return counts[static_cast<std::size_t>(code)];
+}
+
+/// Filters leave what passes them as it is.
+bool does_nothing(int code) {
+  static const std::vector<bool> filters = [] {
+    std::vector<bool> r;
+    elements::all_maps::for_each(
+        [&]<template <class> class Map>() { r.push_back(Map<double>::writes == 0); });
+    return r;
+  }();
+  return code < map_count && filters[static_cast<std::size_t>(code)];
+}
+
+class differentiator {
+ public:
+  differentiator(const line& l, const reference& start, const sensitivity_options& options)
+      : line_(l), options_(options), clock_(follows_clock(l)) {
+    for (std::size_t k = 0; k < options.knobs.size(); ++k) {
+      check(options.knobs[k]);
+      knobs_[options.knobs[k].of.get()].push_back(k);
+    }
+    check_presence();
+    pass(start);
+    vary_reference();
+    link();
+  }
+
+  sensitivity result() && { return std::move(r_); }
+
+ private:
+  struct slice_work {
+    std::size_t element;
+    int index, count;
+    reference front;
+    slice_state state;
+    std::size_t first_forward;  // operations of the forward program
+    struct direction {
+      values tangents;  // of slice_state::all()
+      std::uint32_t sum;
+    };
+    std::vector<direction> directions{};
+  };
+
+  void check_presence() const {
+    for (const knob& k : options_.knobs) {
+      if (std::ranges::find(line_.elements, k.of, [](const auto& e) {
+            return std::shared_ptr<const element>(e);
+          }) == line_.elements.end()) {
+        throw std::invalid_argument(describe(*k.of) + ": its " + name_of(k) +
+                                    " has no effect, the element is not in the line");
+      }
+    }
+  }
+
+  /// Forward through the line: the program, the inverse slices, and their derivatives with respect to knobs.
+  void pass(const reference& start) {
+    reference ref = start;
+    program& p = r_.forward;
+    p.entrance_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+    auto record = [&](std::int32_t element, int slice) {
+      const auto number = static_cast<std::uint32_t>(p.records.size());
+      p.records.push_back({element, slice, ref});
+      p.operations.push_back({operation::record, number, element, ref.s});
+    };
+    if (options_.record_start) record(-1, 0);
+    const std::size_t n = line_.elements.size();
+    for (std::size_t i = 0; i < n; ++i) {
+      const element& e = *line_.elements[i];
+      validate(e);
+      const auto active = knobs_.find(&e);
+      const int count = slice_count(e);
+      for (int k = 0; k < count; ++k) {
+        const bool keep = active != knobs_.end();
+        reference behind = ref;
+        append(compile_slice(e, {k, count, false, keep}, behind), i);
+        slices_.push_back({i, k, count, ref, state_of(e, k, count, keep, ref), before_});
+        slice_work& s = slices_.back();
+        r_.slices.push_back({static_cast<std::int32_t>(i)});
+        if (keep) {
+          for (const std::size_t number : active->second) vary(s, number);
+        }
+        ref = s.state.behind;
+      }
+      const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
+      if (flagged || (options_.record_end && i + 1 == n)) record(static_cast<std::int32_t>(i), count - 1);
+    }
+    if (n == 0 && options_.record_end) record(-1, 0);
+    r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+    end_ = ref;
+  }
+
+  void append(const program& piece, std::size_t element) {
+    program& p = r_.forward;
+    before_ = p.operations.size();
+    const auto shift = static_cast<std::uint32_t>(p.coefficients.size());
+    p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(), piece.coefficients.end());
+    for (operation op : piece.operations) {
+      op.coefficients += shift;
+      op.element = static_cast<std::int32_t>(element);
+      p.operations.push_back(op);
+    }
+  }
+
+  /// The derivative of a slice with respect to something that `change` sets in copies of element and reference.
+  template <class Change>
+  values derivative(const slice_work& s, double x, double scale, const std::string& what,
+                    const Change& change) const {
+    const element& e = *line_.elements[s.element];
+    const bool keep = knobs_.contains(&e);
+    auto at = [&](double value) -> std::optional<values> {
+      element changed = e;
+      reference ref = s.front;
+      if (!clock_) ref.t = 0;
+      change(changed, ref, value);
+      try {
+        const slice_state state = state_of(changed, s.index, s.count, keep, ref);
+        if (!state.same_structure(s.state)) return {};
+        return state.all();
+      } catch (const std::exception&) {
+        return {};
+      }
+    };
+    try {
+      return derivative_of(at, x, scale);
+    } catch (const std::domain_error& why) {
+      throw std::invalid_argument(describe(e) + " cannot be differentiated with respect to " + what +
+                                  " = " + std::to_string(x) + ": " + why.what());
+    }
+  }
+
+  /// Adds a direction unless nothing in the slice depends on it; the number of its sum, or -1.
+  std::int64_t add(slice_work& s, values tangents) {
+    tangents.resize(tangents.size() - 2);
+    if (std::ranges::all_of(tangents, [](double t) { return t == 0; })) return -1;
+    s.directions.push_back({std::move(tangents), r_.sums});
+    return r_.sums++;
+  }
+
+  void vary(slice_work& s, std::size_t number) {
+    const knob& k = options_.knobs[number];
+    element copy = *line_.elements[s.element];
+    const double x = *number_of(copy, k);
+    const parameter_info* info = info_of(copy, k.parameter);
+    const double scale = std::max(std::fabs(x), 0.1 * scale_of(info->unit));
+    const values d = cached(s, number, [&] {
+      return derivative(s, x, scale, name_of(k),
+                        [&](element& e, reference&, double v) { *number_of(e, k) = v; });
+    });
+    const slice_sensitivity::moved behind{d[d.size() - 2], d[d.size() - 1]};
+    const std::int64_t sum = add(s, d);
+    if (behind.kinetic != 0 || (behind.time != 0 && clock_)) moves_reference_ = true;
+    // the sum of what does not depend on the knob is not used, but its place must exist
+    const auto place = sum >= 0 ? static_cast<std::uint32_t>(sum) : unused_sum();
+    r_.slices.back().knobs.push_back({number, place, behind});
+    if (moves_reference_ && first_moved_ == none) first_moved_ = slices_.size();
+  }
+
+  std::uint32_t unused_sum() {
+    if (unused_ == none) unused_ = r_.sums++;
+    return static_cast<std::uint32_t>(unused_);
+  }
+
+  /// Slices of the same element at the same energy have the same derivatives, unless they follow the clock.
+  template <class Make>
+  values cached(const slice_work& s, std::size_t what, Make&& make) {
+    if (clock_) return make();
+    const auto key = std::tuple(line_.elements[s.element].get(), s.index, what, s.front.kinetic);
+    const auto found = cache_.find(key);
+    if (found != cache_.end()) return found->second;
+    return cache_.emplace(key, make()).first->second;
+  }
+
+  /// The dependence on the reference particle, where something in front can move it.
+  void vary_reference() {
+    std::size_t first = options_.reference_energy ? 0 : first_moved_;
+    for (; first < slices_.size(); ++first) {
+      slice_work& s = slices_[first];
+      slice_sensitivity& to = r_.slices[first];
+      const std::size_t by_kinetic = options_.knobs.size();
+      const values d = cached(s, by_kinetic, [&] {
+        return derivative(s, s.front.kinetic, s.front.kinetic, "the energy of the reference",
+                          [](element&, reference& ref, double v) { ref.kinetic = v; });
+      });
+      to.by_kinetic = {d[d.size() - 2], d[d.size() - 1]};
+      to.kinetic_sum = add(s, d);
+      const bool follows = std::visit([](const auto& b) { return requires { b.follows_clock; }; },
+                                      line_.elements[s.element]->body);
+      if (!follows) continue;
+      const values t = derivative(s, s.front.t, 1, "the time of the reference",
+                                  [](element&, reference& ref, double v) { ref.t = v; });
+      to.by_time = {t[t.size() - 2], t[t.size() - 1]};
+      to.time_sum = add(s, t);
+    }
+  }
+
+  /// The operations of the reverse pass, in their order.
+  void link() {
+    const program& p = r_.forward;
+    std::size_t end = p.operations.size();
+    for (std::size_t n = slices_.size(); n-- > 0;) {
+      const slice_work& s = slices_[n];
+      // operations behind the slice, which are records
+      std::size_t last = n + 1 < slices_.size() ? slices_[n + 1].first_forward : end;
+      last = std::min(last, end);
+      std::vector<std::size_t> maps;  // of the forward program
+      for (std::size_t i = s.first_forward; i < last; ++i) {
+        if (p.operations[i].code < map_count) maps.push_back(i);
+      }
+      for (std::size_t i = last; i-- > s.first_forward;) {
+        if (p.operations[i].code == operation::record) link_record(i);
+      }
+      link_slice(s, maps);
+      end = s.first_forward;
+    }
+    for (std::size_t i = end; i-- > 0;) {
+      if (p.operations[i].code == operation::record) link_record(i);
+    }
+  }
+
+  void link_record(std::size_t i) {
+    r_.backward.push_back({operation::record, r_.forward.operations[i].coefficients,
+                           static_cast<std::uint32_t>(i)});
+    // the tangents of the energy columns follow pt's, which a record may change
+    refresh(last_energy(), i);
+  }
+
+  std::uint32_t last_energy() {
+    if (energy_ == none) {
+      energy_ = r_.coefficients.size();
+      r_.coefficients.insert(r_.coefficients.end(), r_.exit_energy.begin(), r_.exit_energy.end());
+    }
+    return static_cast<std::uint32_t>(energy_);
+  }
+
+  void refresh(std::uint32_t at, std::size_t forward) {
+    r_.backward.push_back({operation::refresh, at, static_cast<std::uint32_t>(forward)});
+  }
+
+  void link_slice(const slice_work& s, const std::vector<std::size_t>& forward_maps) {
+    const program& p = s.state.inverse;
+    const auto shift = static_cast<std::uint32_t>(r_.coefficients.size());
+    r_.coefficients.insert(r_.coefficients.end(), p.coefficients.begin(), p.coefficients.end());
+    const std::size_t energy_at_exit = p.coefficients.size();  // in the tangents of the slice
+    std::size_t energy_tangent = energy_at_exit;
+    std::uint32_t energy = last_energy();
+    std::size_t map = forward_maps.size();
+    for (const operation& op : p.operations) {
+      if (op.code == operation::refresh) {
+        energy_tangent = op.coefficients;
+        energy = op.coefficients + shift;
+        energy_ = energy;
+        refresh(energy, forward_maps[map]);
+        continue;
+      }
+      const std::size_t undone = forward_maps[--map];
+      if (does_nothing(op.code)) continue;
+      reverse_operation to{op.code, op.coefficients + shift, static_cast<std::uint32_t>(undone)};
+      to.first_direction = static_cast<std::uint32_t>(r_.directions.size());
+      const std::size_t count = coefficient_count(op.code);
+      for (const slice_work::direction& d : s.directions) {
+        const double* own = d.tangents.data() + op.coefficients;
+        const double* of_energy = d.tangents.data() + energy_tangent;
+        const bool moves_energy = of_energy[0] != 0 || of_energy[1] != 0;
+        const bool varies = std::any_of(own, own + count, [](double t) { return t != 0; });
+        if (!varies && !moves_energy) continue;
+        r_.directions.push_back({static_cast<std::uint32_t>(r_.tangents.size()), energy,
+                                 moves_energy, d.sum});
+        r_.tangents.insert(r_.tangents.end(), own, own + count);
+        r_.tangents.insert(r_.tangents.end(), of_energy, of_energy + 2);
+        ++to.directions;
+      }
+      if (op.code == reverse_operation::matrix &&
+          p.coefficients[op.coefficients + 78] == 0) {
+        r_.needs_states = true;
+      }
+      r_.backward.push_back(to);
+    }
+  }
+
+  static constexpr std::size_t none = static_cast<std::size_t>(-1);
+
+  const line& line_;
+  const sensitivity_options& options_;
+  bool clock_;
+  std::unordered_map<const element*, std::vector<std::size_t>> knobs_{};
+  sensitivity r_{};
+  std::vector<slice_work> slices_{};
+  std::map<std::tuple<const element*, int, std::size_t, double>, values> cache_{};
+  reference end_{};
+  std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none;
+  bool moves_reference_ = false;
+};
+
+}  // namespace
+
+std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
+  std::vector<knob> all;
+  const auto add = [&](const std::vector<parameter_info>& list) {
+    for (const parameter_info& p : list) {
+      if (p.is_integer || p.name.starts_with("aperture_")) continue;
+      if (p.name == "length" && length(*e) == 0) continue;  // a thin element has none to vary
+      const value v = get(*e, p.name);
+      if (std::holds_alternative<double>(v)) all.push_back({e, p.name, -1});
+      if (const auto* entries = std::get_if<std::vector<double>>(&v)) {
+        for (std::size_t i = 0; i < entries->size(); ++i) {
+          all.push_back({e, p.name, static_cast<int>(i)});
+        }
+      }
+    }
+  };
+  const bool filter = std::visit(
+      [](const auto& body) {
+        using kind = std::decay_t<decltype(body)>;
+        return std::is_same_v<kind, elements::aperture> ||
+               std::is_same_v<kind, elements::polygon_aperture>;
+      },
+      e->body);
+  if (!filter) add(find_kind(kind_of(*e)).parameters);
+  add(common_parameters());
+  std::erase_if(all, [&](const knob& k) {
+    element copy = *e;
+    return number_of(copy, k) == nullptr;
+  });
+  return all;
+}
+
+void check(const knob& k) {
+  element copy = *k.of;
+  if (number_of(copy, k) != nullptr) return;
+  const value v = get(copy, k.parameter);  // throws if there is no such parameter
+  std::string why = "is not a number with a derivative";
+  if (const auto* list = std::get_if<std::vector<double>>(&v)) {
+    why = "is a list of " + std::to_string(list->size()) + " entries; take one, counted from 0";
+  }
+  throw std::invalid_argument(describe(copy) + ": " + name_of(k) + " " + why);
+}
+
+sensitivity::result sensitivity::collect(std::span<const double> contributions,
+                                         std::span<const double> by_kinetic,
+                                         std::size_t knob_count) const {
+  result r{std::vector<double>(knob_count, 0.0), 0};
+  double kinetic = 0, time = 0;
+  // records from the last to the first, each behind the slices of its element
+  std::size_t record = by_kinetic.size();
+  const auto take_records = [&](std::int32_t element) {
+    while (record > 0 && forward.records[record - 1].element >= element) {
+      kinetic += by_kinetic[--record];
+    }
+  };
+  for (std::size_t n = slices.size(); n-- > 0;) {
+    const slice_sensitivity& s = slices[n];
+    take_records(s.element);
+    for (const slice_sensitivity::varied& k : s.knobs) {
+      r.knobs[k.knob] +=
+          contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
+    }
+    const double behind = kinetic;
+    kinetic = kinetic * s.by_kinetic.kinetic + time * s.by_kinetic.time;
+    time = behind * s.by_time.kinetic + time * s.by_time.time;
+    if (s.kinetic_sum >= 0) kinetic += contributions[static_cast<std::size_t>(s.kinetic_sum)];
+    if (s.time_sum >= 0) time += contributions[static_cast<std::size_t>(s.time_sum)];
+  }
+  take_records(-1);
+  r.kinetic = kinetic;
+  return r;
+}
+
+sensitivity differentiate(const line& l, const beam::reference& start,
+                          const sensitivity_options& options) {
+  return differentiator(l, start, options).result();
+}
+
+forward_tangents differentiate_forward(const line& l, const beam::reference& start,
+                                       const sensitivity_options& options, std::ptrdiff_t which) {
+  const knob* k = which >= 0 ? &options.knobs[static_cast<std::size_t>(which)] : nullptr;
+  std::size_t coefficients = 0;
+  auto values_of = [&](double x) -> std::optional<values> {
+    reference ref = start;
+    if (!k) ref.kinetic = x;
+    values v, kinetic;
+    values entrance{ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+    if (options.record_start) kinetic.push_back(ref.kinetic);
+    try {
+      for (std::size_t i = 0; i < l.elements.size(); ++i) {
+        const element* original = l.elements[i].get();
+        const bool keep = std::ranges::any_of(
+            options.knobs, [&](const knob& any) { return any.of.get() == original; });
+        element e = *original;
+        if (k && k->of.get() == original) *number_of(e, *k) = x;
+        const int count = slice_count(*original);
+        for (int n = 0; n < count; ++n) {
+          const program p = compile_slice(e, {n, count, false, keep}, ref);
+          v.insert(v.end(), p.coefficients.begin(), p.coefficients.end());
+        }
+        const bool flagged = !options.recorded.empty() && options.recorded[i] != 0;
+        if (flagged || (options.record_end && i + 1 == l.elements.size())) {
+          kinetic.push_back(ref.kinetic);
+        }
+      }
+    } catch (const std::exception&) {
+      return {};
+    }
+    if (l.elements.empty() && options.record_end) kinetic.push_back(ref.kinetic);
+    if (coefficients == 0) coefficients = v.size();
+    if (v.size() != coefficients) return {};
+    v.insert(v.end(), entrance.begin(), entrance.end());
+    v.insert(v.end(), kinetic.begin(), kinetic.end());
+    return v;
+  };
+  double x = start.kinetic, scale = start.kinetic;
+  if (k) {
+    check(*k);
+    element copy = *k->of;
+    x = *number_of(copy, *k);
+    scale = std::max(std::fabs(x), 0.1 * scale_of(info_of(copy, k->parameter)->unit));
+  }
+  values_of(x);  // sets the number of coefficients
+  const values d = derivative_of(values_of, x, scale);
+  const auto at = d.begin() + static_cast<std::ptrdiff_t>(coefficients);
+  return {values(d.begin(), at), {at[0], at[1]}, values(at + 2, d.end())};
+}
+
+}  // namespace betatron::lattice

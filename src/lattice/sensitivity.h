@@ -1,0 +1,124 @@
+// lattice/sensitivity.h: a line as the operations of the reverse pass, with the derivatives of their coefficients.
+//
+// The reverse pass takes particles from the end of the line to its start through the inverse maps. What a parameter
+// does there follows from the derivative of the coefficients of those maps, which are smooth functions of it and are
+// differentiated numerically, in double: by central differences of order 8, with the step at which each coefficient
+// is most accurate (about 1e-13 of its size). A parameter may also move the reference particle (an RF voltage moves
+// its energy), on which the coefficients of everything behind depend; that is carried from slice to slice by the
+// chain rule, so that only slices know their coefficients and all else is a recursion over two numbers.
+//
+// Source for the formulas of differences and their errors: B. Fornberg, Math. Comp. 51 (1988) 699.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "beam/reference.h"
+#include "lattice/line.h"
+#include "lattice/program.h"
+
+namespace betatron::lattice {
+
+/// A number that derivatives are taken with respect to, of one element wherever it stands in the line.
+struct knob {
+  std::shared_ptr<const element> of;
+  std::string parameter;  ///< one that holds a number or a list of numbers
+  int entry = -1;         ///< of a list, counted from 0; -1 for a number
+};
+
+/// All knobs of an element: each of its numbers and entries of lists, and its displacements; not the openings of
+/// apertures and pipes, on which what remains in the beam does not depend smoothly.
+std::vector<knob> knobs_of(const std::shared_ptr<const element>& e);
+
+/// Throws std::invalid_argument naming the element unless the knob exists, and std::out_of_range for a parameter
+/// that its kind does not have.
+void check(const knob& k);
+
+/// An operation of the reverse pass.
+struct reverse_operation {
+  // code < all_maps::size: the inverse map. operation::refresh and operation::record as there; and
+  static constexpr int matrix =
+      1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
+             ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists
+
+  int code;
+  std::uint32_t coefficients;  ///< position in the pool, or the number of the record
+  std::uint32_t forward;       ///< position in the forward program of the operation it undoes
+  std::uint32_t first_direction = 0, directions = 0;
+};
+
+/// A direction in which the coefficients of an operation vary.
+struct reverse_direction {
+  std::uint32_t tangents;  ///< position in `tangents`: of the coefficients, then of 1/beta0 and 1/(beta0 gamma0)^2
+  std::uint32_t energy;    ///< position in the pool of coefficients of these two
+  bool moves_energy;       ///< whether the tangents of these two differ from 0
+  std::uint32_t sum;       ///< where what the particles contribute is added
+};
+
+/// A slice and how the reference particle behind it depends on what is in front of it and on knobs.
+struct slice_sensitivity {
+  struct moved {
+    double kinetic = 0, time = 0;  ///< derivatives of those behind
+  };
+  struct varied {
+    std::size_t knob;
+    std::uint32_t sum;
+    moved behind;
+  };
+  std::int32_t element;
+  std::vector<varied> knobs{};
+  std::int64_t kinetic_sum = -1, time_sum = -1;  ///< of the reference in front; -1: coefficients do not depend on it
+  moved by_kinetic{1, 0}, by_time{0, 1};
+};
+
+struct sensitivity {
+  program forward;                            ///< with records; what the reverse pass undoes
+  std::vector<reverse_operation> backward{};  ///< in the order in which they are run
+  std::vector<double> coefficients{};         ///< of the reverse pass
+  std::vector<double> tangents{};
+  std::vector<reverse_direction> directions{};
+  std::vector<slice_sensitivity> slices{};  ///< in the order of the line
+  std::array<double, 2> exit_energy{};      ///< 1/beta0, 1/(beta0 gamma0)^2 at the end
+  std::uint32_t sums = 0;                   ///< how many there are
+  bool needs_states = false;                ///< an operation cannot be undone: states must be kept
+
+  /// Derivatives with respect to the knobs, and to the kinetic energy over m c^2 at the start (if the program was
+  /// made for it), from what particles have contributed to the sums. by_kinetic: what a loss depends directly on
+  /// that of the reference at each record; empty for nothing.
+  struct result {
+    std::vector<double> knobs;
+    double kinetic;
+  };
+  result collect(std::span<const double> contributions, std::span<const double> by_kinetic,
+                 std::size_t knob_count) const;
+};
+
+struct sensitivity_options {
+  std::span<const knob> knobs{};
+  bool reference_energy = false;
+  std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
+  bool record_start = false, record_end = false;
+};
+
+/// Throws std::invalid_argument naming the element that cannot be tracked, has no derivative with respect to a
+/// parameter, or knobs of elements that are not in the line.
+sensitivity differentiate(const line& l, const beam::reference& start,
+                          const sensitivity_options& options);
+
+/// The same forward, for forward mode: derivatives of all coefficients of sensitivity::forward along knob number
+/// `which` of the options (-1: the kinetic energy over m c^2 of the reference at the start), including what the
+/// reference particle carries along the line.
+struct forward_tangents {
+  std::vector<double> coefficients;      ///< as in the pool of the program
+  std::array<double, 2> entrance_energy; ///< of program::entrance_energy
+  std::vector<double> kinetic;           ///< of the reference at each record
+};
+forward_tangents differentiate_forward(const line& l, const beam::reference& start,
+                                       const sensitivity_options& options, std::ptrdiff_t which);
+
+}  // namespace betatron::lattice

@@ -1,0 +1,63 @@
+// adjoint_table.h: the vector kernels of the reverse pass, as a table of functions; see kernel_table.h.
+//
+// The reverse pass carries, for each particle, its coordinates z and the tangent v = S^-1 lambda, where lambda is
+// the derivative of the loss with respect to z and S the symplectic form. For a map M whose Jacobian J satisfies
+// J^T S J = f S, f = p0_in/p0_out, the derivative with respect to the coordinates in front is J^T lambda = f S J^-1 v:
+// pushing (z, v) through the inverse map undoes M and pulls v back. A parameter k that M depends on contributes
+// -lambda_in . dM^-1/dk, the derivative taken at z behind.
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "elements/kinds.h"
+
+namespace betatron::tracking {
+
+/// Particles per tile of the reverse pass: 16 columns of doubles fill half of a 48 KiB first-level cache.
+inline constexpr std::size_t adjoint_tile_size = 192;
+
+/// A run of particles. `count` is a multiple of the pack width.
+template <class F>
+struct adjoint_tile {
+  std::array<F*, 6> z;  ///< x, px, y, py, t, pt
+  std::array<F*, 6> v;  ///< S^-1 lambda: v_x = -lambda_px, v_px = lambda_x, ...
+  F* inv_p;             ///< see elements::energy
+  F* slip;
+  F* inv_p_tangent;  ///< their derivatives along v, kept while pt does not change
+  F* slip_tangent;
+  std::size_t count;
+};
+
+/// A direction in which the coefficients of a map vary, as dual numbers: value, tangent, value, tangent, ...
+template <class F>
+struct adjoint_direction {
+  const F* coefficients;
+  const F* energy;  ///< 1/beta0 and 1/(beta0 gamma0)^2, or null where they do not vary
+};
+
+template <class F>
+struct adjoint_table {
+  /// Undoes a map, given the coefficients of its inverse, and adds to sums[d] what the particles contribute along
+  /// each direction d. `scratch` holds `directions` packs.
+  using pull_function = void (*)(const F* coefficients, const adjoint_direction<F>* directions,
+                                 std::size_t direction_count, F* scratch, double* sums,
+                                 const adjoint_tile<F>&);
+
+  std::array<pull_function, elements::all_maps::size> pull;  ///< null for filters
+
+  /// Pushes z and a tangent v of it through a map (forward), along one direction of its coefficients.
+  using push_function = void (*)(const F* dual_coefficients, const F* dual_energy,
+                                 const adjoint_tile<F>&);
+  std::array<push_function, elements::all_maps::size> push;  ///< null for filters
+
+  /// The energy columns and their tangents.
+  void (*refresh)(const F* energy, const adjoint_tile<F>&);
+  std::size_t width;  ///< lanes per pack
+};
+
+/// The table that belongs to kernels<F>().
+template <class F>
+const adjoint_table<F>& adjoint_kernels();
+
+}  // namespace betatron::tracking
