@@ -1,11 +1,11 @@
 # One tracking-kernel source, compiled once per instruction set and precision into one library; the
 # dispatcher picks at run time, so that the same build serves every CPU.
 #
-#   betatron_add_isa_kernels(target source)
+#   betatron_add_isa_kernels(target source [options...])
 #
 # compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> for every isa in
 # BETATRON_ISAS and adds the objects to `target`, which gets BETATRON_HAS_<ISA> for each of them. The
-# object libraries are <target>_<name of the source>_<isa>_<real>.
+# object libraries are <target>_<name of the source>_<isa>_<real>, compiled with the options.
 #
 # Everything in `source` that is not always inlined must carry BETATRON_ISA in its symbol name: the
 # linker keeps one copy of an inline function, and must not keep one that needs AVX-512 for all. The
@@ -62,7 +62,7 @@ function(betatron_add_isa_kernels target source)
       add_library(${kernels} OBJECT "${source}")
       betatron_compiler_settings(${kernels})
       target_compile_features(${kernels} PRIVATE cxx_std_20)
-      target_compile_options(${kernels} PRIVATE ${isa_flags})
+      target_compile_options(${kernels} PRIVATE ${isa_flags} ${ARGN})
       target_compile_definitions(${kernels} PRIVATE BETATRON_ISA=${isa} BETATRON_REAL=${real})
       target_include_directories(${kernels} PRIVATE "${PROJECT_SOURCE_DIR}/src"
         "${PROJECT_BINARY_DIR}/include")

@@ -34,11 +34,40 @@ struct quadrupole_paraxial {
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
-    using F = scalar_of<T>;
-    const T w = e.inv_p * k;
-    const T l = e.inv_p * length;
     T cx[2], cy[2];
-    numerics::oscillator_pair(w * (length * length), reach, cx, cy);
+    numerics::oscillator_pair(e.inv_p * k * (length * length), reach, cx, cy);
+    push(z, e, cx, cy);
+  }
+
+  /// The same, and the integral of dH/dk = (x^2 - y^2)/2 over the length: the derivative of the map with respect to k
+  /// is the flow of that function. With C, S the cosine-like and sine-like solutions, S = L c_1,
+  ///   int C^2 = (L + C S)/2,   int C S = S^2/2,   int S^2 = L^3 (c_2 + c_3 - z c_2 c_3)/2.
+  template <class T>
+  BETATRON_INLINE T push_and_integrate(phase_space<T>& z, const energy<T>& e) const {
+    using F = scalar_of<T>;
+    const T argument = e.inv_p * k * (length * length);
+    T cx[4], cy[4];
+    numerics::oscillator_pair(argument, reach, cx, cy);
+    const T slope_x = z.px * e.inv_p * length, slope_y = z.py * e.inv_p * length;
+    auto square = [](const T& q, const T& slope, const T (&c)[4], const T& a) {
+      const T s = slope * c[1];
+      return q * q * (c[0] * c[1] + F(1)) +
+             (q * s * c[1] * F(2) + slope * slope * (c[2] + c[3] - a * c[2] * c[3]));
+    };
+    const T integral = square(z.x, slope_x, cx, argument) - square(z.y, slope_y, cy, -argument);
+    push(z, e, cx, cy);
+    return integral * (length * F(0.25));
+  }
+
+  quadrupole_paraxial inverse() const { return {-length, k, inv_beta, reach}; }
+
+ private:
+  /// Given c_0 and c_1 of the two planes.
+  template <class T, int K>
+  BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e, const T (&cx)[K],
+                            const T (&cy)[K]) const {
+    using F = scalar_of<T>;
+    const T l = e.inv_p * length;
     const T sx = cx[1] * length, sy = cy[1] * length;
 
     // twice the integrals of x'^2 + y'^2, with x' = px/P
@@ -55,7 +84,6 @@ struct quadrupole_paraxial {
     z.y = y1;
     z.py = py1;
   }
-  quadrupole_paraxial inverse() const { return {-length, k, inv_beta, reach}; }
 };
 
 /// The flow of -sqrt(P^2 - px^2 - py^2) + P - (px^2 + py^2)/(2P): what the paraxial drift leaves out.

@@ -150,7 +150,7 @@ elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
 template <class Emit>
 void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
   const bool displaced =
-      e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0 || s.keep_structure;
+      e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0 || s.keep_frames;
   const elements::frame_change<double> in{e.align.dx, e.align.dy, std::cos(e.align.roll),
                                           std::sin(e.align.roll)};
   if (displaced) emit(in);
@@ -173,7 +173,8 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
     const double bg_out = 1 / std::sqrt(linear.energy()[1]);
     // without acceleration the two differ by rounding only
     const bool same = std::fabs(bg_out - bg_in) <= 4e-16 * bg_in;
-    elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit, s.keep_structure);
+    elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit,
+                          s.keep_structure || s.keep_frames);
     bg_in = bg_out;
     linear.reset();
   };
@@ -210,7 +211,7 @@ void write_inverse_slice(const element& e, const elements::slice& s, std::vector
   emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
   try {
     for (auto m = maps.rbegin(); m != maps.rend(); ++m) {
-      write_inverse(*m, write, s.keep_structure);
+      write_inverse(*m, write, s.keep_structure || s.keep_frames);
     }
   } catch (const std::domain_error& singular) {
     throw std::invalid_argument(describe(e) + ": " + singular.what());
@@ -294,7 +295,8 @@ program compile_slice(const element& e, const slice_request& which, beam::refere
                           which.index,
                           which.count,
                           1.0 / which.count,
-                          which.keep_structure};
+                          which.keep_structure,
+                          which.keep_frames};
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
   advance(e, behind, piece.from, piece.to);

@@ -76,7 +76,7 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
 struct slice_request {
   int index = 0, count = 1;
   bool inverse = false;         ///< those that undo it, from the exit to the entrance
-  bool keep_structure = false;  ///< see elements::slice
+  bool keep_structure = false, keep_frames = false;  ///< see elements::slice
 };
 
 /// The operations; ref, at the entrance, is moved to the exit in either case. Throws std::invalid_argument naming

@@ -19,6 +19,16 @@ using beam::reference;
 
 constexpr int map_count = static_cast<int>(elements::all_maps::size);
 
+const parameter_info* find_in(const std::vector<parameter_info>& list, std::string_view name) {
+  for (const parameter_info& p : list) {
+    if (p.name == name) return &p;
+  }
+  return nullptr;
+}
+
+/// A displacement: a parameter of the frame of an element, not of its body.
+bool is_common(const knob& k) { return find_in(common_parameters(), k.parameter) != nullptr; }
+
 /// How a parameter of this unit changes things, where its value does not say.
 double scale_of(std::string_view unit) {
   if (unit == "V" || unit == "V/m") return 1e6;
@@ -54,12 +64,13 @@ double* number_of(element& e, const knob& k) {
 }
 
 const parameter_info* info_of(const element& e, std::string_view parameter) {
-  for (const auto* list : {&find_kind(kind_of(e)).parameters, &common_parameters()}) {
-    for (const parameter_info& p : *list) {
-      if (p.name == parameter) return &p;
-    }
-  }
-  return nullptr;
+  const parameter_info* own = find_in(find_kind(kind_of(e)).parameters, parameter);
+  return own ? own : find_in(common_parameters(), parameter);
+}
+
+/// What a slice must keep for the sake of a knob.
+void prepare(slice_request& which, const knob& k) {
+  (is_common(k) ? which.keep_frames : which.keep_structure) = true;
 }
 
 std::string name_of(const knob& k) {
@@ -214,9 +225,8 @@ program matrix_program(const element& e, const slice_request& which, reference& 
 }
 
 /// Slice `index` of an element, as what undoes it. Throws as compile_slice.
-slice_state state_of(const element& e, int index, int count, bool keep_structure,
-                     const reference& ref) {
-  const slice_request which{index, count, true, keep_structure};
+slice_state state_of(const element& e, slice_request which, const reference& ref) {
+  which.inverse = true;
   slice_state s{{}, ref};
   s.inverse = is_matrix(e) ? matrix_program(e, which, s.behind) : compile_slice(e, which, s.behind);
   return s;
@@ -266,7 +276,7 @@ class differentiator {
  private:
   struct slice_work {
     std::size_t element;
-    int index, count;
+    slice_request which;
     reference front;
     slice_state state;
     std::size_t first_forward;  // operations of the forward program
@@ -305,14 +315,18 @@ class differentiator {
       validate(e);
       const auto active = knobs_.find(&e);
       const int count = slice_count(e);
+      slice_request which{0, count};
+      if (active != knobs_.end()) {
+        for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
+      }
       for (int k = 0; k < count; ++k) {
-        const bool keep = active != knobs_.end();
+        which.index = k;
         reference behind = ref;
-        append(compile_slice(e, {k, count, false, keep}, behind), i);
-        slices_.push_back({i, k, count, ref, state_of(e, k, count, keep, ref), before_});
+        append(compile_slice(e, which, behind), i);
+        slices_.push_back({i, which, ref, state_of(e, which, ref), before_});
         slice_work& s = slices_.back();
         r_.slices.push_back({static_cast<std::int32_t>(i)});
-        if (keep) {
+        if (active != knobs_.end()) {
           for (const std::size_t number : active->second) vary(s, number);
         }
         ref = s.state.behind;
@@ -342,14 +356,13 @@ class differentiator {
   values derivative(const slice_work& s, double x, double scale, const std::string& what,
                     const Change& change) const {
     const element& e = *line_.elements[s.element];
-    const bool keep = knobs_.contains(&e);
     auto at = [&](double value) -> std::optional<values> {
       element changed = e;
       reference ref = s.front;
       if (!clock_) ref.t = 0;
       change(changed, ref, value);
       try {
-        const slice_state state = state_of(changed, s.index, s.count, keep, ref);
+        const slice_state state = state_of(changed, s.which, ref);
         if (!state.same_structure(s.state)) return {};
         return state.all();
       } catch (const std::exception&) {
@@ -400,7 +413,7 @@ class differentiator {
   template <class Make>
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
-    const auto key = std::tuple(line_.elements[s.element].get(), s.index, what, s.front.kinetic);
+    const auto key = std::tuple(line_.elements[s.element].get(), s.which.index, what, s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -619,13 +632,15 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
     try {
       for (std::size_t i = 0; i < l.elements.size(); ++i) {
         const element* original = l.elements[i].get();
-        const bool keep = std::ranges::any_of(
-            options.knobs, [&](const knob& any) { return any.of.get() == original; });
         element e = *original;
         if (k && k->of.get() == original) *number_of(e, *k) = x;
         const int count = slice_count(*original);
-        for (int n = 0; n < count; ++n) {
-          const program p = compile_slice(e, {n, count, false, keep}, ref);
+        slice_request piece{0, count};
+        for (const knob& any : options.knobs) {
+          if (any.of.get() == original) prepare(piece, any);
+        }
+        for (piece.index = 0; piece.index < count; ++piece.index) {
+          const program p = compile_slice(e, piece, ref);
           v.insert(v.end(), p.coefficients.begin(), p.coefficients.end());
         }
         const bool flagged = !options.recorded.empty() && options.recorded[i] != 0;

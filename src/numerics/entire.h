@@ -238,85 +238,86 @@ BETATRON_INLINE void stumpff(dual<T, N> z, const dual<scalar_of<T>, M>& reach, d
 
 namespace detail {
 
-/// c_0 ... c_3 at z and at -z by series, see both_signs; c_2 and c_3 are what c_0 and c_1 are made of.
-template <int Terms, class T>
-BETATRON_INLINE void four_of_both_signs(T z, T (&plus)[4], T (&minus)[4]) {
+/// c_0 ... c_{K+1} at z and at -z from the series of the last two, see both_signs. K = 2 or 4.
+template <int K, int Terms, class T>
+BETATRON_INLINE void pair_and_slopes_small(T z, T (&plus)[K + 2], T (&minus)[K + 2]) {
   using F = scalar_of<T>;
   const T z2 = z * z;
-  constexpr int terms = Terms;  // the slope needs one more than the value
-  const T even2 = factorial_series<2, 4, (terms + 1) / 2, false>(z2);
-  const T odd2 = factorial_series<4, 4, terms / 2, false>(z2);
-  const T even3 = factorial_series<3, 4, (terms + 1) / 2, false>(z2);
-  const T odd3 = factorial_series<5, 4, terms / 2, false>(z2);
-  plus[2] = even2 - z * odd2;
-  minus[2] = even2 + z * odd2;
-  plus[3] = even3 - z * odd3;
-  minus[3] = even3 + z * odd3;
-  plus[0] = T(F(1)) - z * plus[2];
-  minus[0] = z * minus[2] + F(1);
-  plus[1] = T(F(1)) - z * plus[3];
-  minus[1] = z * minus[3] + F(1);
+  constexpr int terms = Terms - K / 2 + 1;  // the slope needs one more than the value
+  auto last = [&]<int k>(std::integral_constant<int, k>) {
+    const T even = factorial_series<k, 4, (terms + 1) / 2, false>(z2);
+    const T odd = factorial_series<k + 2, 4, terms / 2, false>(z2);
+    plus[k] = even - z * odd;
+    minus[k] = even + z * odd;
+  };
+  last(std::integral_constant<int, K>{});
+  last(std::integral_constant<int, K + 1>{});
+  auto down = [&]<int k>(std::integral_constant<int, k>) {
+    plus[k] = T(inverse_factorial<F>(k)) - z * plus[k + 2];
+    minus[k] = z * minus[k + 2] + T(inverse_factorial<F>(k));
+  };
+  if constexpr (K == 4) {
+    down(std::integral_constant<int, 2>{});
+    down(std::integral_constant<int, 3>{});
+  }
+  down(std::integral_constant<int, 0>{});
+  down(std::integral_constant<int, 1>{});
 }
 
-}  // namespace detail
-
-/// c_0 ... c_3 at z and at -z.
-template <real_or_pack T>
-BETATRON_INLINE void oscillator_pair_of_four(T z, scalar_of<T> reach, T (&plus)[4], T (&minus)[4]) {
+/// c_0 ... c_{K+1} at z and at -z: what c_0 ... c_{K-1} and their derivatives are made of.
+template <int K, real_or_pack T>
+BETATRON_INLINE void pair_and_slopes(T z, scalar_of<T> reach, T (&plus)[K + 2], T (&minus)[K + 2]) {
   using F = scalar_of<T>;
-  using detail::series_length;
-  using detail::series_limit;
   constexpr int length[4] = {series_length<F>(0), series_length<F>(1), series_length<F>(2),
                              series_length<F>(3)};
   constexpr F limit[4] = {series_limit<F>(length[0]), series_limit<F>(length[1]),
                           series_limit<F>(length[2]), series_limit<F>(length[3])};
   const T size = abs(z);
   if (reach <= limit[0] && !any_of(!(size <= T(limit[0])))) {
-    detail::four_of_both_signs<length[0]>(z, plus, minus);
+    pair_and_slopes_small<K, length[0]>(z, plus, minus);
   } else if (reach <= limit[1] && !any_of(!(size <= T(limit[1])))) {
-    detail::four_of_both_signs<length[1]>(z, plus, minus);
+    pair_and_slopes_small<K, length[1]>(z, plus, minus);
   } else if (reach <= limit[2] && !any_of(!(size <= T(limit[2])))) {
-    detail::four_of_both_signs<length[2]>(z, plus, minus);
+    pair_and_slopes_small<K, length[2]>(z, plus, minus);
   } else {
-    stumpff<4>(z, reach, plus);
-    stumpff<4>(-z, reach, minus);
+    constexpr int count = K + 2 < 4 ? 4 : K + 2;
+    stumpff<count>(z, reach, plus);
+    stumpff<count>(-z, reach, minus);
   }
 }
 
-template <class T, int N>
-BETATRON_INLINE void oscillator_pair(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&plus)[2],
-                                     dual<T, N> (&minus)[2]) {
+}  // namespace detail
+
+/// c_0 ... c_{K-1} at z and at -z for dual numbers, K = 2 or 4.
+template <int K, class T, int N>
+BETATRON_INLINE void oscillator_pair(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&plus)[K],
+                                     dual<T, N> (&minus)[K]) {
   if constexpr (real_or_pack<T>) {
     using F = scalar_of<T>;
-    T p[4], m[4];
-    oscillator_pair_of_four(z.v, reach, p, m);
-    // c_0' = -c_1/2, c_1' = (c_3 - c_2)/2
-    const T half = T(F(0.5));
-    const T sp0 = -p[1] * half, sp1 = (p[3] - p[2]) * half;
-    const T sm0 = m[1] * half, sm1 = (m[2] - m[3]) * half;
-    plus[0].v = p[0];
-    plus[1].v = p[1];
-    minus[0].v = m[0];
-    minus[1].v = m[1];
-    for (int i = 0; i < N; ++i) {
-      plus[0].d[i] = sp0 * z.d[i];
-      plus[1].d[i] = sp1 * z.d[i];
-      minus[0].d[i] = sm0 * z.d[i];
-      minus[1].d[i] = sm1 * z.d[i];
+    T p[K + 2], m[K + 2];
+    detail::pair_and_slopes<K>(z.v, reach, p, m);
+    for (int k = 0; k < K; ++k) {
+      plus[k].v = p[k];
+      minus[k].v = m[k];
+      const T up = (p[k + 2] * F(k) - p[k + 1]) * F(0.5);
+      const T down = (m[k + 1] - m[k + 2] * F(k)) * F(0.5);
+      for (int i = 0; i < N; ++i) {
+        plus[k].d[i] = up * z.d[i];
+        minus[k].d[i] = down * z.d[i];
+      }
     }
   } else {
-    dual<T, N> c[4];
-    stumpff<4>(z, reach, c);
-    plus[0] = c[0];
-    plus[1] = c[1];
-    stumpff<4>(-z, reach, c);
-    minus[0] = c[0];
-    minus[1] = c[1];
+    constexpr int count = K < 4 ? 4 : K;
+    dual<T, N> c[count];
+    stumpff<count>(z, reach, c);
+    for (int k = 0; k < K; ++k) plus[k] = c[k];
+    stumpff<count>(-z, reach, c);
+    for (int k = 0; k < K; ++k) minus[k] = c[k];
   }
 }
-template <class T, int N, int M>
+template <int K, class T, int N, int M>
 BETATRON_INLINE void oscillator_pair(dual<T, N> z, const dual<scalar_of<T>, M>& reach,
-                                     dual<T, N> (&plus)[2], dual<T, N> (&minus)[2]) {
+                                     dual<T, N> (&plus)[K], dual<T, N> (&minus)[K]) {
   oscillator_pair(z, reach.v, plus, minus);
 }
 

@@ -428,11 +428,12 @@ class passes {
 
     const F exit_energy[2] = {static_cast<F>(plan_.exit_energy[0]),
                               static_cast<F>(plan_.exit_energy[1])};
-    table.refresh(exit_energy, t);
+    t.still = table.refresh(exit_energy, t);
     const F* energy = exit_energy;
     for (const reverse_operation& op : plan_.backward) {
-      if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]]
-        table.refresh(energy, t);
+      if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
+        t.still = table.refresh(energy, t);
+      }
       if (memory.segment != 0 && op.code != operation::refresh) {
         load_state(forward_coefficients, op.forward, dead, first, memory, at_segment, t);
       }
@@ -451,7 +452,7 @@ class passes {
         }
       } else if (op.code == operation::refresh) {
         energy = own;
-        table.refresh(own, t);
+        t.still = table.refresh(own, t);
       } else if (op.code == operation::record) {
         if (records[op.coefficients].active) add_record(records[op.coefficients], memory.weight, t);
       } else {

@@ -1,5 +1,7 @@
 // adjoint_kernels.cpp: every map with tangents, as a loop over packs. Compiled once per BETATRON_ISA and
-// BETATRON_REAL, under the same rules as kernels.cpp.
+// BETATRON_REAL, under the same rules as kernels.cpp, and with -ffinite-math-only -fno-signed-zeros: many tangents
+// are zero by construction, and so the compiler may leave out what is multiplied by them. Particles that are not
+// finite do not come here, and results that are not are found where they are used (tracking/gradient.cpp).
 #include "numerics/dual.h"  // before the maps: completes the overload sets of numerics
 
 #include "tracking/cpu/adjoint_table.h"
@@ -41,14 +43,24 @@ BETATRON_INLINE moving load(const real* value, const real* tangent) {
   return r;
 }
 
+template <bool Still = false>
 BETATRON_INLINE phase_space<moving> load(const adjoint_tile<real>& t, std::size_t i) {
-  return {load(t.z[0] + i, t.v[0] + i), load(t.z[1] + i, t.v[1] + i),
-          load(t.z[2] + i, t.v[2] + i), load(t.z[3] + i, t.v[3] + i),
-          load(t.z[4] + i, t.v[4] + i), load(t.z[5] + i, t.v[5] + i)};
+  return {load(t.z[0] + i, t.v[0] + i),
+          load(t.z[1] + i, t.v[1] + i),
+          load(t.z[2] + i, t.v[2] + i),
+          load(t.z[3] + i, t.v[3] + i),
+          load(t.z[4] + i, t.v[4] + i),
+          Still ? moving(lanes::load(t.z[5] + i)) : load(t.z[5] + i, t.v[5] + i)};
 }
 
+/// Still: none of the particles of the tile has a tangent in pt.
+template <bool Still>
 BETATRON_INLINE energy<moving> load_energy(const adjoint_tile<real>& t, std::size_t i) {
-  return {load(t.inv_p + i, t.inv_p_tangent + i), load(t.slip + i, t.slip_tangent + i)};
+  if constexpr (Still) {
+    return {moving(lanes::load(t.inv_p + i)), moving(lanes::load(t.slip + i))};
+  } else {
+    return {load(t.inv_p + i, t.inv_p_tangent + i), load(t.slip + i, t.slip_tangent + i)};
+  }
 }
 
 template <unsigned Writes>
@@ -87,15 +99,53 @@ BETATRON_INLINE Map load_map(const void* coefficients) {
 }
 
 template <template <class> class Map>
-void pull(const real* coefficients, const adjoint_direction<real>* directions,
+concept has_integral = requires(const Map<real>& m, phase_space<moving>& z, energy<moving> e) {
+  m.push_and_integrate(z, e);
+};
+
+/// The derivative of a map along one coefficient is the flow of the integral of dH/dk along the way; so what a
+/// particle contributes is the derivative of that integral along v, with a minus.
+template <template <class> class Map, bool Still>
+void pull_by_integral(const real* coefficients, const adjoint_direction<real>& direction, real* scratch,
+                      double* sums, const adjoint_tile<real>& shared) {
+  const auto map = load_map<Map<real>>(coefficients);
+  const auto varied = load_map<Map<coefficient>>(direction.coefficients);
+  const adjoint_tile<real> t = shared;
+  lanes sum(real(0));
+  for (std::size_t i = 0; i < t.count; i += width) {
+    phase_space<moving> z = load<Still>(t, i);
+    const moving integral = map.push_and_integrate(z, load_energy<Still>(t, i));
+    sum = sum - integral.d[0];
+    store<Map<real>::writes>(z, t, i);
+  }
+  (sum * varied.k.d[0]).store(scratch);
+  double total = 0;
+  for (std::size_t lane = 0; lane < width; ++lane) total += static_cast<double>(scratch[lane]);
+  sums[0] += total;
+}
+
+/// Whether of all coefficients that matter only the one of the integral varies.
+template <template <class> class Map>
+bool varies_in_strength(const adjoint_direction<real>& direction) {
+  const auto varied = load_map<Map<coefficient>>(direction.coefficients);
+  return varied.length.d[0] == real(0) && varied.inv_beta.d[0] == real(0) && !direction.energy;
+}
+
+template <template <class> class Map, bool Still>
+void pull_all(const real* coefficients, const adjoint_direction<real>* directions,
           std::size_t direction_count, real* scratch, double* sums,
           const adjoint_tile<real>& shared) {
+  if constexpr (has_integral<Map>) {
+    if (direction_count == 1 && varies_in_strength<Map>(directions[0])) {
+      return pull_by_integral<Map, Still>(coefficients, directions[0], scratch, sums, shared);
+    }
+  }
   const auto map = load_map<Map<real>>(coefficients);
   const adjoint_tile<real> t = shared;  // a copy cannot alias the columns
   for (std::size_t d = 0; d < direction_count; ++d) lanes(real(0)).store(scratch + d * width);
   for (std::size_t i = 0; i < t.count; i += width) {
-    const phase_space<moving> behind = load(t, i);
-    const energy<moving> e = load_energy(t, i);
+    const phase_space<moving> behind = load<Still>(t, i);
+    const energy<moving> e = load_energy<Still>(t, i);
     phase_space<moving> z = behind;
     map.push(z, e);
     if constexpr (requires { map.bg_in; }) {  // of the inverse: bg_in is behind
@@ -129,6 +179,18 @@ void pull(const real* coefficients, const adjoint_direction<real>* directions,
 }
 
 template <template <class> class Map>
+void pull(const real* coefficients, const adjoint_direction<real>* directions,
+          std::size_t direction_count, real* scratch, double* sums,
+          const adjoint_tile<real>& t) {
+  if constexpr (requires(const Map<real>& m) { m.inv_beta; }) {  // the others look at pt as at all else
+    if (t.still) {
+      return pull_all<Map, true>(coefficients, directions, direction_count, scratch, sums, t);
+    }
+  }
+  pull_all<Map, false>(coefficients, directions, direction_count, scratch, sums, t);
+}
+
+template <template <class> class Map>
 void push(const real* dual_coefficients, const real* dual_energy,
           const adjoint_tile<real>& shared) {
   const auto map = load_map<Map<coefficient>>(dual_coefficients);
@@ -143,8 +205,10 @@ void push(const real* dual_coefficients, const real* dual_energy,
   }
 }
 
-void refresh(const real* constants, const adjoint_tile<real>& t) {
+bool refresh(const real* constants, const adjoint_tile<real>& t) {
+  bool still = true;
   for (std::size_t i = 0; i < t.count; i += width) {
+    still = still && !any_of(!(lanes::load(t.v[5] + i) == lanes(real(0))));
     const energy<moving> e =
         elements::energy_of(load(t.z[5] + i, t.v[5] + i), constants[0], constants[1]);
     e.inv_p.v.store(t.inv_p + i);
@@ -152,6 +216,7 @@ void refresh(const real* constants, const adjoint_tile<real>& t) {
     e.inv_p.d[0].store(t.inv_p_tangent + i);
     e.slip.d[0].store(t.slip_tangent + i);
   }
+  return still;
 }
 
 }  // namespace

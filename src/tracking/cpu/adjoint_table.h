@@ -27,6 +27,7 @@ struct adjoint_tile {
   F* inv_p_tangent;  ///< their derivatives along v, kept while pt does not change
   F* slip_tangent;
   std::size_t count;
+  bool still;  ///< v_pt is 0 for all: the loss does not depend on time from here on
 };
 
 /// A direction in which the coefficients of a map vary, as dual numbers: value, tangent, value, tangent, ...
@@ -51,8 +52,8 @@ struct adjoint_table {
                                  const adjoint_tile<F>&);
   std::array<push_function, elements::all_maps::size> push;  ///< null for filters
 
-  /// The energy columns and their tangents.
-  void (*refresh)(const F* energy, const adjoint_tile<F>&);
+  /// The energy columns and their tangents; returns what `still` is from now on.
+  bool (*refresh)(const F* energy, const adjoint_tile<F>&);
   std::size_t width;  ///< lanes per pack
 };
 
