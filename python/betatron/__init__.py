@@ -11,7 +11,7 @@
 41
 """
 
-from betatron import _core, errors
+from betatron import _core, errors, losses
 from betatron.beam import Beam, Reference, Species
 from betatron.distributions import (
     KV,
@@ -25,6 +25,7 @@ from betatron.distributions import (
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
+from betatron.gradient import Gradient, Objective
 from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
@@ -37,9 +38,11 @@ __all__ = [
     "Beam",
     "Envelope",
     "Gaussian",
+    "Gradient",
     "Kurth4D",
     "Kurth6D",
     "Line",
+    "Objective",
     "Reference",
     "SemiGaussian",
     "Species",
@@ -51,5 +54,6 @@ __all__ = [
     "from_at",
     "errors",
     "info",
+    "losses",
     *_element_names,
 ]

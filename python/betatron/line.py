@@ -17,6 +17,8 @@ from betatron._checks import number
 from betatron.beam import Beam, Reference
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
+from betatron.gradient import Gradient, Parameters, gradient
+from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
 
@@ -315,6 +317,65 @@ class Line(_core.Line):
                 bool(record_slices),
                 at_start,
             ),
+        )
+
+    def gradient(
+        self,
+        beam: Beam,
+        loss: Loss,
+        parameters: Parameters = (),
+        *,
+        initial: bool = False,
+        reference_energy: bool = False,
+        strategy: str = "auto",
+        tolerance: float | None = None,
+        threads: int | None = None,
+    ) -> Gradient:
+        """Derivatives of a loss after tracking a beam through the line once.
+
+        The beam is tracked forward and then run backward, undoing every map, with the derivatives of the loss
+        beside each particle. That costs about three to four times the tracking whatever the number of
+        parameters and elements, and memory for one array of the size of the beam. The beam does not change.
+
+        Parameters
+        ----------
+        beam
+            The beam at the start.
+        loss
+            What is differentiated; see `betatron.losses`.
+        parameters
+            "all"; or names like "k1" (of all elements that have it), and pairs (element or name, parameter).
+            Entries of lists are named "knl[2]".
+        initial
+            Also by the initial coordinates of every particle.
+        reference_energy
+            Also by the energy of the reference particle at the start.
+        strategy
+            "auto": rewind, and where that is not exact enough (single precision, long lines) or not possible,
+            track each tile of particles again and keep its states; "rewind" or "checkpoint": only that;
+            "forward": one forward pass per parameter, without rewinding.
+        tolerance
+            Largest rewind error over the extent of the beam, > 0; default 1e-8, in single precision 1e-3.
+        threads
+            At most so many; None: all processors that the process may use. Results do not depend on it.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            For wrong arguments, for elements that cannot be tracked, and for parameters without a derivative.
+        RuntimeError
+            With strategy="rewind", if the rewind error exceeds the tolerance.
+        """
+        return gradient(
+            self,
+            beam,
+            loss,
+            parameters,
+            initial=initial,
+            reference_energy=reference_energy,
+            strategy=strategy,
+            tolerance=tolerance,
+            threads=0 if threads is None else _whole("threads", threads, 1),
         )
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:

@@ -1,0 +1,375 @@
+"""Derivatives of losses, by running the beam backwards through a line; see docs/gradients.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from betatron import _core
+from betatron._checks import number
+from betatron.beam import Beam, Reference
+from betatron.elements import Element
+from betatron.losses import Loss, Moments
+
+if TYPE_CHECKING:
+    from betatron.line import Line
+
+Parameters = str | Iterable[str | tuple[str | Element, str]]
+
+_STRATEGIES = ("auto", "rewind", "checkpoint", "forward")
+_ENTRY = re.compile(r"(\w+)\[(\d+)\]")
+
+
+@dataclass
+class Knob:
+    """One number of one element: ``element.parameter``, or an entry of it if it is a list."""
+
+    element: Element
+    parameter: str
+    entry: int = -1
+
+    @property
+    def name(self) -> str:
+        """The parameter, for example "k1" or "knl[2]"."""
+        return self.parameter if self.entry < 0 else f"{self.parameter}[{self.entry}]"
+
+    @property
+    def value(self) -> float:
+        """What it is set to."""
+        v = getattr(self.element, self.parameter)
+        return float(v if self.entry < 0 else v[self.entry])
+
+    @value.setter
+    def value(self, value: float) -> None:
+        if self.entry >= 0:
+            entries = list(getattr(self.element, self.parameter))
+            entries[self.entry] = float(value)
+            setattr(self.element, self.parameter, entries)
+        else:
+            setattr(self.element, self.parameter, float(value))
+
+
+def knobs(line: Line, parameters: Parameters) -> list[Knob]:
+    """The numbers that ``parameters`` names, in their order, each once.
+
+    "all" is every number that a derivative exists for; a name like "k1" is that parameter of all elements
+    that have it; a pair is a parameter of an element or of all elements of a name or pattern. Entries of
+    lists are named "knl[2]", all of them "knl".
+    """
+    if isinstance(parameters, str):
+        parameters = [parameters]
+    found: dict[tuple[int, str, int], Knob] = {}
+
+    def add(element: Element, parameter: str | None) -> int:
+        count = 0
+        match = _ENTRY.fullmatch(parameter or "")
+        for own, entry in _core.knobs_of(element):
+            wanted = parameter is None or own == parameter
+            if match:
+                wanted = own == match[1] and entry == int(match[2])
+            if wanted:
+                found.setdefault((id(element), own, entry), Knob(element, own, entry))
+                count += 1
+        return count
+
+    for item in parameters:
+        if isinstance(item, str):
+            counts = [add(e, None if item == "all" else item) for e in line.elements]
+            if item != "all" and not any(counts):
+                raise KeyError(f"no element of the line has a number {item!r} to differentiate by")
+            continue
+        if isinstance(item, Knob):
+            item = (item.element, item.name)
+        if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[1], str):
+            raise TypeError(
+                f"parameters takes names and pairs (element, parameter), not {item!r}"
+            )
+        which, parameter = item
+        for place in dict.fromkeys(line._matches(which)):
+            element = line.element(place)
+            if add(element, parameter) == 0:
+                known = ", ".join(Knob(element, p, i).name for p, i in _core.knobs_of(element))
+                raise KeyError(
+                    f"{element!r} has no number {parameter!r} to differentiate by; it has: {known}"
+                )
+    return list(found.values())
+
+
+class Gradient:
+    """What `Line.gradient` gives.
+
+    Attributes
+    ----------
+    value
+        The loss.
+    knobs
+        The numbers that were varied.
+    derivatives
+        Of the loss by the knobs, shape (len(knobs),); also as ``gradient["q1", "k1"]``, by element or name.
+    initial
+        Derivatives by the initial coordinates, shape (6, n), 0 where a particle was lost; None if not wanted.
+    reference_energy
+        Derivative by the kinetic energy of the reference at the start [1/eV], at fixed initial coordinates
+        (which are relative to it); None if not wanted.
+    rewind_error
+        Largest distance of rewound from initial coordinates, shape (6,); 0 where states were kept.
+    relative_rewind_error
+        The largest of them over the extent of the beam.
+    strategy
+        "rewind", "checkpoint" or "forward": what was done.
+    lost
+        Particles that were lost on the way: places in the columns of the beam.
+    memory
+        Bytes kept between the two passes.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    value: float
+    knobs: list[Knob]
+    derivatives: np.ndarray
+    initial: np.ndarray | None
+    reference_energy: float | None
+    rewind_error: np.ndarray
+    relative_rewind_error: float
+    strategy: str
+    lost: list[int]
+    memory: int
+
+    def __getitem__(self, key: tuple[str | Element, str]) -> float:
+        which, parameter = key
+        for knob, derivative in zip(self.knobs, self.derivatives, strict=True):
+            same = (
+                knob.element.name == which if isinstance(which, str) else knob.element is which
+            )
+            if same and knob.name == parameter:
+                return float(derivative)
+        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per knob: element, kind, parameter, value, derivative."""
+        return pd.DataFrame(
+            {
+                "element": [k.element.name for k in self.knobs],
+                "kind": [k.element.kind for k in self.knobs],
+                "parameter": [k.name for k in self.knobs],
+                "value": [k.value for k in self.knobs],
+                "derivative": self.derivatives,
+            }
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Gradient: loss {self.value:.6g}, {len(self.knobs)} derivatives by {self.strategy}, "
+            f"relative rewind error {self.relative_rewind_error:.1e}"
+        )
+
+
+def _places(line: Line, at: Any) -> list[int]:
+    """Elements behind which moments are wanted; -1: the start, len(line): the end."""
+    if isinstance(at, str) and at in ("start", "end"):
+        return [-1 if at == "start" else len(line)]
+    if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
+        place = int(at) + len(line) if at < 0 else int(at)
+        if not 0 <= place < len(line):
+            raise IndexError(f"at = {at}: the line has {len(line)} elements")
+        return [place]
+    return line._matches(at)
+
+
+class _Evaluation:
+    """A loss with the places it looks at."""
+
+    def __init__(self, line: Line, loss: Loss) -> None:
+        if not isinstance(loss, Loss):
+            raise TypeError(f"loss must be a betatron.losses.Loss, got {loss!r}")
+        self.terms = [(t, None if t.at is None else _places(line, t.at)) for t in loss.terms]
+        wanted = {p for _, places in self.terms for p in places or ()}
+        self.end = len(line)
+        self.start = -1 in wanted
+        self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
+
+    def __call__(self, run: _core.Gradient) -> tuple[float, dict[str, Any]]:
+        """The loss and its derivatives, as arguments of _core.Gradient.pull."""
+        element, kinetic, _, mean, cov = run.records()
+        rows = {int(e): i for i, e in enumerate(element)}
+        rows[self.end] = len(element) - 1
+        slopes = np.zeros((len(element), 43))
+        value, by_particles = 0.0, None
+        for term, places in self.terms:
+            if places is None:
+                part, slope = term.function(run.final)
+                slope = np.asarray(slope)
+                if slope.shape != run.final.shape:
+                    raise ValueError(
+                        f"of_particles: derivatives must have the shape {run.final.shape}, got {slope.shape}"
+                    )
+                value += term.weight * float(part)
+                slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
+                by_particles = slope if by_particles is None else by_particles + slope
+                continue
+            for place in places:
+                row = rows[place]
+                part = term.function(Moments(mean[row], cov[row], kinetic[row]))
+                value += term.weight * float(part)
+                if hasattr(part, "slope"):
+                    slopes[row] += term.weight * part.slope
+        if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
+            raise ValueError(f"the loss is {value}; it and its derivatives must be finite")
+        return value, {
+            "mean": np.ascontiguousarray(slopes[:, :6]),
+            "covariance": np.ascontiguousarray(slopes[:, 6:42].reshape(-1, 6, 6)),
+            "kinetic": np.ascontiguousarray(slopes[:, 42]),
+            "by_particles": by_particles,
+        }
+
+
+def gradient(
+    line: Line,
+    beam: Beam,
+    loss: Loss,
+    parameters: Parameters = (),
+    *,
+    initial: bool = False,
+    reference_energy: bool = False,
+    strategy: str = "auto",
+    tolerance: float | None = None,
+    threads: int | None = None,
+) -> Gradient:
+    """See `Line.gradient`."""
+    if not isinstance(beam, Beam):
+        raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
+    if strategy == "forward" and initial:
+        raise ValueError("strategy = 'forward' has no derivatives by initial coordinates")
+    bound = 0.0
+    if tolerance is not None:
+        bound = number(tolerance, "tolerance")
+        if not 0 < bound < np.inf:
+            raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    chosen = knobs(line, parameters)
+    evaluation = _Evaluation(line, loss)
+    run = _core.Gradient(
+        line,
+        beam,
+        [(k.element, k.parameter, k.entry) for k in chosen],
+        bool(reference_energy),
+        evaluation.flags,
+        evaluation.start,
+        0 if threads is None else threads,
+    )
+    value, slopes = evaluation(run)
+    common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
+    mass = beam.reference.species.mass
+    if strategy == "forward":
+        derivatives = np.array([run.push(**slopes, knob=i) for i in range(len(chosen))])
+        energy = run.push(**slopes, knob=-1) / mass if reference_energy else None
+        return Gradient(
+            **common,
+            derivatives=derivatives,
+            initial=None,
+            reference_energy=energy,
+            rewind_error=np.zeros(6),
+            relative_rewind_error=0.0,
+            strategy="forward",
+        )
+    r = run.pull(
+        **slopes, initial=initial, in_place=True, strategy=strategy, tolerance=bound
+    )
+    return Gradient(
+        **common,
+        derivatives=r["knobs"],
+        initial=r["initial"],
+        reference_energy=r["kinetic"] / mass if reference_energy else None,
+        rewind_error=r["rewind_error"],
+        relative_rewind_error=r["relative_rewind_error"],
+        strategy="checkpoint" if r["checkpointed"] else "rewind",
+    )
+
+
+class Objective:
+    """A loss as a function of a vector of parameters, for optimisers.
+
+    >>> # scipy.optimize.minimize(objective, objective.x0, jac=True)          doctest: +SKIP
+
+    Calling it sets the parameters of the elements and returns (loss, derivatives); ``fun`` and ``jac`` return
+    one of them and share the work where both are asked at the same x.
+
+    Parameters
+    ----------
+    line, beam, loss, parameters, options
+        As for `Line.gradient`. ``scale``: x is in units of these (one number or one per knob), default 1.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        beam: Beam,
+        loss: Loss,
+        parameters: Parameters,
+        *,
+        scale: float | Sequence[float] = 1.0,
+        **options: Any,
+    ) -> None:
+        self.line, self.beam, self.loss, self.options = line, beam, loss, options
+        self.knobs = knobs(line, parameters)
+        if not self.knobs:
+            raise ValueError("an objective needs at least one parameter")
+        self.scale = np.broadcast_to(np.asarray(scale, dtype=float), (len(self.knobs),))
+        self.evaluations = 0
+        self._x: np.ndarray | None = None
+        self._result: tuple[float, np.ndarray] = (np.nan, np.empty(0))
+
+    @property
+    def x0(self) -> np.ndarray:
+        """The present values of the parameters, over ``scale``."""
+        return np.array([k.value for k in self.knobs]) / self.scale
+
+    def __call__(self, x: Sequence[float]) -> tuple[float, np.ndarray]:
+        at = np.array(x, dtype=float)
+        if at.shape != (len(self.knobs),):
+            raise ValueError(f"x must have the shape ({len(self.knobs)},), got {at.shape}")
+        if self._x is None or not np.array_equal(at, self._x):
+            for knob, value in zip(self.knobs, at * self.scale, strict=True):
+                knob.value = value
+            g = gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
+            self.evaluations += 1
+            self._x, self._result = at, (g.value, g.derivatives * self.scale)
+        return self._result[0], self._result[1].copy()
+
+    def fun(self, x: Sequence[float]) -> float:
+        """The loss."""
+        return self(x)[0]
+
+    def jac(self, x: Sequence[float]) -> np.ndarray:
+        """Its derivatives."""
+        return self(x)[1]
+
+
+@contextmanager
+def turned(chosen: Sequence[Knob], values: Sequence[float]) -> Iterator[None]:
+    """The knobs at these values, for as long as the context lasts."""
+    before = [k.value for k in chosen]
+    try:
+        for knob, value in zip(chosen, values, strict=True):
+            knob.value = value
+        yield
+    finally:
+        for knob, value in zip(chosen, before, strict=True):
+            knob.value = value
+
+
+def beam_of(reference: Reference, z: np.ndarray, weight: np.ndarray | None) -> Beam:
+    """A beam that works in the memory of z, shape (6, n)."""
+    columns = dict(zip(("x", "px", "y", "py", "t", "pt"), z, strict=True))
+    return Beam.from_arrays(reference, **columns, weight=weight, copy=False)
+

@@ -1,0 +1,141 @@
+"""PyTorch: tracking as a differentiable function of tensors. Needs the extra ``betatron[torch]``.
+
+>>> # z = betatron.torch.track(line, z0, reference, {("q1", "k1"): k1})      doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from betatron import _core
+from betatron.beam import Reference
+from betatron.elements import Element
+from betatron.gradient import Knob, beam_of, knobs, turned
+
+if TYPE_CHECKING:
+    from betatron.line import Line
+
+__all__ = ["track"]
+
+
+class _Track(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        line: Line,
+        reference: Reference,
+        chosen: list[Knob],
+        options: dict[str, Any],
+        z: torch.Tensor,
+        energy: torch.Tensor | None,
+        *values: torch.Tensor,
+    ) -> torch.Tensor:
+        beam = beam_of(reference, z.detach().numpy(), None)
+        with turned(chosen, [float(v) for v in values]):
+            run = _core.Gradient(
+                line,
+                beam,
+                [(k.element, k.parameter, k.entry) for k in chosen],
+                energy is not None,
+                [],
+                False,
+                options["threads"],
+            )
+        final = torch.from_numpy(run.final)
+        if run.lost:
+            final[:, run.lost] = float("nan") if options["nan"] else final[:, run.lost]
+        ctx.run, ctx.options, ctx.mass = run, options, reference.species.mass
+        ctx.save_for_backward(z, final, energy, *values)  # notices changes in place
+        return final
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_final: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        z, _, energy, *values = ctx.saved_tensors
+        none = np.zeros((0,))
+        r = ctx.run.pull(
+            none.reshape(0, 6),
+            none.reshape(0, 6, 6),
+            none,
+            by_particles=by_final.detach().to(z.dtype).contiguous().numpy(),
+            initial=ctx.needs_input_grad[4],
+            strategy=ctx.options["strategy"],
+            tolerance=ctx.options["tolerance"],
+        )
+        by_initial = None if r["initial"] is None else torch.from_numpy(r["initial"])
+        by_energy = None if energy is None else energy.new_full(energy.shape, r["kinetic"] / ctx.mass)
+        by_values = [v.new_full(v.shape, d) for v, d in zip(values, r["knobs"], strict=True)]
+        return None, None, None, None, by_initial, by_energy, *by_values
+
+
+def track(
+    line: Line,
+    z: torch.Tensor,
+    reference: Reference,
+    parameters: Mapping[tuple[str | Element, str], torch.Tensor] | None = None,
+    *,
+    kinetic_energy: torch.Tensor | None = None,
+    strategy: str = "auto",
+    tolerance: float | None = None,
+    threads: int | None = None,
+    mark_lost: bool = False,
+) -> torch.Tensor:
+    """Coordinates at the end of a line, as a differentiable function of coordinates at its start and of parameters.
+
+    Parameters
+    ----------
+    line
+        The line. Its elements have the values of ``parameters`` during the call, and their own behind it.
+    z
+        Coordinates x, px, y, py, t, pt, shape (6, n), float64 or float32 on the CPU; contiguous ones are not copied.
+    reference
+        Reference particle at the start.
+    parameters
+        Tensors of one number each, by (element or name, parameter); a pair must name one number of one element.
+    kinetic_energy
+        That of the reference particle at the start [eV], a tensor of one number; default: as in ``reference``.
+    strategy, tolerance, threads
+        As for `Line.gradient`.
+    mark_lost
+        Coordinates of lost particles are NaN. Else they are those that the particle had when it was lost. Their
+        derivatives are 0 in any case.
+
+    Returns
+    -------
+    Tensor of shape (6, n). It shares memory with what the reverse pass starts from: changing it in place is an error
+    in ``backward``.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        For wrong arguments, and as `Line.track`.
+    """
+    if not isinstance(z, torch.Tensor) or z.device.type != "cpu":
+        raise TypeError("track: z must be a tensor on the CPU")
+    if z.dtype not in (torch.float64, torch.float32):
+        raise TypeError(f"track: z must be float64 or float32, got {z.dtype}")
+    if z.ndim != 2 or z.shape[0] != 6:
+        raise ValueError(f"track: z must have the shape (6, n), got {tuple(z.shape)}")
+    chosen: list[Knob] = []
+    values: list[torch.Tensor] = []
+    for key, value in (parameters or {}).items():
+        found = knobs(line, [key])
+        if len(found) != 1:
+            raise ValueError(f"track: {key!r} names {len(found)} numbers; it must be one")
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise TypeError(f"track: parameter {key!r} must be a tensor of one number")
+        chosen += found
+        values.append(value)
+    if kinetic_energy is not None:
+        reference = Reference(reference.species, kinetic_energy=float(kinetic_energy.detach()))
+    options = {
+        "strategy": strategy,
+        "tolerance": tolerance or 0.0,
+        "threads": threads or 0,
+        "nan": mark_lost,
+    }
+    return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)
