@@ -118,7 +118,8 @@ class Gradient:
         Derivative by the kinetic energy of the reference at the start [1/eV], at fixed initial coordinates
         (which are relative to it); None if not wanted.
     rewind_error
-        Largest distance of rewound from initial coordinates, shape (6,); 0 where states were kept.
+        Largest distance of rewound from initial coordinates, shape (6,), of the attempt if it was not exact
+        enough; 0 if none was made.
     relative_rewind_error
         The largest of them over the extent of the beam.
     strategy

@@ -152,6 +152,9 @@ struct slice_state {
 
   values all() const {
     values v = inverse.coefficients;
+    for (const operation& op : inverse.operations) {  // derivatives follow from the matrix, not from its inverse
+      if (op.code == reverse_operation::matrix) std::fill_n(v.begin() + op.coefficients + 42, 37, 0.0);
+    }
     v.insert(v.end(), inverse.entrance_energy.begin(), inverse.entrance_energy.end());
     v.push_back(behind.kinetic);
     v.push_back(behind.t);

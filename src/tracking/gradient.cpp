@@ -823,7 +823,9 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     double largest = 0, error[2] = {}, extent[2] = {};
     for (std::size_t c = 0; c < 6; ++c) {  // lengths, and momenta
       if (!(r.error[c] <= error[c % 2])) error[c % 2] = r.error[c];
-      extent[c % 2] = std::max(extent[c % 2], r.extent[c]);
+      const beam::moments& end = s.records.back().moments;
+      const double final_extent = std::fmax(std::fabs(end.min[c]), std::fabs(end.max[c]));
+      extent[c % 2] = std::fmax(std::max(extent[c % 2], r.extent[c]), final_extent);
     }
     for (std::size_t k = 0; k < 2; ++k) {
       if (error[k] == 0) continue;
