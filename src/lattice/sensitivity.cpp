@@ -79,9 +79,30 @@ std::string name_of(const knob& k) {
 
 using values = std::vector<double>;
 
+/// Which values are as large as their rounding errors say only together: the entries of a matrix are sums of others.
+/// One number per value; those that share one belong together.
+using groups = std::vector<std::size_t>;
+
+/// Appends the groups of the coefficients of a program.
+void append_groups(const program& p, groups& to) {
+  const std::size_t shift = to.size();
+  for (std::size_t i = 0; i < p.coefficients.size(); ++i) to.push_back(shift + i);
+  for (const operation& op : p.operations) {
+    std::size_t entries = 0;
+    if (op.code == elements::all_maps::code<elements::linear_dense>()) entries = 36;
+    if (op.code == elements::all_maps::code<elements::linear_midplane>()) entries = 14;
+    if (op.code == reverse_operation::matrix) entries = 36;
+    if (entries == 0) continue;
+    const std::size_t first = shift + op.coefficients;
+    for (std::size_t i = 0; i < entries; ++i) to[first + i] = first;
+    for (std::size_t i = 0; i < 6; ++i) to[first + entries + i] = first + entries;  // the offset
+  }
+}
+
 /// The derivative of f at x by central differences; f gives nothing where it is not defined. `scale` is a length on
-/// which f varies. Throws std::domain_error where no step gives one.
-values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale) {
+/// which f varies; values behind those of `together` stand alone. Throws std::domain_error where no step gives one.
+values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale,
+                     const groups& together) {
   constexpr double eighth[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
   constexpr double sixth[] = {3.0 / 4, -3.0 / 20, 1.0 / 60, 0};
   constexpr int most_steps = 16;
@@ -104,27 +125,31 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       size.assign(n, 0);
       error.assign(n, std::numeric_limits<double>::infinity());
     }
+    values largest(n, 0);
+    auto group = [&](std::size_t c) { return c < together.size() ? together[c] : c; };
+    for (std::size_t c = 0; c < n; ++c) {
+      for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
+    }
     bool improved = false, done = true;
     for (std::size_t c = 0; c < n; ++c) {
-      double fine = 0, coarse = 0, largest = 0;
+      double fine = 0, coarse = 0;
       bool varies = false;
       for (int j = 0; j < 4; ++j) {
         const double difference = (*at[2 * j])[c] - (*at[2 * j + 1])[c];
         varies = varies || difference != 0;
         fine += eighth[j] * difference;
         coarse += sixth[j] * difference;
-        largest = std::max({largest, std::fabs((*at[2 * j])[c]), std::fabs((*at[2 * j + 1])[c])});
       }
       fine /= h;
       coarse /= h;
       // what does not change over the longest step does not change at all
       const bool constant = !varies && std::isinf(error[c]);
       const double doubt =
-          constant ? 0 : std::fabs(fine - coarse) + 2.2e-16 * largest / h;
+          constant ? 0 : std::fabs(fine - coarse) + 2.2e-16 * largest[group(c)] / h;
       if (doubt < error[c]) {
         error[c] = doubt;
         best[c] = fine;
-        size[c] = largest;
+        size[c] = largest[group(c)];
         improved = true;
       }
       done = done && error[c] <= 1e-13 * std::fabs(best[c]);
@@ -373,7 +398,9 @@ class differentiator {
       }
     };
     try {
-      return derivative_of(at, x, scale);
+      groups together;
+      append_groups(s.state.inverse, together);
+      return derivative_of(at, x, scale, together);
     } catch (const std::domain_error& why) {
       throw std::invalid_argument(describe(e) + " cannot be differentiated with respect to " + what +
                                   " = " + std::to_string(x) + ": " + why.what());
@@ -626,6 +653,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
                                        const sensitivity_options& options, std::ptrdiff_t which) {
   const knob* k = which >= 0 ? &options.knobs[static_cast<std::size_t>(which)] : nullptr;
   std::size_t coefficients = 0;
+  groups together;
   auto values_of = [&](double x) -> std::optional<values> {
     reference ref = start;
     if (!k) ref.kinetic = x;
@@ -645,6 +673,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
         for (piece.index = 0; piece.index < count; ++piece.index) {
           const program p = compile_slice(e, piece, ref);
           v.insert(v.end(), p.coefficients.begin(), p.coefficients.end());
+          if (coefficients == 0) append_groups(p, together);
         }
         const bool flagged = !options.recorded.empty() && options.recorded[i] != 0;
         if (flagged || (options.record_end && i + 1 == l.elements.size())) {
@@ -669,7 +698,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
     scale = std::max(std::fabs(x), 0.1 * scale_of(info_of(copy, k->parameter)->unit));
   }
   values_of(x);  // sets the number of coefficients
-  const values d = derivative_of(values_of, x, scale);
+  const values d = derivative_of(values_of, x, scale, together);
   const auto at = d.begin() + static_cast<std::ptrdiff_t>(coefficients);
   return {values(d.begin(), at), {at[0], at[1]}, values(at + 2, d.end())};
 }

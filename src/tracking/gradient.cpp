@@ -556,7 +556,7 @@ class passes {
       }
     }
     if (memory.segment != 0) {
-      load_state(forward_coefficients, op.forward - 1, dead, first, memory, at_segment, t);
+      load_state(forward_coefficients, static_cast<std::size_t>(op.forward) - 1, dead, first, memory, at_segment, t);
     } else {
       for (std::size_t i = 0; i < t.count; ++i) {
         double z[6];
@@ -649,11 +649,8 @@ class passes {
   void load_state(const F* coefficients, std::size_t op, const std::vector<const casualty<F>*>& dead,
                   std::size_t first, reverse_memory& memory, std::size_t& at_segment,
                   const adjoint_tile<F>& to) const {
+    if (op == static_cast<std::size_t>(-1)) return copy_state(memory.starts.data(), to);
     const std::size_t segment = op / memory.segment;
-    if (op == static_cast<std::size_t>(-1)) {
-      copy_state(memory.starts.data(), to);
-      return;
-    }
     if (segment != at_segment) {
       // states[k] is behind operation segment * length + k
       F* z = memory.states.data();
