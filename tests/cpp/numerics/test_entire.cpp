@@ -281,3 +281,26 @@ TEST_CASE("dual numbers of packs and of floats use the same series") {
     }
   }
 }
+
+TEST_CASE("dual oscillators: both signs, two or four functions, have the slopes of the Stumpff functions") {
+  for (double z : {0.0, 1e-3, -0.02, 0.3, 2.0, -9.0, 50.0}) {
+    for (double reach : {std::fabs(z), 100.0}) {
+      dual<double, 1> c[4], plus[2], minus[2], plus4[4], minus4[4];
+      const auto variable = dual<double, 1>::variable(z, 0);
+      oscillator_pair(variable, reach, plus, minus);
+      oscillator_pair(variable, reach, plus4, minus4);
+      for (int sign : {1, -1}) {
+        stumpff<4>(variable * sign, reach, c);
+        for (int k = 0; k < 4; ++k) {
+          const auto& four = sign > 0 ? plus4[k] : minus4[k];
+          CHECK(four.v == doctest::Approx(c[k].v).epsilon(1e-14));
+          CHECK(four.d[0] == doctest::Approx(c[k].d[0]).epsilon(1e-13));
+          if (k > 1) continue;
+          const auto& two = sign > 0 ? plus[k] : minus[k];
+          CHECK(two.v == doctest::Approx(c[k].v).epsilon(1e-14));
+          CHECK(two.d[0] == doctest::Approx(c[k].d[0]).epsilon(1e-13));
+        }
+      }
+    }
+  }
+}
