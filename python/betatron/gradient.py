@@ -87,9 +87,7 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
         if isinstance(item, Knob):
             item = (item.element, item.name)
         if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[1], str):
-            raise TypeError(
-                f"parameters takes names and pairs (element, parameter), not {item!r}"
-            )
+            raise TypeError(f"parameters takes names and pairs (element, parameter), not {item!r}")
         which, parameter = item
         for place in dict.fromkeys(line._matches(which)):
             element = line.element(place)
@@ -147,9 +145,7 @@ class Gradient:
     def __getitem__(self, key: tuple[str | Element, str]) -> float:
         which, parameter = key
         for knob, derivative in zip(self.knobs, self.derivatives, strict=True):
-            same = (
-                knob.element.name == which if isinstance(which, str) else knob.element is which
-            )
+            same = knob.element.name == which if isinstance(which, str) else knob.element is which
             if same and knob.name == parameter:
                 return float(derivative)
         raise KeyError(f"no derivative by {parameter!r} of {which!r}")
@@ -283,9 +279,7 @@ def gradient(
             relative_rewind_error=0.0,
             strategy="forward",
         )
-    r = run.pull(
-        **slopes, initial=initial, in_place=True, strategy=strategy, tolerance=bound
-    )
+    r = run.pull(**slopes, initial=initial, in_place=True, strategy=strategy, tolerance=bound)
     return Gradient(
         **common,
         derivatives=r["knobs"],
@@ -373,4 +367,3 @@ def beam_of(reference: Reference, z: np.ndarray, weight: np.ndarray | None) -> B
     """A beam that works in the memory of z, shape (6, n)."""
     columns = dict(zip(("x", "px", "y", "py", "t", "pt"), z, strict=True))
     return Beam.from_arrays(reference, **columns, weight=weight, copy=False)
-

@@ -128,7 +128,11 @@ def sqrt(x: Any) -> Any:
 
 def exp(x: Any) -> Any:
     """Exponential of a `Number` or a float."""
-    return Number(math.exp(x.value), math.exp(x.value) * x.slope) if isinstance(x, Number) else math.exp(x)
+    return (
+        Number(math.exp(x.value), math.exp(x.value) * x.slope)
+        if isinstance(x, Number)
+        else math.exp(x)
+    )
 
 
 def log(x: Any) -> Any:

@@ -67,7 +67,9 @@ class _Track(torch.autograd.Function):
             tolerance=ctx.options["tolerance"],
         )
         by_initial = None if r["initial"] is None else torch.from_numpy(r["initial"])
-        by_energy = None if energy is None else energy.new_full(energy.shape, r["kinetic"] / ctx.mass)
+        by_energy = (
+            None if energy is None else energy.new_full(energy.shape, r["kinetic"] / ctx.mass)
+        )
         by_values = [v.new_full(v.shape, d) for v, d in zip(values, r["knobs"], strict=True)]
         return None, None, None, None, by_initial, by_energy, *by_values
 

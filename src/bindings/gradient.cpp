@@ -32,8 +32,7 @@ using columns_array = nb::ndarray<const F, nb::ndim<2>, nb::c_contig, nb::device
 template <class F>
 nb::object shared_array(std::shared_ptr<F[]> data, std::initializer_list<std::size_t> shape) {
   auto* holder = new std::shared_ptr<F[]>(std::move(data));
-  nb::capsule owner(holder,
-                    [](void* p) noexcept { delete static_cast<std::shared_ptr<F[]>*>(p); });
+  nb::capsule owner(holder, [](void* p) noexcept { delete static_cast<std::shared_ptr<F[]>*>(p); });
   return nb::cast(nb::ndarray<nb::numpy, F>(holder->get(), shape, owner));
 }
 
@@ -136,7 +135,8 @@ void bind_gradient(nb::module_& m) {
              const std::vector<knob_tuple>& knobs, bool reference_energy,
              const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads) {
             tracking::gradient_options o;
-            for (const auto& [e, parameter, entry] : knobs) o.knobs.push_back({e, parameter, entry});
+            for (const auto& [e, parameter, entry] : knobs)
+              o.knobs.push_back({e, parameter, entry});
             o.reference_energy = reference_energy;
             o.recorded = recorded;
             o.record_start = record_start;
@@ -168,12 +168,13 @@ void bind_gradient(nb::module_& m) {
           "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
       .def_prop_ro("lost", [](const held_gradient& h) { return h.g.lost(); })
       .def_prop_ro("memory", [](const held_gradient& h) { return h.g.memory(); })
-      .def_prop_ro("final",
-                   [](const held_gradient& h) {
-                     return h.single ? shared_array(h.g.final_coordinates<float>(), {6, h.size})
-                                     : shared_array(h.g.final_coordinates<double>(), {6, h.size});
-                   },
-                   "Coordinates at the end, shape (6, n); no copy.")
+      .def_prop_ro(
+          "final",
+          [](const held_gradient& h) {
+            return h.single ? shared_array(h.g.final_coordinates<float>(), {6, h.size})
+                            : shared_array(h.g.final_coordinates<double>(), {6, h.size});
+          },
+          "Coordinates at the end, shape (6, n); no copy.")
       .def(
           "pull",
           [](const held_gradient& h, const doubles& mean, const doubles& cov,

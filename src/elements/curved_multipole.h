@@ -71,8 +71,7 @@ struct curved_multipole_kick {
 
 template <class R>
 curved_multipole_kick<R> curved_multipole_kick<R>::make(const double* strengths, std::size_t count,
-                                                        bool is_skew, double h,
-                                                        bool full_degree) {
+                                                        bool is_skew, double h, bool full_degree) {
   constexpr std::size_t size = static_cast<std::size_t>(max_curved_degree) + 3;
   using series = std::array<double, size>;  // in x
   auto derivative = [](const series& s) {

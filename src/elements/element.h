@@ -85,7 +85,8 @@ struct slice {
   /// Emit the maps of the general case where special values (a strength of 0) would do with others or none: what
   /// is emitted is then a smooth function of the parameters, as derivatives with respect to them need it.
   bool keep_structure = false;
-  bool keep_frames = false;  ///< the same for the steps into the frame of a displaced element and out of it
+  bool keep_frames =
+      false;  ///< the same for the steps into the frame of a displaced element and out of it
 
   stretch piece() const {  // from 0 and to 1, exactly, at the ends
     return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order,

@@ -49,7 +49,7 @@ struct quadrupole_paraxial {
     T cx[4], cy[4];
     numerics::oscillator_pair(argument, reach, cx, cy);
     const T slope_x = z.px * e.inv_p * length, slope_y = z.py * e.inv_p * length;
-    auto square = [](const T& q, const T& slope, const T (&c)[4], const T& a) {
+    auto square = [](const T& q, const T& slope, const T(&c)[4], const T& a) {
       const T s = slope * c[1];
       return q * q * (c[0] * c[1] + F(1)) +
              (q * s * c[1] * F(2) + slope * slope * (c[2] + c[3] - a * c[2] * c[3]));

@@ -82,7 +82,8 @@ void emit_maps(const rf_cavity& c, const slice& s, Emit&& emit) {
                        2 * std::numbers::pi * c.frequency / numerics::constants::speed_of_light,
                        std::cos(c.phase), std::sin(c.phase), s.ref.beta_gamma(),
                        after.beta_gamma()});
-  const slice behind{after, s.model, s.order, s.steps, s.index, s.count, s.fraction, s.keep_structure};
+  const slice behind{after,   s.model, s.order,    s.steps,
+                     s.index, s.count, s.fraction, s.keep_structure};
   if (half != 0 || s.keep_structure) emit_drift(half, behind, emit);
 }
 

@@ -235,7 +235,9 @@ void emit_maps(const rf_field_map& m, const slice& s, Emit&& emit) {
                                    middle.inverse_beta(), middle.inverse_beta_gamma_squared(), 1});
       },
       [&](double l, const beam::reference& at) {
-        emit_drift(l, {at, s.model, s.order, s.steps, s.index, s.count, s.fraction, s.keep_structure}, emit);
+        emit_drift(l,
+                   {at, s.model, s.order, s.steps, s.index, s.count, s.fraction, s.keep_structure},
+                   emit);
       });
 }
 

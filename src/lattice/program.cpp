@@ -149,8 +149,7 @@ elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
 /// Maps of one slice, forward, in the frame of the lattice.
 template <class Emit>
 void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
-  const bool displaced =
-      e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0 || s.keep_frames;
+  const bool displaced = e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0 || s.keep_frames;
   const elements::frame_change<double> in{e.align.dx, e.align.dy, std::cos(e.align.roll),
                                           std::sin(e.align.roll)};
   if (displaced) emit(in);

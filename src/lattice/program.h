@@ -75,7 +75,7 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
 /// Operations of one of the `count` slices of an element, whose parameters may be outside their allowed ranges.
 struct slice_request {
   int index = 0, count = 1;
-  bool inverse = false;         ///< those that undo it, from the exit to the entrance
+  bool inverse = false;  ///< those that undo it, from the exit to the entrance
   bool keep_structure = false, keep_frames = false;  ///< see elements::slice
 };
 

@@ -177,8 +177,10 @@ struct slice_state {
 
   values all() const {
     values v = inverse.coefficients;
-    for (const operation& op : inverse.operations) {  // derivatives follow from the matrix, not from its inverse
-      if (op.code == reverse_operation::matrix) std::fill_n(v.begin() + op.coefficients + 42, 37, 0.0);
+    for (const operation& op :
+         inverse.operations) {  // derivatives follow from the matrix, not from its inverse
+      if (op.code == reverse_operation::matrix)
+        std::fill_n(v.begin() + op.coefficients + 42, 37, 0.0);
     }
     v.insert(v.end(), inverse.entrance_energy.begin(), inverse.entrance_energy.end());
     v.push_back(behind.kinetic);
@@ -266,9 +268,8 @@ std::size_t coefficient_count(int code) {
   if (code == operation::refresh) return 2;
   static const std::vector<std::size_t> counts = [] {
     std::vector<std::size_t> r;
-    elements::all_maps::for_each([&]<template <class> class Map>() {
-      r.push_back(sizeof(Map<double>) / sizeof(double));
-    });
+    elements::all_maps::for_each(
+        [&]<template <class> class Map>() { r.push_back(sizeof(Map<double>) / sizeof(double)); });
     return r;
   }();
   return counts[static_cast<std::size_t>(code)];
@@ -360,7 +361,8 @@ class differentiator {
         ref = s.state.behind;
       }
       const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
-      if (flagged || (options_.record_end && i + 1 == n)) record(static_cast<std::int32_t>(i), count - 1);
+      if (flagged || (options_.record_end && i + 1 == n))
+        record(static_cast<std::int32_t>(i), count - 1);
     }
     if (n == 0 && options_.record_end) record(-1, 0);
     r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
@@ -371,7 +373,8 @@ class differentiator {
     program& p = r_.forward;
     before_ = p.operations.size();
     const auto shift = static_cast<std::uint32_t>(p.coefficients.size());
-    p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(), piece.coefficients.end());
+    p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(),
+                          piece.coefficients.end());
     for (operation op : piece.operations) {
       op.coefficients += shift;
       op.element = static_cast<std::int32_t>(element);
@@ -402,8 +405,8 @@ class differentiator {
       append_groups(s.state.inverse, together);
       return derivative_of(at, x, scale, together);
     } catch (const std::domain_error& why) {
-      throw std::invalid_argument(describe(e) + " cannot be differentiated with respect to " + what +
-                                  " = " + std::to_string(x) + ": " + why.what());
+      throw std::invalid_argument(describe(e) + " cannot be differentiated with respect to " +
+                                  what + " = " + std::to_string(x) + ": " + why.what());
     }
   }
 
@@ -443,7 +446,8 @@ class differentiator {
   template <class Make>
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
-    const auto key = std::tuple(line_.elements[s.element].get(), s.which.index, what, s.front.kinetic);
+    const auto key =
+        std::tuple(line_.elements[s.element].get(), s.which.index, what, s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -497,8 +501,8 @@ class differentiator {
   }
 
   void link_record(std::size_t i) {
-    r_.backward.push_back({operation::record, r_.forward.operations[i].coefficients,
-                           static_cast<std::uint32_t>(i)});
+    r_.backward.push_back(
+        {operation::record, r_.forward.operations[i].coefficients, static_cast<std::uint32_t>(i)});
     // the tangents of the energy columns follow pt's, which a record may change
     refresh(last_energy(), i);
   }
@@ -542,14 +546,13 @@ class differentiator {
         const bool moves_energy = of_energy[0] != 0 || of_energy[1] != 0;
         const bool varies = std::any_of(own, own + count, [](double t) { return t != 0; });
         if (!varies && !moves_energy) continue;
-        r_.directions.push_back({static_cast<std::uint32_t>(r_.tangents.size()), energy,
-                                 moves_energy, d.sum});
+        r_.directions.push_back(
+            {static_cast<std::uint32_t>(r_.tangents.size()), energy, moves_energy, d.sum});
         r_.tangents.insert(r_.tangents.end(), own, own + count);
         r_.tangents.insert(r_.tangents.end(), of_energy, of_energy + 2);
         ++to.directions;
       }
-      if (op.code == reverse_operation::matrix &&
-          p.coefficients[op.coefficients + 78] == 0) {
+      if (op.code == reverse_operation::matrix && p.coefficients[op.coefficients + 78] == 0) {
         r_.needs_states = true;
       }
       r_.backward.push_back(to);
@@ -630,8 +633,7 @@ sensitivity::result sensitivity::collect(std::span<const double> contributions,
     const slice_sensitivity& s = slices[n];
     take_records(s.element);
     for (const slice_sensitivity::varied& k : s.knobs) {
-      r.knobs[k.knob] +=
-          contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
+      r.knobs[k.knob] += contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
     }
     const double behind = kinetic;
     kinetic = kinetic * s.by_kinetic.kinetic + time * s.by_kinetic.time;

@@ -54,10 +54,11 @@ struct reverse_operation {
 
 /// A direction in which the coefficients of an operation vary.
 struct reverse_direction {
-  std::uint32_t tangents;  ///< position in `tangents`: of the coefficients, then of 1/beta0 and 1/(beta0 gamma0)^2
-  std::uint32_t energy;    ///< position in the pool of coefficients of these two
-  bool moves_energy;       ///< whether the tangents of these two differ from 0
-  std::uint32_t sum;       ///< where what the particles contribute is added
+  std::uint32_t
+      tangents;  ///< position in `tangents`: of the coefficients, then of 1/beta0 and 1/(beta0 gamma0)^2
+  std::uint32_t energy;  ///< position in the pool of coefficients of these two
+  bool moves_energy;     ///< whether the tangents of these two differ from 0
+  std::uint32_t sum;     ///< where what the particles contribute is added
 };
 
 /// A slice and how the reference particle behind it depends on what is in front of it and on knobs.
@@ -72,7 +73,8 @@ struct slice_sensitivity {
   };
   std::int32_t element;
   std::vector<varied> knobs{};
-  std::int64_t kinetic_sum = -1, time_sum = -1;  ///< of the reference in front; -1: coefficients do not depend on it
+  std::int64_t kinetic_sum = -1,
+               time_sum = -1;  ///< of the reference in front; -1: coefficients do not depend on it
   moved by_kinetic{1, 0}, by_time{0, 1};
 };
 
@@ -114,9 +116,9 @@ sensitivity differentiate(const line& l, const beam::reference& start,
 /// `which` of the options (-1: the kinetic energy over m c^2 of the reference at the start), including what the
 /// reference particle carries along the line.
 struct forward_tangents {
-  std::vector<double> coefficients;      ///< as in the pool of the program
-  std::array<double, 2> entrance_energy; ///< of program::entrance_energy
-  std::vector<double> kinetic;           ///< of the reference at each record
+  std::vector<double> coefficients;       ///< as in the pool of the program
+  std::array<double, 2> entrance_energy;  ///< of program::entrance_energy
+  std::vector<double> kinetic;            ///< of the reference at each record
 };
 forward_tangents differentiate_forward(const line& l, const beam::reference& start,
                                        const sensitivity_options& options, std::ptrdiff_t which);

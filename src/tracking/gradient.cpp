@@ -239,8 +239,8 @@ class passes {
     }
 
     static std::size_t tangent_count(const lattice::sensitivity& plan, std::size_t d) {
-      const std::size_t end = d + 1 < plan.directions.size() ? plan.directions[d + 1].tangents
-                                                              : plan.tangents.size();
+      const std::size_t end =
+          d + 1 < plan.directions.size() ? plan.directions[d + 1].tangents : plan.tangents.size();
       return end - plan.directions[d].tangents;
     }
   };
@@ -262,7 +262,7 @@ class passes {
     std::vector<double> sums{};
     std::vector<F> scratch;
     // where states are kept
-    std::size_t segment = 0;       // operations between two of `starts`
+    std::size_t segment = 0;  // operations between two of `starts`
     std::vector<F> starts{}, states{};
     std::vector<std::uint32_t> energy{};  // coefficients in force at the starts
 
@@ -322,16 +322,19 @@ class passes {
       const operation& op = operations[i];
       const F* own = coefficients + op.coefficients;
       if (op.code < map_count) [[likely]] {
-        if (table.push[static_cast<std::size_t>(op.code)](own, t)) [[unlikely]] collect(i);
+        if (table.push[static_cast<std::size_t>(op.code)](own, t)) [[unlikely]]
+          collect(i);
       } else if (op.code == operation::refresh) {
         table.refresh(own, t);
       } else {
-        if (table.find_non_finite(t)) [[unlikely]] collect(i);
+        if (table.find_non_finite(t)) [[unlikely]]
+          collect(i);
         records[op.coefficients].merge(
             sum(t, first, count, memory.gone, casualties.size() != dead_before));
       }
     }
-    if (table.find_non_finite(t)) [[unlikely]] collect(operations.size());
+    if (table.find_non_finite(t)) [[unlikely]]
+      collect(operations.size());
     for (std::size_t k = dead_before; k < casualties.size(); ++k) {
       const casualty<F>& dead = casualties[k];
       for (std::size_t c = 0; c < 6; ++c) t.z[c][dead.index - first] = dead.z[c];
@@ -556,7 +559,8 @@ class passes {
       }
     }
     if (memory.segment != 0) {
-      load_state(forward_coefficients, static_cast<std::size_t>(op.forward) - 1, dead, first, memory, at_segment, t);
+      load_state(forward_coefficients, static_cast<std::size_t>(op.forward) - 1, dead, first,
+                 memory, at_segment, t);
     } else {
       for (std::size_t i = 0; i < t.count; ++i) {
         double z[6];
@@ -575,7 +579,8 @@ class passes {
       for (std::size_t i = 0; i < t.count; ++i) {
         for (std::size_t k = 0; k < 6; ++k) {
           double moved = dm[36 + k];
-          for (std::size_t j = 0; j < 6; ++j) moved += dm[6 * k + j] * static_cast<double>(t.z[j][i]);
+          for (std::size_t j = 0; j < 6; ++j)
+            moved += dm[6 * k + j] * static_cast<double>(t.z[j][i]);
           sum += lambda[i][k] * moved;
         }
       }
@@ -646,8 +651,9 @@ class passes {
   }
 
   /// Sets the coordinates to those behind forward operation `op` (-1: at the start).
-  void load_state(const F* coefficients, std::size_t op, const std::vector<const casualty<F>*>& dead,
-                  std::size_t first, reverse_memory& memory, std::size_t& at_segment,
+  void load_state(const F* coefficients, std::size_t op,
+                  const std::vector<const casualty<F>*>& dead, std::size_t first,
+                  reverse_memory& memory, std::size_t& at_segment,
                   const adjoint_tile<F>& to) const {
     if (op == static_cast<std::size_t>(-1)) return copy_state(memory.starts.data(), to);
     const std::size_t segment = op / memory.segment;
@@ -805,13 +811,13 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     }
     keep_states = true;
   }
-  const double tolerance =
-      request.tolerance > 0 ? request.tolerance : sizeof(F) == 8 ? 1e-8 : 1e-3;
+  const double tolerance = request.tolerance > 0 ? request.tolerance : sizeof(F) == 8 ? 1e-8 : 1e-3;
   pull_result result;
   for (;;) {
     typename passes<F>::reverse_result r;
     s.bunch.visit([&](const auto& columns) {
-      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(columns)>, beam::columns<const F>>) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(columns)>,
+                                   beam::columns<const F>>) {
         r = passes<F>(s.plan, columns, const_cast<F*>(final))
                 .reverse(s.threads, casualties, records, request, keep_states);
       }
@@ -836,8 +842,8 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     if (!keep_states && !(largest <= tolerance)) {
       if (request.strategy == reverse_strategy::rewind) {
         throw std::runtime_error("the rewound beam is off by " + std::to_string(largest) +
-                                 " of its extent; allowed: tolerance = " + std::to_string(tolerance) +
-                                 ", or strategy checkpoint");
+                                 " of its extent; allowed: tolerance = " +
+                                 std::to_string(tolerance) + ", or strategy checkpoint");
       }
       keep_states = true;
       continue;

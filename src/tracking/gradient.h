@@ -22,10 +22,11 @@ namespace betatron::tracking {
 
 struct gradient_options {
   std::vector<lattice::knob> knobs{};
-  bool reference_energy = false;         ///< also the derivative with respect to it
-  std::vector<std::uint8_t> recorded{};  ///< one flag per element: moments behind it; empty: only at the end
-  bool record_start = false;             ///< also in front of the first element
-  unsigned threads = 0;                  ///< 0: all processors that the process may use
+  bool reference_energy = false;  ///< also the derivative with respect to it
+  std::vector<std::uint8_t>
+      recorded{};             ///< one flag per element: moments behind it; empty: only at the end
+  bool record_start = false;  ///< also in front of the first element
+  unsigned threads = 0;       ///< 0: all processors that the process may use
 };
 
 /// How a loss depends on the moments at one record.
@@ -39,19 +40,21 @@ struct moment_derivative {
 enum class reverse_strategy {
   rewind,      ///< undoes the maps, from the end on
   checkpoint,  ///< tracks each tile of particles again from the initial beam and keeps its states: exact, needs about
-               ///< two more forward passes and per thread 20 kB times the root of the number of operations
-  automatic    ///< rewinds; where that is not exact enough or not possible, as checkpoint
+  ///< two more forward passes and per thread 20 kB times the root of the number of operations
+  automatic  ///< rewinds; where that is not exact enough or not possible, as checkpoint
 };
 
 /// What the loss depends on, and how to find its derivatives.
 template <class F>
 struct pull_request {
   std::span<const moment_derivative> by_moments{};  ///< one per record, or empty
-  std::array<const F*, 6> by_particles{};           ///< derivatives by the final coordinates; null: none
-  std::array<F*, 6> initial{};  ///< out: derivatives by the initial coordinates, 0 where a particle was lost
-                                ///< may be the array of the final coordinates, not by_particles; null: not wanted
+  std::array<const F*, 6> by_particles{};  ///< derivatives by the final coordinates; null: none
+  std::array<F*, 6>
+      initial{};  ///< out: derivatives by the initial coordinates, 0 where a particle was lost
+                  ///< may be the array of the final coordinates, not by_particles; null: not wanted
   reverse_strategy strategy = reverse_strategy::automatic;
-  double tolerance = 0;  ///< of the rewind error over the extent of the beam; 0: 1e-8, in single precision 1e-3
+  double tolerance =
+      0;  ///< of the rewind error over the extent of the beam; 0: 1e-8, in single precision 1e-3
 };
 
 struct pull_result {

@@ -117,7 +117,11 @@ def test_reverse_mode_is_forward_mode(kind, model, precision, data, ref, align):
     try:
         run = start(line, beam, knobs)
     except ValueError as error:  # the reference does not pass, or a parameter at a singular value
-        assert "stops" in str(error) or "cannot be differentiated" in str(error) or "allowed" in str(error)
+        assert (
+            "stops" in str(error)
+            or "cannot be differentiated" in str(error)
+            or "allowed" in str(error)
+        )
         return
     result = run.pull(*NOTHING, by_particles=covector, strategy="checkpoint")
     tolerance = 1e-9 if precision == "double" else 2e-3
@@ -152,9 +156,7 @@ def test_adjoint_of_the_matrix(kind, model, data, ref, align):
         for i in range(6):
             covector = np.zeros((6, 1))
             covector[i] = 1.0
-            result = run.pull(
-                *NOTHING, by_particles=covector, strategy=strategy, tolerance=1e300
-            )
+            result = run.pull(*NOTHING, by_particles=covector, strategy=strategy, tolerance=1e300)
             scale = np.abs(m).max()
             assert np.allclose(result["initial"][:, 0], m[i], rtol=1e-12, atol=1e-11 * scale)
 
@@ -175,7 +177,9 @@ def test_all_strategies_agree(machine, beam):
     scale = np.abs(rewound.derivatives).max()
     assert np.allclose(rewound.derivatives, kept.derivatives, rtol=1e-10, atol=1e-13 * scale)
     assert np.allclose(rewound.derivatives, forward.derivatives, rtol=1e-9, atol=1e-12 * scale)
-    assert np.allclose(rewound.initial, kept.initial, rtol=1e-9, atol=1e-10 * np.abs(kept.initial).max())
+    assert np.allclose(
+        rewound.initial, kept.initial, rtol=1e-9, atol=1e-10 * np.abs(kept.initial).max()
+    )
     assert np.isclose(rewound.reference_energy, forward.reference_energy, rtol=1e-10)
     assert np.array_equal(coordinates(beam), before)
 
@@ -238,7 +242,9 @@ def test_initial_coordinates_and_energy_by_differences(machine, beam):
 
 def test_same_bits_for_any_number_of_threads_and_twice(machine, beam):
     def run(threads):
-        g = machine.gradient(beam, GOAL, "all", initial=True, reference_energy=True, threads=threads)
+        g = machine.gradient(
+            beam, GOAL, "all", initial=True, reference_energy=True, threads=threads
+        )
         return g.value, g.derivatives.tobytes(), g.initial.tobytes(), g.reference_energy
 
     first = run(1)
@@ -289,7 +295,13 @@ def test_lost_particles_count_where_they_were(beam):
     # behind the collimator a particle has no say, in front of it it has
     q = bt.Quadrupole(0.2, k1=2.0, name="q")
     line = bt.Line(
-        [q, bt.Drift(0.3, name="d"), bt.Aperture(4e-4, 4e-4), bt.Quadrupole(0.2, k1=1.0, model="exact"), bt.Drift(0.2)]
+        [
+            q,
+            bt.Drift(0.3, name="d"),
+            bt.Aperture(4e-4, 4e-4),
+            bt.Quadrupole(0.2, k1=1.0, model="exact"),
+            bt.Drift(0.2),
+        ]
     )
     goal = 1e6 * losses.beam_size("x", at="d") + 1e6 * losses.beam_size("y")
     results = [
@@ -298,7 +310,9 @@ def test_lost_particles_count_where_they_were(beam):
     ]
     g = results[0]
     assert 10 < len(g.lost) < len(beam) - 10
-    assert np.allclose(g.initial, results[1].initial, rtol=1e-10, atol=1e-12 * np.abs(g.initial).max())
+    assert np.allclose(
+        g.initial, results[1].initial, rtol=1e-10, atol=1e-12 * np.abs(g.initial).max()
+    )
     survivors = np.setdiff1d(np.arange(len(beam)), g.lost)
     early = line.gradient(beam, 1e6 * losses.beam_size("x", at="d"), initial=True)
     late = line.gradient(beam, 1e6 * losses.beam_size("y"), initial=True)
@@ -321,7 +335,12 @@ def test_lost_particles_count_where_they_were(beam):
 
 def long_line(cells):
     return bt.Line(
-        [bt.Quadrupole(0.2, k1=4.0, name="f"), bt.Drift(0.5), bt.Quadrupole(0.2, k1=-4.0, name="d"), bt.Drift(0.5)]
+        [
+            bt.Quadrupole(0.2, k1=4.0, name="f"),
+            bt.Drift(0.5),
+            bt.Quadrupole(0.2, k1=-4.0, name="d"),
+            bt.Drift(0.5),
+        ]
         * cells
     )
 
@@ -344,7 +363,11 @@ def test_what_cannot_be_rewound_is_tracked_again(beam):
     # a projection: reverse mode needs no inverse
     projection = np.diag([1.0, 1, 0, 1, 1, 1])
     line = bt.Line(
-        [bt.Quadrupole(0.2, k1=3.0, name="q"), bt.LinearMap(projection.ravel().tolist(), name="p"), bt.Drift(0.4)]
+        [
+            bt.Quadrupole(0.2, k1=3.0, name="q"),
+            bt.LinearMap(projection.ravel().tolist(), name="p"),
+            bt.Drift(0.4),
+        ]
     )
     goal = losses.beam_size("x", 1e-4) + losses.beam_size("y", 1e-4)
     g = line.gradient(beam, goal, [("q", "k1"), ("p", "matrix")])
@@ -368,7 +391,9 @@ def test_memory_does_not_grow_with_the_line(beam, cells):
 
 
 def test_names_of_parameters(machine, beam):
-    g = machine.gradient(beam, GOAL, ["k1", ("m", "knl"), ("q[12]", "length"), (machine["d"], "length")])
+    g = machine.gradient(
+        beam, GOAL, ["k1", ("m", "knl"), ("q[12]", "length"), (machine["d"], "length")]
+    )
     names = [(k.element.name, k.name) for k in g.knobs]
     assert names == [
         ("q1", "k1"), ("q2", "k1"), ("b", "k1"), ("q3", "k1"),
@@ -459,11 +484,11 @@ def test_matching_with_scipy(beam):
     line = bt.Line(
         [bt.Quadrupole(0.1, k1=1.0, name=f"q{i}") if i % 2 else bt.Drift(0.3) for i in range(9)]
     )
-    goal = sum(
-        (losses.twiss_mismatch(p, 0.0, 1.5) for p in ("x", "y")), start=losses.Loss([])
-    )
+    goal = sum((losses.twiss_mismatch(p, 0.0, 1.5) for p in ("x", "y")), start=losses.Loss([]))
     objective = bt.Objective(line, beam, goal, "k1", scale=10.0)
     done = optimize.minimize(objective, objective.x0, jac=True, method="BFGS")
     assert done.fun < 1e-8 and objective.evaluations < 60
     assert [k.value for k in objective.knobs] != [1.0] * 4
-    assert objective.fun(done.x) == done.fun and np.array_equal(objective.jac(done.x), objective(done.x)[1])
+    assert objective.fun(done.x) == done.fun and np.array_equal(
+        objective.jac(done.x), objective(done.x)[1]
+    )

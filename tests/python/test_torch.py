@@ -57,7 +57,9 @@ def test_single_precision(line):
     for tensor in (z, single):
         (track(line, tensor, REF)[0] * 1e3).pow(2).sum().backward()
     assert single.grad.dtype == torch.float32
-    assert torch.allclose(z.grad.to(torch.float32), single.grad, rtol=1e-2, atol=1e-3 * float(z.grad.abs().max()))
+    assert torch.allclose(
+        z.grad.to(torch.float32), single.grad, rtol=1e-2, atol=1e-3 * float(z.grad.abs().max())
+    )
 
 
 def test_changes_in_place_are_noticed(line):
@@ -83,7 +85,11 @@ def test_lost_particles():
 
 @pytest.mark.parametrize(
     ("z", "error"),
-    [(np.zeros((6, 2)), TypeError), (torch.zeros(6, 2, dtype=torch.int32), TypeError), (torch.zeros(2, 6), ValueError)],
+    [
+        (np.zeros((6, 2)), TypeError),
+        (torch.zeros(6, 2, dtype=torch.int32), TypeError),
+        (torch.zeros(2, 6), ValueError),
+    ],
 )
 def test_wrong_tensors(line, z, error):
     with pytest.raises(error, match="track: z must"):

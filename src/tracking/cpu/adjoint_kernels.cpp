@@ -29,7 +29,7 @@ constexpr int vector_bytes = 16;
 
 constexpr std::size_t width = vector_bytes / sizeof(real);
 using lanes = numerics::pack<real, static_cast<int>(width), isa>;
-using moving = numerics::dual<lanes, 1>;       // a number of each particle and its tangent
+using moving = numerics::dual<lanes, 1>;      // a number of each particle and its tangent
 using coefficient = numerics::dual<real, 1>;  // the same for all particles
 
 using elements::energy;
@@ -106,8 +106,8 @@ concept has_integral = requires(const Map<real>& m, phase_space<moving>& z, ener
 /// The derivative of a map along one coefficient is the flow of the integral of dH/dk along the way; so what a
 /// particle contributes is the derivative of that integral along v, with a minus.
 template <template <class> class Map, bool Still>
-void pull_by_integral(const real* coefficients, const adjoint_direction<real>& direction, real* scratch,
-                      double* sums, const adjoint_tile<real>& shared) {
+void pull_by_integral(const real* coefficients, const adjoint_direction<real>& direction,
+                      real* scratch, double* sums, const adjoint_tile<real>& shared) {
   const auto map = load_map<Map<real>>(coefficients);
   const auto varied = load_map<Map<coefficient>>(direction.coefficients);
   const adjoint_tile<real> t = shared;
@@ -133,8 +133,8 @@ bool varies_in_strength(const adjoint_direction<real>& direction) {
 
 template <template <class> class Map, bool Still>
 void pull_all(const real* coefficients, const adjoint_direction<real>* directions,
-          std::size_t direction_count, real* scratch, double* sums,
-          const adjoint_tile<real>& shared) {
+              std::size_t direction_count, real* scratch, double* sums,
+              const adjoint_tile<real>& shared) {
   if constexpr (has_integral<Map>) {
     if (direction_count == 1 && varies_in_strength<Map>(directions[0])) {
       return pull_by_integral<Map, Still>(coefficients, directions[0], scratch, sums, shared);
@@ -180,9 +180,10 @@ void pull_all(const real* coefficients, const adjoint_direction<real>* direction
 
 template <template <class> class Map>
 void pull(const real* coefficients, const adjoint_direction<real>* directions,
-          std::size_t direction_count, real* scratch, double* sums,
-          const adjoint_tile<real>& t) {
-  if constexpr (requires(const Map<real>& m) { m.inv_beta; }) {  // the others look at pt as at all else
+          std::size_t direction_count, real* scratch, double* sums, const adjoint_tile<real>& t) {
+  if constexpr (requires(const Map<real>& m) {
+                  m.inv_beta;
+                }) {  // the others look at pt as at all else
     if (t.still) {
       return pull_all<Map, true>(coefficients, directions, direction_count, scratch, sums, t);
     }

@@ -9,10 +9,10 @@
 
 namespace betatron::tracking {
 
-#define BETATRON_DECLARE(isa)                                       \
-  extern const kernel_table<float> kernels_##isa##_float;           \
-  extern const kernel_table<double> kernels_##isa##_double;         \
-  extern const adjoint_table<float> adjoint_kernels_##isa##_float;  \
+#define BETATRON_DECLARE(isa)                                      \
+  extern const kernel_table<float> kernels_##isa##_float;          \
+  extern const kernel_table<double> kernels_##isa##_double;        \
+  extern const adjoint_table<float> adjoint_kernels_##isa##_float; \
   extern const adjoint_table<double> adjoint_kernels_##isa##_double;
 
 #if defined(BETATRON_HAS_V4)
@@ -63,13 +63,13 @@ struct tables {
 template <class F>
 tables<F> best() {
   const int here = level();
-#define BETATRON_TRY(needed, isa)                                   \
-  if (here >= needed) {                                             \
-    if constexpr (std::is_same_v<F, float>) {                       \
-      return {kernels_##isa##_float, adjoint_kernels_##isa##_float}; \
-    } else {                                                        \
+#define BETATRON_TRY(needed, isa)                                      \
+  if (here >= needed) {                                                \
+    if constexpr (std::is_same_v<F, float>) {                          \
+      return {kernels_##isa##_float, adjoint_kernels_##isa##_float};   \
+    } else {                                                           \
       return {kernels_##isa##_double, adjoint_kernels_##isa##_double}; \
-    }                                                               \
+    }                                                                  \
   }
 #if defined(BETATRON_HAS_V4)
   BETATRON_TRY(4, v4)

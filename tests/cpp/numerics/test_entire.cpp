@@ -282,7 +282,8 @@ TEST_CASE("dual numbers of packs and of floats use the same series") {
   }
 }
 
-TEST_CASE("dual oscillators: both signs, two or four functions, have the slopes of the Stumpff functions") {
+TEST_CASE(
+    "dual oscillators: both signs, two or four functions, have the slopes of the Stumpff functions") {
   for (double z : {0.0, 1e-3, -0.02, 0.3, 2.0, -9.0, 50.0}) {
     for (double reach : {std::fabs(z), 100.0}) {
       dual<double, 1> c[4], plus[2], minus[2], plus4[4], minus4[4];

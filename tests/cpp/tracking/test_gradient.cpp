@@ -86,8 +86,8 @@ TEST_CASE("every map: reverse mode, kept states and forward mode agree") {
 TEST_CASE("the same bits for any number of threads, in both precisions") {
   const lattice::line l = machines::fodo(6);
   auto run = [&]<class F>(F, unsigned threads) {
-    const beam::bunch b = machines::bunch(
-        20000, sizeof(F) == 8 ? beam::precision::double_ : beam::precision::single);
+    const beam::bunch b =
+        machines::bunch(20000, sizeof(F) == 8 ? beam::precision::double_ : beam::precision::single);
     gradient_options o = all_knobs(l);
     o.threads = threads;
     const gradient g(l, b, o);
