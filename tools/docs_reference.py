@@ -80,7 +80,7 @@ def _parameter_table(parameters: list[dict[str, Any]]) -> Iterator[str]:
 def python_page() -> str:
     """The public classes and functions with their docstrings, as Markdown."""
     import betatron as bt
-    from betatron import elements, line, runfile
+    from betatron import elements, line, losses, runfile
     from betatron.distributions import Distribution
     from betatron.plot import BeamPlots, LinePlots, TrackPlots
 
@@ -102,6 +102,11 @@ def python_page() -> str:
             ("betatron.Line", bt.Line),
             ("betatron.Track", line.Track),
             ("betatron.Envelope", line.Envelope),
+        ],
+        "Gradients": [
+            ("betatron.Gradient", bt.Gradient),
+            ("betatron.Objective", bt.Objective),
+            *((f"betatron.losses.{name}", getattr(losses, name)) for name in losses.__all__),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
         "Run files": [
@@ -135,7 +140,8 @@ def _class(name: str, cls: type) -> list[str]:
     if (
         "__init__" in vars(cls)
         and not name.endswith(".plot")
-        and name not in ("betatron.Track", "betatron.Envelope")
+        and name
+        not in ("betatron.Track", "betatron.Envelope", "betatron.Gradient", "betatron.losses.Loss")
     ):
         lines += _signature(name.rpartition(".")[2], cls.__init__)
     lines += [_markdown(inspect.getdoc(cls) or ""), ""]

@@ -100,3 +100,13 @@ def test_helpers_describe_themselves(script: str, expected: str) -> None:
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+def test_gradients_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "gradient.json"
+    done = run("gradient.py", "--quick", "--no-peers", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(file.read_text(encoding="utf-8"))["measurements"]
+    assert {m["precision"] for m in measured if m["part"] == "time"} == {"double", "single"}
+    assert [m["elements"] for m in measured if m["part"] == "memory"] == [40, 400, 4000]
+    assert all(m["rewind_error"] < 1e-3 for m in measured if m["part"] == "time")

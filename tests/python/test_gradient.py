@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import betatron as bt
 import numpy as np
 import pytest
@@ -492,3 +495,14 @@ def test_matching_with_scipy(beam):
     assert objective.fun(done.x) == done.fun and np.array_equal(
         objective.jac(done.x), objective(done.x)[1]
     )
+
+
+def test_the_page_about_gradients_runs():
+    pytest.importorskip("torch")
+    pytest.importorskip("scipy.optimize")
+    page = Path(__file__).resolve().parents[2] / "docs" / "gradients.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), names)
+    assert len(blocks) >= 4 and names["k1"].grad is not None
