@@ -209,6 +209,8 @@ class _Evaluation:
                     raise ValueError(
                         f"of_particles: derivatives must have the shape {run.final.shape}, got {slope.shape}"
                     )
+                if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
+                    raise ValueError("of_particles: derivatives must be finite")
                 value += term.weight * float(part)
                 slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
                 by_particles = slope if by_particles is None else by_particles + slope

@@ -11,6 +11,8 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "numerics/constants.h"
+
 namespace betatron::lattice {
 
 namespace {
@@ -34,6 +36,20 @@ double scale_of(std::string_view unit) {
   if (unit == "V" || unit == "V/m") return 1e6;
   if (unit == "Hz") return 1e9;
   return 1;
+}
+
+/// The same for a knob with the value x. Where maps follow the clock of the reference, which shows `time` [m], a step
+/// must not turn its phase many times: differences could vanish by chance.
+double scale_of(const parameter_info& info, double x, bool clock, double time) {
+  double scale = std::max(std::fabs(x), 0.1 * scale_of(info.unit));
+  if (!clock) return scale;
+  if (info.unit == "Hz") {
+    const double turns = std::max(std::fabs(time), 1.0) / numerics::constants::speed_of_light;
+    scale = std::min(scale, 0.5 / turns);
+  } else if (info.name == "length") {
+    scale = std::min(scale, 0.1);
+  }
+  return scale;
 }
 
 /// The number that a knob turns. Ranges are not checked: derivatives look at both sides of a limit.
@@ -107,6 +123,15 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
   constexpr double sixth[] = {3.0 / 4, -3.0 / 20, 1.0 / 60, 0};
   constexpr int most_steps = 16;
   values best, error, size;
+  auto usable = [&] {
+    // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
+    const double floor = 1e-6 * *std::ranges::max_element(size);
+    for (std::size_t c = 0; c < best.size(); ++c) {
+      const double visible = 1e-6 * std::max(size[c], floor);
+      if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * scale > visible) return false;
+    }
+    return true;
+  };
   int idle = 0;
   // powers of 2, so that x +- j h has hardly a rounding error
   double h = std::exp2(std::floor(std::log2(scale / 16)));
@@ -155,17 +180,10 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       done = done && error[c] <= 1e-13 * std::fabs(best[c]);
     }
     if (done) return best;
-    idle = improved ? 0 : idle + 1;
+    idle = improved || !usable() ? 0 : idle + 1;
   }
   if (best.empty()) throw std::domain_error("no neighbouring value can be tracked in the same way");
-  // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
-  const double floor = 1e-6 * *std::ranges::max_element(size);
-  for (std::size_t c = 0; c < best.size(); ++c) {
-    const double visible = 1e-6 * std::max(size[c], floor);
-    if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * scale > visible) {
-      throw std::domain_error("the map of the element is not smooth there");
-    }
-  }
+  if (!usable()) throw std::domain_error("the map of the element is not smooth there");
   return best;
 }
 
@@ -423,7 +441,7 @@ class differentiator {
     element copy = *line_.elements[s.element];
     const double x = *number_of(copy, k);
     const parameter_info* info = info_of(copy, k.parameter);
-    const double scale = std::max(std::fabs(x), 0.1 * scale_of(info->unit));
+    const double scale = scale_of(*info, x, clock_, s.front.t);
     const values d = cached(s, number, [&] {
       return derivative(s, x, scale, name_of(k),
                         [&](element& e, reference&, double v) { *number_of(e, k) = v; });
@@ -469,7 +487,7 @@ class differentiator {
       const bool follows = std::visit([](const auto& b) { return requires { b.follows_clock; }; },
                                       line_.elements[s.element]->body);
       if (!follows) continue;
-      const values t = derivative(s, s.front.t, 1, "the time of the reference",
+      const values t = derivative(s, s.front.t, 0.1, "the time of the reference",
                                   [](element&, reference& ref, double v) { ref.t = v; });
       to.by_time = {t[t.size() - 2], t[t.size() - 1]};
       to.time_sum = add(s, t);
@@ -697,7 +715,8 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
     check(*k);
     element copy = *k->of;
     x = *number_of(copy, *k);
-    scale = std::max(std::fabs(x), 0.1 * scale_of(info_of(copy, k->parameter)->unit));
+    const double time = survey(l, start).back().t;
+    scale = scale_of(*info_of(copy, k->parameter), x, follows_clock(l), time);
   }
   values_of(x);  // sets the number of coefficients
   const values d = derivative_of(values_of, x, scale, together);

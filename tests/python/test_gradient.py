@@ -267,6 +267,25 @@ def test_a_changed_knob_takes_effect(machine, beam):
     assert again.value == before.value and np.array_equal(again.derivatives, before.derivatives)
 
 
+def test_a_field_map_far_down_the_line(beam):
+    # its phase is that of a clock that has turned thousands of times
+    field = bt.RFFieldMap(0.3, amplitude=2e6, frequency=1.3e9, phase=0.2, name="map")
+    line = bt.Line([bt.Drift(1e4, name="d"), field, bt.Drift(0.5)])
+    beam = beam.copy()
+    for name in ("px", "py"):
+        beam[name] = beam[name] * 1e-4
+    goal = losses.centroid("pt", 0.01) + losses.beam_size("t", 1e-3)
+    g = line.gradient(beam, goal, [("map", "frequency"), ("map", "phase"), ("d", "length")])
+    forward = line.gradient(beam, goal, g.knobs, strategy="forward")
+    assert np.allclose(g.derivatives, forward.derivatives, rtol=1e-6)
+
+    def at(phase):
+        field.phase = phase
+        return line.gradient(beam, goal).value
+
+    assert g["map", "phase"] == pytest.approx((at(0.2 + 1e-4) - at(0.2 - 1e-4)) / 2e-4, rel=1e-5)
+
+
 @pytest.mark.parametrize("kinetic", [1e3, 1e6])
 def test_slow_protons(kinetic):
     ref = bt.Reference("proton", kinetic_energy=kinetic)
