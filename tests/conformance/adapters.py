@@ -53,8 +53,6 @@ def energy_deviation(ref: bt.Reference, delta: np.ndarray) -> np.ndarray:
 def rereferenced(z: np.ndarray, before: bt.Reference, after: bt.Reference) -> np.ndarray:
     """Coordinates behind an element relative to the reference particle `after` that left it, from
     those relative to one that went through with the momentum it had `before`."""
-    if before.gamma == after.gamma:
-        return z
     out = z.copy()
     ratio = before.beta_gamma / after.beta_gamma
     out[[1, 3]] *= ratio

@@ -231,7 +231,7 @@ for _kind, _field, _strengths in (
             limit=INTEGRATED, explanation="soft-edge", **_steps,
         )  # fmt: skip
 
-# --- Undulator: 10 to 20 periods, of a strength that focuses ------------------------------------
+# --- Undulator ----------------------------------------------------------------------------------
 
 
 def _undulator(v: Values, ref: bt.Reference) -> Fields:
@@ -240,16 +240,12 @@ def _undulator(v: Values, ref: bt.Reference) -> Fields:
     return undulator(v["strength"] * ku / charge_over_mass, v["period"], v["sharing"])
 
 
-def _whole_periods(most: float) -> Restriction:
-    """16 periods, over which the phase of the natural focusing is up to `most`."""
-
-    def restrict(v: Values, ref: bt.Reference) -> Values:
-        length = 1.0 + v["length"]
-        period = length / 16
-        strength = most * abs(v["strength"]) * ref.beta_gamma * period / length / math.pi
-        return v | {"length": length, "period": period, "strength": strength}
-
-    return restrict
+def _whole_periods(v: Values, ref: bt.Reference) -> Values:
+    """16 periods, over which the phase of the natural focusing is 1 to 2."""
+    length = 1.0 + v["length"]
+    period, phase = length / 16, 1 + abs(v["strength"])
+    strength = math.sqrt(2) * phase * ref.beta_gamma * period / (2 * math.pi * length)
+    return v | {"length": length, "period": period, "strength": strength}
 
 
 def _wiggle(v: Values, ref: bt.Reference) -> list[float]:
@@ -261,10 +257,10 @@ _wiggler = setup(_undulator, pieces=320, shift=_wiggle)
 _names = "length period strength sharing"
 add(
     "Undulator", "linear", CODE, "field of all periods", _wiggler, _names, limit=INTEGRATED,
-    restrict=_whole_periods(1.0), derivative=True, explanation="period-average",
+    restrict=_whole_periods, derivative=True, explanation="period-average",
 )  # fmt: skip
 for _model in ("paraxial", "exact"):
     add(
         "Undulator", _model, CODE, "field of all periods", _wiggler, _names, limit=INTEGRATED,
-        restrict=_whole_periods(0.1), explanation="period-average-and-poles",
+        restrict=_whole_periods, explanation="period-average-and-poles",
     )  # fmt: skip

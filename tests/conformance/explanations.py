@@ -185,7 +185,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         (
             Law("period strength", 2, "px"),
             Law("period strength", 2, "py"),
-            Law("period strength", 2, "t"),
+            Law("period strength", 4, "t", "amplitude energy"),
         ),
     ),
     "period-average-and-poles": Explanation(
@@ -194,7 +194,7 @@ EXPLANATIONS: dict[str, Explanation] = {
         "shorter the period. The field is cut behind the second power of kx x, ky y.",
         (*TRANSVERSE, "t"),
         (
-            Law("period strength", 2, "t", "amplitude"),
+            Law("period strength", 4, "t", "amplitude"),
             Law("amplitude", 3, "py", "energy", start=2),
         ),
     ),
