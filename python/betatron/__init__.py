@@ -29,12 +29,14 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.taylor import Chromaticity, TaylorSeries
 
 __version__: str = _core.version
 
 __all__ = [
     "KV",
     "Beam",
+    "Chromaticity",
     "Envelope",
     "Gaussian",
     "Kurth4D",
@@ -43,6 +45,7 @@ __all__ = [
     "Reference",
     "SemiGaussian",
     "Species",
+    "TaylorSeries",
     "Track",
     "Triangle",
     "TurnByTurn",

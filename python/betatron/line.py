@@ -19,6 +19,14 @@ from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
+from betatron.taylor import (
+    Chromaticity,
+    TaylorSeries,
+    amplitude_detuning,
+    chromaticity,
+    closed_orbit,
+    expand,
+)
 
 Recorded = None | str | Element | Iterable[str | Element]
 
@@ -164,6 +172,63 @@ class Line(_core.Line):
         numbers; default: on the reference orbit). Apertures are ignored; the reference stays as it is.
         """
         return self.derivative(reference, [0.0] * 6 if orbit is None else list(orbit))[0]
+
+    def taylor_map(
+        self, reference: Reference, order: int = 2, start: Sequence[float] | None = None
+    ) -> TaylorSeries:
+        """The map of the line as power series of the coordinates, to this order (1 to 4).
+
+        They are exact to rounding (the maps that particles are tracked with are evaluated with
+        truncated power series) and taken around the particle that starts with the coordinates
+        ``start`` (six numbers; default: the reference orbit). Apertures are ignored. For one element:
+        ``bt.Line([element]).taylor_map(reference)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the order is not 1 to 4 or ``start`` is not six finite numbers; also as ``track``.
+        """
+        return expand(self, reference, order, None if start is None else np.asarray(start))
+
+    def closed_orbit(self, reference: Reference, pt: float = 0.0) -> np.ndarray:
+        """The particle of energy deviation ``pt`` that comes back to its x, px, y, py, shape (6,), t = 0.
+
+        Found by Newton's method from the reference orbit.
+
+        Raises
+        ------
+        ValueError
+            If there is none nearby, and for a line with cavities (the energy would not stay).
+        """
+        return closed_orbit(self, reference, pt)
+
+    def chromaticity(self, reference: Reference) -> Chromaticity:
+        """Tunes of the line as a period, their first and second derivatives by delta = (p - p0)/p0, and
+        the dispersion of first and second order.
+
+        From the power series of third order around the closed orbit, by perturbation of the
+        eigenvalues of its matrix: no differences, coupling included.
+
+        Raises
+        ------
+        ValueError
+            If the motion is not stable; also as ``closed_orbit``.
+        """
+        return chromaticity(self, reference)
+
+    def amplitude_detuning(self, reference: Reference) -> np.ndarray:
+        """dQ_i/dJ_k [1/m] of the line as a period, shape (2, 2): how the tunes change with the actions
+        J = (x^2 + (alpha x + beta px)^2)/(2 beta) of both modes, to first order.
+
+        From the power series of third order around the closed orbit, by the normal form (E. Forest,
+        Beam Dynamics (1998), ch. 5): sextupoles to second order and octupoles to first.
+
+        Raises
+        ------
+        ValueError
+            On a resonance of third order; also as ``chromaticity``.
+        """
+        return amplitude_detuning(self, reference)
 
     # --- tracking ----------------------------------------------------------------------------
 

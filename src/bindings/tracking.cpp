@@ -14,6 +14,7 @@
 #include "bindings/bindings.h"
 #include "lattice/line.h"
 #include "lattice/program.h"
+#include "lattice/taylor.h"
 #include "tracking/cpu/executor.h"
 #include "tracking/envelope.h"
 #include "tracking/track.h"
@@ -204,7 +205,21 @@ void bind_tracking(nb::module_& m) {
             return nb::make_tuple(matrix_array(r.matrix), r.orbit, ref);
           },
           nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
-          "(matrix, coordinates at the end, reference at the end) of the particle `start`.");
+          "(matrix, coordinates at the end, reference at the end) of the particle `start`.")
+      .def(
+          "expand",
+          [](const line& l, beam::reference ref, int order, const std::array<double, 6>& start) {
+            lattice::taylor_series r = lattice::expand(l, 0, l.elements.size(), ref, order, start);
+            auto* data = new std::vector<double>(std::move(r.coefficients));
+            nb::capsule owner(
+                data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+            return nb::make_tuple(nb::cast(nb::ndarray<nb::numpy, double>(
+                                      data->data(), {6, data->size() / 6}, owner)),
+                                  ref);
+          },
+          nb::arg("reference"), nb::arg("order"), nb::arg("start") = std::array<double, 6>{},
+          "(coefficients of the power series behind the line in those at the start less `start`, reference at the "
+          "end); six rows by degree, within a degree by ascending indices.");
 
   nb::class_<tracking::track_result>(m, "TrackResult")
       .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")

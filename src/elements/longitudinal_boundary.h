@@ -16,12 +16,16 @@ namespace betatron::elements {
 
 enum class longitudinal_boundary { open, periodic, absorbing, reflecting };
 
+/// Why a map cannot be undone.
+inline constexpr std::string_view many_to_one =
+    "it maps many particles onto one and has no inverse";
+
 template <class R>
 struct bucket_wrap {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t;
-  static constexpr bool has_no_inverse = true;
+  static constexpr std::string_view has_no_inverse = many_to_one;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
@@ -35,7 +39,7 @@ struct bucket_mirror {
 
   static constexpr unsigned writes = column::t | column::pt;
   static constexpr bool changes_energy = true;
-  static constexpr bool has_no_inverse = true;
+  static constexpr std::string_view has_no_inverse = many_to_one;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {

@@ -38,7 +38,7 @@ struct quadrupole_paraxial {
     const T w = e.inv_p * k;
     const T l = e.inv_p * length;
     T cx[2], cy[2];
-    numerics::oscillator_pair(w * (length * length), reach, cx, cy);
+    oscillator_pair(w * (length * length), reach, cx, cy);
     const T sx = cx[1] * length, sy = cy[1] * length;
 
     // twice the integrals of x'^2 + y'^2, with x' = px/P

@@ -36,15 +36,6 @@ std::array<double, 2> energy_behind(const Map& map, std::array<double, 2> before
   }
 }
 
-/// One of all maps.
-template <class List>
-struct variant_of;
-template <template <class> class... Maps>
-struct variant_of<elements::map_list<Maps...>> {
-  using type = std::variant<Maps<double>...>;
-};
-using any_map = variant_of<all_maps>::type;
-
 /// Appends maps to a program.
 class writer {
  public:
@@ -192,7 +183,7 @@ void write_inverse(const any_map& map, writer& write) {
       [&](const auto& m) {
         using map_type = std::decay_t<decltype(m)>;
         if constexpr (requires { map_type::has_no_inverse; }) {
-          throw std::domain_error("it maps many particles onto one and has no inverse");
+          throw std::domain_error(std::string(map_type::has_no_inverse));
         } else if constexpr (requires { m.inverse(); }) {
           write(m.inverse());
         } else {
@@ -292,6 +283,28 @@ orbit_map derivative(const element& e, int index, beam::reference& ref,
   lineariser linear(energy_constants(ref), start);
   push_slice(linear, e, index, ref);
   return linear.result();
+}
+
+void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const map_visitor& visit) {
+  std::array<double, 2> energy = energy_constants(ref);
+  for (std::size_t i = first; i < last; ++i) {
+    const element& e = *l.elements[i];
+    validate(e);
+    const int count = slice_count(e);
+    for (int k = 0; k < count; ++k) {
+      const elements::slice s{ref, e.model, e.order, e.steps, k, count, 1.0 / count};
+      beam::reference behind = ref;
+      advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
+      emit_model(e, s, [&]<class Map>(const Map& map) {
+        if constexpr (!is_filter<Map>) {
+          visit(map, energy);
+          energy = energy_behind(map, energy);
+        }
+      });
+      ref = behind;
+    }
+  }
 }
 
 }  // namespace betatron::lattice

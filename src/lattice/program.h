@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <variant>
 #include <vector>
 
 #include "beam/reference.h"
@@ -87,5 +89,25 @@ orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::r
 /// The same for slice `index` of slice_count(e) of one element.
 orbit_map derivative(const element& e, int index, beam::reference& ref,
                      const std::array<double, 6>& start);
+
+namespace detail {
+template <class List>
+struct variant_of;
+template <template <class> class... Maps>
+struct variant_of<elements::map_list<Maps...>> {
+  using type = std::variant<Maps<double>...>;
+};
+}  // namespace detail
+
+/// One of all maps.
+using any_map = detail::variant_of<elements::all_maps>::type;
+
+/// Receives a map, and 1/beta0 and 1/(beta0 gamma0)^2 of the reference particle in front of it.
+using map_visitor = std::function<void(const any_map&, const std::array<double, 2>&)>;
+
+/// Passes on the maps of elements [first, last) in their models, in the order of the beam; apertures are left out, ref
+/// is moved to the end. Throws as compile().
+void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const map_visitor& visit);
 
 }  // namespace betatron::lattice
