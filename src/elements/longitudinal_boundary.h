@@ -11,6 +11,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -21,6 +22,7 @@ struct bucket_wrap {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool has_no_inverse = true;
 
   template <class T>
@@ -34,6 +36,7 @@ struct bucket_mirror {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t | column::pt;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
   static constexpr bool has_no_inverse = true;
 
@@ -53,6 +56,7 @@ struct bucket_filter {
   R inv_half_length;
 
   static constexpr unsigned writes = 0;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_bucket;
 
   template <class T>
