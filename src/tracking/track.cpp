@@ -190,7 +190,7 @@ class driver {
       if (number % how.record_every == 0) {
         for (const lattice::record_point& at : p.records) {
           const moment_record record{number, at.element, at.slice, seen_from(start, at.ref),
-                                     beam::finish(*sums++)};
+                                     beam::finish(*sums++, bunch_.has_spin())};
           if (is_set(options_.recorded, at.element)) result_.records.push_back(record);
           if (is_set(m.moments_at, at.element) && number % m.every == 0) seen.push_back(record);
         }

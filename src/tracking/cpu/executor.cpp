@@ -217,16 +217,22 @@ class worker {
                                 particles_.weight + first,
                                 particles_.id + first,
                                 count};
+    for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
+      view.spin[c] = particles_.spin[c] + first;
+    }
     if (casualties_.empty()) return table_.sum(view, 0, count);
-    std::vector<F> alive[7];
+    std::vector<F> alive[10];
     for (std::size_t i = 0; i < count; ++i) {
       if (memory_->gone[i]) continue;
       for (std::size_t c = 0; c < 6; ++c) alive[c].push_back(t.z[c][i]);
       alive[6].push_back(view.weight[i]);
+      for (std::size_t c = 0; view.has_spin() && c < 3; ++c)
+        alive[7 + c].push_back(view.spin[c][i]);
     }
     view.size = alive[6].size();
     for (std::size_t c = 0; c < 6; ++c) view.z[c] = alive[c].data();
     view.weight = alive[6].data();
+    for (std::size_t c = 0; view.has_spin() && c < 3; ++c) view.spin[c] = alive[7 + c].data();
     return table_.sum(view, 0, view.size);
   }
 
