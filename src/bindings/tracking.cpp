@@ -139,7 +139,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
                              const std::string& boundary, double bucket_length,
-                             nb::object monitor) {
+                             nb::object monitor, bool spin) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -151,6 +151,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.boundary = boundary_named(boundary);
   options.bucket_length = bucket_length;
   options.monitor = monitor_of(monitor);
+  options.spin = spin;
   std::exception_ptr
       raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
@@ -204,7 +205,16 @@ void bind_tracking(nb::module_& m) {
             return nb::make_tuple(matrix_array(r.matrix), r.orbit, ref);
           },
           nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
-          "(matrix, coordinates at the end, reference at the end) of the particle `start`.");
+          "(matrix, coordinates at the end, reference at the end) of the particle `start`.")
+      .def(
+          "spin_derivative",
+          [](const line& l, beam::reference ref, const std::array<double, 6>& start) {
+            const auto r = lattice::spin_derivative(l, ref, start);
+            return nb::make_tuple(r.rotation, r.slopes, matrix_array(r.matrix), r.orbit, ref);
+          },
+          nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
+          "(rotation of the spin, 9 numbers; slopes, 18 numbers; matrix, coordinates and reference at the end) of the "
+          "particle `start`.");
 
   nb::class_<tracking::track_result>(m, "TrackResult")
       .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")
@@ -221,6 +231,7 @@ void bind_tracking(nb::module_& m) {
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
       nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
+      nb::arg("spin") = false,
       "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
       "particles at the same place.");
 

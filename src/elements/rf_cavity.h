@@ -42,7 +42,7 @@ struct rf_kick {
   /// The electric field acts in no length: gamma and momenta are the means of both sides.
   template <class T>
   BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
-                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const phase_space<T>& behind, const energy<T>&,
                                  const gyration<R>& g) const {
     using F = scalar_of<T>;
     const T gamma0 = T(g.gamma) - before.pt * bg_in;

@@ -92,12 +92,16 @@ class driver {
     compile_.observed = o.monitor.observed_at;
     compile_.boundary = o.boundary;
     compile_.bucket_length = o.bucket_length;
+    compile_.spin = o.spin;
     find_observed();
     threads_ = o.threads != 0 ? o.threads : available_threads();
   }
 
   track_result run() {
     check(line_, options_);
+    if (options_.spin && !bunch_.has_spin()) {
+      throw std::invalid_argument("spins cannot be tracked: the beam has none");
+    }
     const std::size_t n = line_.elements.size();
     // compiling everything once first: errors come before the first particle has moved
     reference end = bunch_.ref;
