@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -33,7 +34,8 @@ nb::object matrix_array(const elements::matrix6& m) {
   return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {6, 6}, owner));
 }
 
-/// Columns turn, element, slice, and those of beam::summarise, one entry per record.
+/// Columns turn, element, slice, and those of beam::summarise (of beams with spins also those of
+/// beam::summarise_spin), one entry per record.
 nb::dict moment_table(std::span<const tracking::moment_record> records) {
   const std::size_t n = records.size();
   nb::dict table;
@@ -56,6 +58,16 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
     slice[i] = r.slice;
     const auto row = beam::summarise(r.moments, r.ref);
     for (std::size_t c = 0; c < row.size(); ++c) summary[c][i] = row[c];
+  }
+  if (!std::ranges::any_of(records, [](const auto& r) { return r.moments.spin.has_value(); })) {
+    return table;
+  }
+  std::array<double*, beam::spin_summary_names.size()> spin;
+  for (std::size_t c = 0; c < spin.size(); ++c)
+    spin[c] = column(beam::spin_summary_names[c].data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto row = beam::summarise_spin(records[i].moments);
+    for (std::size_t c = 0; c < row.size(); ++c) spin[c][i] = row[c];
   }
   return table;
 }
