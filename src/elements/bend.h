@@ -134,7 +134,7 @@ struct bend_exact {
     const precession<T> m(before.pt, e.inv_p, g);
     auto field = [&](const T& x) { return vector3<T>{zero, -(x * (curvature * curvature) + curvature), zero}; };
     auto slope = [&](const phase_space<T>& z) {
-      return (z.x * curvature + F(1)) * z.px / m.longitudinal(z.px, z.py);
+      return (z.x * curvature + F(1)) * z.px * m(z.px, z.py).inv_pz;
     };
     const T middle = (before.x + behind.x) * F(0.5) + (slope(before) - slope(behind)) * (length * R(0.125));
     const vector3<T> f0 = field(before.x), f1 = field(behind.x);

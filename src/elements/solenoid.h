@@ -41,13 +41,14 @@ BETATRON_INLINE T kinetic_squared(const phase_space<T>& z, const energy<T>& e, R
   return (kx * kx + ky * ky) * (e.inv_p * e.inv_p);
 }
 
-/// The body: seen from a frame that turns with the kinetic momentum k, by phi = ks L/pz about s, the field and k stand
-/// still, and the spin turns by -phi (a e_s - (a - G) (n_s) n), n = k/P. At both ends the vector potential, which
+/// The body: seen from a frame that turns with the kinetic momentum k, by -phi about s, phi = ks L `inv`, the field and
+/// k stand still, and the spin turns by -phi (a e_s - (a - G) n_s n), n = k/P. At both ends the vector potential, which
 /// makes canonical of kinetic momenta, stands for the radial field of an edge; where two pieces meet, the edges cancel.
 template <class T, class R>
 BETATRON_INLINE void turn_spin_in_solenoid(vector3<T>& s, const phase_space<T>& before,
                                            const phase_space<T>& behind, const energy<T>& e,
-                                           const gyration<R>& g, R length, R half_ks) {
+                                           const gyration<R>& g, R length, R half_ks,
+                                           const T& inv) {
   using F = scalar_of<T>;
   auto kinetic = [&](phase_space<T> z) {
     z.px = z.px + z.y * half_ks;
@@ -56,9 +57,8 @@ BETATRON_INLINE void turn_spin_in_solenoid(vector3<T>& s, const phase_space<T>& 
   };
   const phase_space<T> in = kinetic(before);
   turn_spin_by_kick(s, before, in, e, g);
-  const precession<T> m(before.pt, e.inv_p, g);
-  const T pz = m.longitudinal(in.px, in.py);
-  const T phi = T(half_ks * length * R(2)) / pz;
+  const T pz = precession<T>(before.pt, e.inv_p, g)(in.px, in.py).pz;
+  const T phi = inv * (half_ks * length * R(2));
   const T a = (T(g.gamma) - before.pt * g.beta_gamma) * g.anomaly;
   const T along = (a - g.anomaly) * pz * (e.inv_p * e.inv_p);
   rotate(s, vector3<T>{in.px * along, in.py * along, pz * along - a} * phi);
@@ -91,7 +91,7 @@ struct solenoid_paraxial {
   BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
                                  const phase_space<T>& behind, const energy<T>& e,
                                  const gyration<R>& g) const {
-    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks);
+    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks, e.inv_p);
   }
   solenoid_paraxial inverse() const { return {-length, half_ks, inv_beta, reach}; }
 };
@@ -119,7 +119,9 @@ struct solenoid_exact {
   BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
                                  const phase_space<T>& behind, const energy<T>& e,
                                  const gyration<R>& g) const {
-    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks);
+    const T u = detail::kinetic_squared(before, e, half_ks);
+    const T inv = e.inv_p * rsqrt(T(scalar_of<T>(1)) - u);
+    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks, inv);
   }
   solenoid_exact inverse() const { return {-length, half_ks, inv_beta, reach}; }
 };

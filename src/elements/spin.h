@@ -66,34 +66,38 @@ BETATRON_INLINE void rotate(vector3<T>& s, const vector3<T>& w) {
   s = s + across * c[1] + cross(w, across) * c[2];
 }
 
-/// The linear map M of the head of this file, for one particle at one place.
+/// The linear map M of the head of this file, for one particle.
 template <class T>
 class precession {
  public:
+  /// M at one place of its orbit.
+  struct at {
+    T px, py, pz, inv_pz, across, along;
+
+    BETATRON_INLINE vector3<T> operator()(const vector3<T>& f) const {
+      const T shift = (f.x * px + f.y * py + f.z * pz) * along;
+      return {f.x * across - px * shift, f.y * across - py * shift, f.z * across - pz * shift};
+    }
+  };
+
   template <class R>
   BETATRON_INLINE precession(const T& pt, const T& inv_p, const gyration<R>& g)
       : inv_p2_(inv_p * inv_p), p2_(T(scalar_of<T>(1)) / inv_p2_) {
     const T a = (T(g.gamma) - pt * g.beta_gamma) * g.anomaly;
     across_ = a + scalar_of<T>(1);
-    excess_ = a - T(g.anomaly);
+    along_ = (a - g.anomaly) * inv_p2_;
   }
 
   /// A paraxial particle that is steeper than possible counts as one with pz = p0.
-  BETATRON_INLINE T longitudinal(const T& px, const T& py) const {
+  BETATRON_INLINE at operator()(const T& px, const T& py) const {
     using F = scalar_of<T>;
     const T pz2 = p2_ - px * px - py * py;
-    return sqrt(select(pz2 > T(F(0)), pz2, T(F(1))));
-  }
-
-  BETATRON_INLINE vector3<T> operator()(const T& px, const T& py, const T& pz,
-                                        const vector3<T>& f) const {
-    const vector3<T> p{px, py, pz};
-    const T along = (f.x * px + f.y * py + f.z * pz) * inv_p2_ * excess_;
-    return (f * across_ - p * along) * (T(scalar_of<T>(1)) / pz);
+    const T inv_pz = rsqrt(select(pz2 > T(F(0)), pz2, T(F(1))));
+    return {px, py, T(F(1)) / inv_pz, inv_pz, across_ * inv_pz, along_ * inv_pz};
   }
 
  private:
-  T inv_p2_, p2_, across_, excess_;
+  T inv_p2_, p2_, across_, along_;
 };
 
 /// One step: f0 and f1 per metre at the ends, `integral` that of f over the length.
@@ -105,23 +109,17 @@ BETATRON_INLINE void turn_spin_along(vector3<T>& s, const phase_space<T>& before
                                      const vector3<T>& f1) {
   using F = scalar_of<T>;
   const precession<T> m(before.pt, e.inv_p, g);
-  const T pz0 = m.longitudinal(before.px, before.py);
-  const T pz1 = m.longitudinal(behind.px, behind.py);
-  const R eighth = length * R(0.125);
-  const T px = (before.px + behind.px) * F(0.5) +
-               (f0.y - f1.y + (pz0 - pz1) * curvature) * eighth;  // in the middle
-  const T py = (before.py + behind.py) * F(0.5) - (f0.x - f1.x) * eighth;
-  const T pz = m.longitudinal(px, py);
-
-  const vector3<T> first = m(before.px, before.py, pz0, integral),
-                   last = m(behind.px, behind.py, pz1, integral);
-  const vector3<T> change = (f1 - f0) * (length * R(1.0 / 12));
-  vector3<T> w = (first + m(px, py, pz, integral) * F(4) + last) * F(1.0 / 6) +
-                 m(behind.px, behind.py, pz1, change) - m(before.px, before.py, pz0, change);
+  const auto m0 = m(before.px, before.py), m1 = m(behind.px, behind.py);
+  const R eighth = length * R(0.125), twelfth = length * R(1.0 / 12);
+  const auto middle =
+      m((before.px + behind.px) * F(0.5) + (f0.y - f1.y + (m0.pz - m1.pz) * curvature) * eighth,
+        (before.py + behind.py) * F(0.5) - (f0.x - f1.x) * eighth);
+  const vector3<T> w0 = m0(f0), w1 = m1(f1);
+  // the last two add what the slopes of M and of f make together
+  vector3<T> w = (m0(integral) + middle(integral) * F(4) + m1(integral)) * F(1.0 / 6) +
+                 (w1 + w0 - m1(f0) - m0(f1)) * twelfth;
   w.y = w.y + T(curvature * length);
-  const vector3<T> slope =
-      (m(behind.px, behind.py, pz1, f1) - m(before.px, before.py, pz0, f0)) * (length * R(1.0 / 12));
-  rotate(s, w - cross(w, slope));
+  rotate(s, w - cross(w, (w1 - w0) * twelfth));
 }
 
 /// A kick by a transverse field, in no length; `along`: its integral of f_s (of a fringe field).
