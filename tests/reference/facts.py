@@ -204,7 +204,17 @@ def make_beam(
         charge=facts.get("bunch_charge_C"),
         seed=seed,
         precision=precision,
+        polarization=_polarization(facts.get("spin")),
     )
+
+
+def _polarization(facts: Any) -> list[float] | None:
+    """Mean of the spins, None for a beam without."""
+    if not facts:
+        return None
+    if facts.get("type") != "von Mises-Fisher":
+        raise Unsupported(f"spins from {facts.get('type')!r}")
+    return [float(p) for p in facts["polarization"]]
 
 
 def prescribed_particles(case: Facts) -> int | None:

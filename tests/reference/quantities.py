@@ -519,6 +519,7 @@ _NAMES: list[_NameRule] = [
     (r"d(?:emittance|emitt|emit)_?([xyt])", lambda m, c: _growth(m[1], c)),
     (r"(alpha|beta)_?([xyt])", lambda m, c: _moment(f"{m[1]}_{m[2]}")),
     (r"(?:dispersion|disp)_?(px|py|x|y)", lambda m, c: _moment(f"dispersion_{m[1]}")),
+    (r"polarization_([xyz])", lambda m, c: _moment(f"mean_s{m[1]}")),
     (r"charge(?:_C)?", lambda m, c: _moment("charge")),
     (r"num_particles|npart|n_particles", lambda m, c: _moment("n")),
     (r"N", lambda m, c: _real_particles(c)),
