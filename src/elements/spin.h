@@ -88,11 +88,11 @@ class precession {
     along_ = (a - g.anomaly) * inv_p2_;
   }
 
-  /// A paraxial particle that is steeper than possible counts as one with pz = p0.
+  /// A particle steeper than 75 degrees counts as one with pz = P/4: paraxial ones may be steeper than possible.
   BETATRON_INLINE at operator()(const T& px, const T& py) const {
     using F = scalar_of<T>;
-    const T pz2 = p2_ - px * px - py * py;
-    const T inv_pz = rsqrt(select(pz2 > T(F(0)), pz2, T(F(1))));
+    const T pz2 = p2_ - px * px - py * py, least = p2_ * F(1.0 / 16);
+    const T inv_pz = rsqrt(select(pz2 > least, pz2, least));
     return {px, py, T(F(1)) / inv_pz, inv_pz, across_ * inv_pz, along_ * inv_pz};
   }
 
