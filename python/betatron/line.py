@@ -230,6 +230,61 @@ class Line(_core.Line):
         """
         return amplitude_detuning(self, reference)
 
+    def spin_matrix(self, reference: Reference, orbit: Sequence[float] | None = None) -> np.ndarray:
+        """Rotation of the spin along the line, shape (3, 3): the spin at the end is this times that at the start,
+        components along x, y, s of the frame.
+
+        Taken along the trajectory of the particle that starts with the coordinates ``orbit`` (six numbers;
+        default: on the reference orbit); the reference stays as it is. Over a turn of a ring, on its closed
+        orbit, its axis is the stable spin direction and its angle over 2 pi the spin tune, see `spin_tune`.
+
+        Raises
+        ------
+        ValueError
+            If the species has no anomaly, or naming an element whose effect on the spin is not known.
+        """
+        return self.spin_map(reference, orbit)[0]
+
+    def spin_map(
+        self, reference: Reference, orbit: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rotation of the spin with its derivatives: (rotation, slopes) of shapes (3, 3) and (3, 6).
+
+        A particle that starts z = (x, px, y, py, t, pt) beside ``orbit`` has at the end, to first order in z,
+        the spin ``rotation @ expm(cross(slopes @ z)) @ S``, where cross(v) is the matrix of the vector product
+        with v. Arguments and errors as for `spin_matrix`.
+        """
+        start = [0.0] * 6 if orbit is None else [float(v) for v in orbit]
+        rotation, slopes = self.spin_derivative(reference, start)[:2]
+        return np.array(rotation).reshape(3, 3), np.array(slopes).reshape(3, 6)
+
+    def spin_tune(
+        self, reference: Reference, orbit: Sequence[float] | None = None
+    ) -> tuple[float, np.ndarray]:
+        """Spin tune and stable spin direction (n0, shape (3,)) of a line that is one turn of a ring.
+
+        ``orbit`` is the closed orbit (six numbers; default: the reference orbit). The spin turns by 2 pi tune
+        about n0 in every turn; the tune is the fractional part in [0, 1/2], with which n0 has its sign. In a
+        flat ring n0 is vertical and the tune is G gamma up to a whole number and its sign. Where the spin does
+        not turn (tune 0) there is no n0, and it is NaN. Errors as for `spin_matrix`.
+        """
+        rotation = self.spin_matrix(reference, orbit)
+        axis = 0.5 * np.array(
+            [
+                rotation[2, 1] - rotation[1, 2],
+                rotation[0, 2] - rotation[2, 0],
+                rotation[1, 0] - rotation[0, 1],
+            ]
+        )
+        sine = float(np.linalg.norm(axis))
+        tune = float(np.arctan2(sine, 0.5 * (np.trace(rotation) - 1.0))) / (2.0 * np.pi)
+        if 0.0 < sine < 1e-6 and tune > 0.25:  # half a turn: the axis is that of the projector (R + 1)/2
+            column = np.argmax(np.diag(rotation))
+            projector = rotation + np.eye(3)
+            axis = projector[:, column]
+            sine = float(np.linalg.norm(axis))
+        return tune, axis / sine if sine > 0.0 else np.full(3, np.nan)
+
     # --- tracking ----------------------------------------------------------------------------
 
     def track(
@@ -246,6 +301,7 @@ class Line(_core.Line):
         boundary: str = "open",
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
+        spin: bool | None = None,
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -279,6 +335,8 @@ class Line(_core.Line):
             Length of the bucket [m], > 0; c times the period of the cavities, for example.
         monitor
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
+        spin
+            Whether fields turn the spins of the beam; None: if it has spins. See the concepts page on spin.
 
         Raises
         ------
@@ -291,6 +349,8 @@ class Line(_core.Line):
         first_turn = _whole("first_turn", first_turn, None)
         threads = 0 if threads is None else _whole("threads", threads, 1)
         bucket = _bucket(boundary, bucket_length)
+        if spin is not None and not isinstance(spin, (bool, np.bool_)):
+            raise TypeError(f"spin must be True, False or None, got {spin!r}")
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
@@ -311,6 +371,7 @@ class Line(_core.Line):
                     boundary,
                     bucket,
                     watch,
+                    beam.has_spin if spin is None else bool(spin),
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)

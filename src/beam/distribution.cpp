@@ -4,8 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
+#include "beam/parallel.h"
 #include "beam/text.h"
 #include "numerics/constants.h"
 #include "numerics/random.h"
@@ -184,15 +184,7 @@ void fill(const distribution& from, std::uint64_t seed, const columns<F>& out,
       }
     }
   };
-  constexpr std::size_t worth_a_thread = 50'000;
-  if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-  const std::size_t parts = std::clamp<std::size_t>(out.size / worth_a_thread, 1, threads);
-  const auto edge = [&](std::size_t part) { return out.size / parts * part; };
-  std::vector<std::jthread> pool;
-  for (std::size_t part = 0; part + 1 < parts; ++part) {
-    pool.emplace_back(fill_range, edge(part), edge(part + 1));
-  }
-  fill_range(edge(parts - 1), out.size);
+  fill_in_parallel(out.size, threads, fill_range);
 }
 
 template <class F>

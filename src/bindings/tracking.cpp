@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -34,7 +35,8 @@ nb::object matrix_array(const elements::matrix6& m) {
   return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {6, 6}, owner));
 }
 
-/// Columns turn, element, slice, and those of beam::summarise, one entry per record.
+/// Columns turn, element, slice, and those of beam::summarise (of beams with spins also those of
+/// beam::summarise_spin), one entry per record.
 nb::dict moment_table(std::span<const tracking::moment_record> records) {
   const std::size_t n = records.size();
   nb::dict table;
@@ -57,6 +59,16 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
     slice[i] = r.slice;
     const auto row = beam::summarise(r.moments, r.ref);
     for (std::size_t c = 0; c < row.size(); ++c) summary[c][i] = row[c];
+  }
+  if (!std::ranges::any_of(records, [](const auto& r) { return r.moments.spin.has_value(); })) {
+    return table;
+  }
+  std::array<double*, beam::spin_summary_names.size()> spin;
+  for (std::size_t c = 0; c < spin.size(); ++c)
+    spin[c] = column(beam::spin_summary_names[c].data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto row = beam::summarise_spin(records[i].moments);
+    for (std::size_t c = 0; c < row.size(); ++c) spin[c][i] = row[c];
   }
   return table;
 }
@@ -140,7 +152,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
                              const std::string& boundary, double bucket_length,
-                             nb::object monitor) {
+                             nb::object monitor, bool spin) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -152,6 +164,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.boundary = boundary_named(boundary);
   options.bucket_length = bucket_length;
   options.monitor = monitor_of(monitor);
+  options.spin = spin;
   std::exception_ptr
       raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
@@ -219,7 +232,16 @@ void bind_tracking(nb::module_& m) {
           },
           nb::arg("reference"), nb::arg("order"), nb::arg("start") = std::array<double, 6>{},
           "(coefficients of the power series behind the line in those at the start less `start`, reference at the "
-          "end); six rows by degree, within a degree by ascending indices.");
+          "end); six rows by degree, within a degree by ascending indices.")
+      .def(
+          "spin_derivative",
+          [](const line& l, beam::reference ref, const std::array<double, 6>& start) {
+            const auto r = lattice::spin_derivative(l, ref, start);
+            return nb::make_tuple(r.rotation, r.slopes, matrix_array(r.matrix), r.orbit, ref);
+          },
+          nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
+          "(rotation of the spin, 9 numbers; slopes, 18 numbers; matrix, coordinates and reference at the end) of the "
+          "particle `start`.");
 
   nb::class_<tracking::track_result>(m, "TrackResult")
       .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")
@@ -236,6 +258,7 @@ void bind_tracking(nb::module_& m) {
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
       nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
+      nb::arg("spin") = false,
       "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
       "particles at the same place.");
 

@@ -82,6 +82,9 @@ struct slice {
   int count;
   double fraction;  ///< 1/count
 
+  /// Something is integrated along the orbit (spin, radiation): closed solutions are cut into `steps` too.
+  bool in_steps = false;
+
   stretch piece() const {  // from 0 and to 1, exactly, at the ends
     return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order,
             steps};
@@ -120,6 +123,13 @@ void split(double length, int order, int steps, A&& a, B&& b) {
     pending = l / 2;
   });
   a(pending);
+}
+
+/// A closed solution over `length`, which needs no steps of its own: body(l) once, or for each step.
+template <class Body>
+void closed(double length, const slice& s, Body&& body) {
+  const int pieces = s.in_steps ? s.steps : 1;
+  for (int i = 0; i < pieces; ++i) body(length / pieces);
 }
 
 /// The reference particle goes straight ahead by `length`.

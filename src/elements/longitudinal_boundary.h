@@ -11,6 +11,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -25,6 +26,7 @@ struct bucket_wrap {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr std::string_view has_no_inverse = many_to_one;
 
   template <class T>
@@ -38,6 +40,7 @@ struct bucket_mirror {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t | column::pt;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
   static constexpr std::string_view has_no_inverse = many_to_one;
 
@@ -57,6 +60,7 @@ struct bucket_filter {
   R inv_half_length;
 
   static constexpr unsigned writes = 0;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_bucket;
 
   template <class T>

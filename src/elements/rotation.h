@@ -8,6 +8,7 @@
 #include "elements/element.h"
 #include "elements/misalignment.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -19,6 +20,7 @@ struct face_rotation {
   R cosine, sine, sin_in, cos_in, sin_out, cos_out, inv_beta;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -38,6 +40,14 @@ struct face_rotation {
     z.px = z.px * cosine + rise * sine;
     z.x = z.x * cosine + l * (z.px + sin_out);
     return inside;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&,
+                                 const phase_space<T>&, const energy<T>&,
+                                 const gyration<R>&) const {
+    const T x = s.x;
+    s.x = x * cosine + s.z * sine;
+    s.z = s.z * cosine - x * sine;
   }
   face_rotation inverse() const {
     return {cosine, -sine, sin_out, cos_out, sin_in, cos_in, inv_beta};
@@ -114,6 +124,7 @@ struct frame_patch {
   R m[9], o[3], length, inv_beta;  // length: path of the reference
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -137,6 +148,13 @@ struct frame_patch {
     z.py = py1;
     z.t = z.t + e.slip * length + (e.slip + inv_beta) * (l * p2 * e.inv_p - length);
     return inside;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&,
+                                 const phase_space<T>&, const energy<T>&,
+                                 const gyration<R>&) const {
+    s = {s.x * m[0] + s.y * m[1] + s.z * m[2], s.x * m[3] + s.y * m[4] + s.z * m[5],
+         s.x * m[6] + s.y * m[7] + s.z * m[8]};
   }
   frame_patch inverse() const {
     frame_patch r{};

@@ -63,6 +63,7 @@ struct taylor_second {
   R centre[6];
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
   static constexpr std::string_view has_no_inverse =
       "the inverse of a Taylor map of order 2 is no polynomial";
@@ -79,6 +80,7 @@ struct taylor_third {
   R centre[6];
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
   static constexpr std::string_view has_no_inverse =
       "the inverse of a Taylor map of order 3 is no polynomial";

@@ -10,6 +10,7 @@
 #include "elements/bend.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -18,6 +19,7 @@ struct thin_dipole_kick {
   R angle, curvature, inv_beta;
 
   static constexpr unsigned writes = column::px | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
@@ -26,6 +28,16 @@ struct thin_dipole_kick {
     const T delta = z.pt * (z.pt - inv_beta * F(2)) * e.inv_p / (e.inv_p + F(1));
     z.px = z.px + (delta - z.x * curvature) * angle;
     z.t = z.t + z.x * (e.slip + inv_beta) * angle;
+  }
+  /// A step of unit length in a frame of curvature `angle`, with the field of that place: f_y = -angle (1 + h x).
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    const vector3<T> f{zero, -(before.x * (angle * curvature) + angle), zero};
+    turn_spin_along(s, before, behind, e, g, R(1), angle, f, f, f);
   }
   thin_dipole_kick inverse() const { return {-angle, curvature, inv_beta}; }
 };

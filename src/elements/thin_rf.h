@@ -16,6 +16,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -25,6 +26,7 @@ struct buncher_kick {
   R bunching, defocusing;  // dpt = -bunching t; dpx, dpy = defocusing (x, y)
 
   static constexpr unsigned writes = column::px | column::py | column::pt;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr bool changes_energy = true;
 
   template <class T>
@@ -41,6 +43,7 @@ struct crab_kick {
   R strength, wave_number, sin_phase, cos_phase;  // a; w [rad/m]
 
   static constexpr unsigned writes = column::px | column::pt;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr bool changes_energy = true;
 
   template <class T>

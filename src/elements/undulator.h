@@ -21,6 +21,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -67,6 +68,7 @@ struct undulator_paraxial {
   R length, wx, wy, inv_p0, inv_beta, inv_bg2, reach_x, reach_y;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -83,6 +85,7 @@ struct undulator_exact {
   R length, wx, wy, inv_p0, inv_beta, inv_bg2, reach_x, reach_y;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>

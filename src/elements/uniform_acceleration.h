@@ -16,6 +16,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "elements/solenoid.h"
 #include "numerics/constants.h"
 
@@ -73,6 +74,7 @@ struct uniform_acceleration_paraxial {
   R length, gain, half_bz, bg_in, bg_out, inv_beta_in, inv_beta_out, reach;
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr bool changes_energy = true;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
@@ -90,6 +92,7 @@ struct uniform_acceleration_exact {
   R length, gain, half_bz, bg_in, bg_out, inv_beta_in, inv_beta_out, reach;
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr bool changes_energy = true;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 

@@ -1,5 +1,7 @@
 #include "lattice/program.h"
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
@@ -7,6 +9,7 @@
 #include <variant>
 
 #include "elements/misalignment.h"
+#include "elements/spin.h"
 #include "numerics/dual.h"
 
 namespace betatron::lattice {
@@ -16,6 +19,7 @@ namespace {
 using elements::all_maps;
 using elements::energy_of;
 using elements::phase_space;
+using elements::vector3;
 
 using tangent = numerics::dual<double, 6>;
 
@@ -24,6 +28,20 @@ concept changes_energy = requires { Map::changes_energy; };
 
 template <class Map>
 concept is_filter = Map::writes == 0;
+
+/// Acts on spins only, and is left out where there are none.
+template <class Map>
+concept spin_only = requires { Map::spin_only; };
+
+/// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
+template <class Map>
+void check_spin_effect() {
+  if constexpr (Map::spin == elements::spin_effect::unknown) {
+    throw std::domain_error(
+        "its effect on the spin is not known; track without spins, or replace it by elements through which spins "
+        "can be tracked");
+  }
+}
 
 /// 1/beta0 and 1/(beta0 gamma0)^2 behind a map, given those in front of it.
 template <class Map>
@@ -52,6 +70,10 @@ class writer {
   void operator()(const Map<double>& map) {
     constexpr int code = all_maps::code<Map>();
     static_assert(code >= 0, "a map must be listed in elements/kinds.h");
+    if constexpr (spin_only<Map<double>>) {
+      if (!program_.spin) return;
+    }
+    if (program_.spin) check_spin_effect<Map<double>>();
     constexpr std::size_t count = sizeof(Map<double>) / sizeof(double);
     const std::size_t at = program_.coefficients.size();
     program_.coefficients.resize(at + count);
@@ -88,19 +110,61 @@ class writer {
   double s_ = 0;
 };
 
-/// Pushes the reference orbit and its six tangents through maps; gives the affine map around it.
+/// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
+/// also takes along three spins, which at first are along the axes.
 class lineariser {
  public:
-  lineariser(std::array<double, 2> energy, const std::array<double, 6>& start = {})
-      : energy_(energy) {
+  lineariser(std::array<double, 2> energy, std::optional<double> anomaly,
+             const std::array<double, 6>& start = {})
+      : energy_(energy), anomaly_(anomaly) {
     reset(start);
   }
 
   template <class Map>
   void operator()(const Map& map) {
-    map.push(z_, energy_of(z_.pt, energy_[0], energy_[1]));
+    const auto e = energy_of(z_.pt, energy_[0], energy_[1]);
+    const phase_space<tangent> before = z_;
+    map.push(z_, e);
+    if (anomaly_) {
+      check_spin_effect<Map>();
+      if constexpr (Map::spin == elements::spin_effect::turned) {
+        const double bg = 1 / std::sqrt(energy_[1]);
+        const elements::gyration<double> g{*anomaly_, energy_[0] * bg, bg};
+        for (vector3<tangent>& s : spins_) map.turn_spin(s, before, z_, e, g);
+        turned_ = true;
+      }
+    }
     energy_ = energy_behind(map, energy_);
-    moved_ = true;
+    if constexpr (!spin_only<Map>) moved_ = true;
+  }
+
+  bool turned() const { return turned_; }
+
+  /// Row-major.
+  std::array<double, 9> rotation() const {
+    std::array<double, 9> r;
+    for (std::size_t k = 0; k < 3; ++k) {
+      r[k] = spins_[k].x.v;
+      r[3 + k] = spins_[k].y.v;
+      r[6 + k] = spins_[k].z.v;
+    }
+    return r;
+  }
+
+  /// A in R(z) = R(0) (1 + (A z) x + ...), row-major: R(0)^T dR/dz_i is the matrix of a cross product.
+  std::array<double, 18> slopes() const {
+    const auto r = rotation();
+    std::array<double, 18> a;
+    for (std::size_t i = 0; i < 6; ++i) {
+      auto entry = [&](std::size_t row, std::size_t column) {
+        const vector3<tangent>& s = spins_[column];
+        return r[row] * s.x.d[i] + r[3 + row] * s.y.d[i] + r[6 + row] * s.z.d[i];
+      };
+      a[i] = (entry(2, 1) - entry(1, 2)) / 2;
+      a[6 + i] = (entry(0, 2) - entry(2, 0)) / 2;
+      a[12 + i] = (entry(1, 0) - entry(0, 1)) / 2;
+    }
+    return a;
   }
 
   bool moved() const { return moved_; }
@@ -119,14 +183,41 @@ class lineariser {
   void reset(const std::array<double, 6>& start = {}) {
     tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
     for (std::size_t i = 0; i < 6; ++i) *z[i] = tangent::variable(start[i], static_cast<int>(i));
-    moved_ = false;
+    const tangent zero(0.0), one(1.0);
+    spins_ = {{{one, zero, zero}, {zero, one, zero}, {zero, zero, one}}};
+    moved_ = turned_ = false;
   }
 
  private:
   phase_space<tangent> z_;
+  std::array<vector3<tangent>, 3> spins_;
   std::array<double, 2> energy_;
-  bool moved_ = false;
+  std::optional<double> anomaly_;
+  bool moved_ = false, turned_ = false;
 };
+
+/// The vector of a rotation, its axis times its angle in [0, pi], from its matrix (row-major).
+std::array<double, 3> rotation_vector(const std::array<double, 9>& r) {
+  const double v[3] = {(r[7] - r[5]) / 2, (r[2] - r[6]) / 2, (r[3] - r[1]) / 2};  // axis sin(angle)
+  const double sine = std::hypot(v[0], v[1], v[2]), cosine = (r[0] + r[4] + r[8] - 1) / 2;
+  const double angle = std::atan2(sine, cosine);
+  if (sine > 1e-3 || cosine > 0) {
+    const double scale = sine > 0 ? angle / sine : 1;
+    return {v[0] * scale, v[1] * scale, v[2] * scale};
+  }
+  // Near half a turn the axis is a column of R + R^T + (1 - trace) 1 = 2 (1 - cos) axis axis^T.
+  std::array<double, 3> axis{};
+  std::size_t k = 0;
+  for (std::size_t i = 1; i < 3; ++i) {
+    if (r[4 * i] > r[4 * k]) k = i;
+  }
+  for (std::size_t i = 0; i < 3; ++i) axis[i] = r[3 * i + k] + r[3 * k + i];
+  axis[k] += 1 - (r[0] + r[4] + r[8]);
+  const double size = std::hypot(axis[0], axis[1], axis[2]);
+  const double side = axis[0] * v[0] + axis[1] * v[1] + axis[2] * v[2] < 0 ? -1 : 1;
+  for (double& a : axis) a *= side * angle / size;
+  return axis;
+}
 
 std::array<double, 2> energy_constants(const beam::reference& ref) {
   return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
@@ -149,16 +240,24 @@ void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
   if (displaced) emit(in.inverse());
 }
 
-/// The same in the model of the element: the linear model is the derivative of the paraxial maps.
+/// The same in the model of the element: the linear model is the derivative of the paraxial maps. With an anomaly it
+/// has that of the spin too.
 template <class Emit>
-void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
+void emit_model(const element& e, const elements::slice& s, std::optional<double> anomaly,
+                Emit&& emit) {
   if (s.model != elements::model::linear) return emit_slice(e, s, emit);
   elements::slice paraxial = s;
   paraxial.model = elements::model::paraxial;
-  lineariser linear(energy_constants(s.ref));
+  lineariser linear(energy_constants(s.ref), anomaly);
   double bg_in = s.ref.beta_gamma();
   auto flush = [&] {
-    if (!linear.moved()) return;
+    if (linear.turned()) {
+      elements::spin_rotation<double> turn{};
+      std::ranges::copy(linear.slopes(), turn.slope);
+      std::ranges::copy(rotation_vector(linear.rotation()), turn.behind);
+      emit(turn);
+    }
+    if (!linear.moved()) return linear.reset();
     const orbit_map r = linear.result();
     const double bg_out = 1 / std::sqrt(linear.energy()[1]);
     // without acceleration the two differ by rounding only
@@ -168,7 +267,7 @@ void emit_model(const element& e, const elements::slice& s, Emit&& emit) {
     linear.reset();
   };
   emit_slice(e, paraxial, [&]<class Map>(const Map& map) {
-    if constexpr (is_filter<Map>) {
+    if constexpr (is_filter<Map> && !spin_only<Map>) {
       flush();
       emit(map);
     } else {
@@ -194,17 +293,27 @@ void write_inverse(const any_map& map, writer& write) {
 }
 
 /// The reference orbit and its tangents through one slice; ref is moved along.
-void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref) {
+void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref,
+                std::optional<double> anomaly = std::nullopt) {
   const int count = slice_count(e);
-  const elements::slice s{ref, e.model, e.order, e.steps, index, count, 1.0 / count};
+  const elements::slice s{
+      ref, e.model, e.order, e.steps, index, count, 1.0 / count, anomaly.has_value()};
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
   advance(e, behind, piece.from,
           piece.to);  // first, because it throws where the element cannot be passed
-  emit_model(e, s, [&]<class Map>(const Map& map) {
-    if constexpr (!is_filter<Map>) linear(map);
+  emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
+    if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
   });
   ref = behind;
+}
+
+/// Throws std::invalid_argument if the species has no anomaly.
+void check_spin(const beam::species& particle) {
+  if (particle.anomaly != 0) return;
+  throw std::invalid_argument("species '" + particle.name +
+                              "' has no gyromagnetic anomaly (0), which spin tracking needs; give it one, or "
+                              "track without spins");
 }
 
 /// Throws std::invalid_argument unless the boundary has what it needs.
@@ -226,6 +335,12 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
                 const compile_options& options) {
   check_boundary(options);
   program p;
+  std::optional<double> anomaly;
+  if (options.spin) {
+    check_spin(ref.particle);
+    p.spin = true;
+    anomaly = p.anomaly = ref.particle.anomaly;
+  }
   p.operations.reserve(2 * (last - first));
   p.coefficients.reserve(8 * (last - first));
   writer write(p, energy_constants(ref));
@@ -242,21 +357,27 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
     const bool observed = !options.observed.empty() && options.observed[i] != 0;
     for (int k = 0; k < count; ++k) {
       beam::reference behind = ref;
-      const elements::slice s{forward ? ref : behind,      e.model, e.order, e.steps,
-                              forward ? k : count - 1 - k, count,   fraction};
+      const elements::slice s{forward ? ref : behind,
+                              e.model,
+                              e.order,
+                              e.steps,
+                              forward ? k : count - 1 - k,
+                              count,
+                              fraction,
+                              options.spin};
       const elements::stretch piece = s.piece();
       advance(e, behind, forward ? piece.from : piece.to, forward ? piece.to : piece.from);
       write.place(i, behind.s);
-      if (forward) {
-        emit_model(e, s, write);
-      } else {
-        maps.clear();
-        emit_model(e, s, [&](const auto& map) { maps.emplace_back(map); });
-        try {
+      try {
+        if (forward) {
+          emit_model(e, s, anomaly, write);
+        } else {
+          maps.clear();
+          emit_model(e, s, anomaly, [&](const auto& map) { maps.emplace_back(map); });
           for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
-        } catch (const std::domain_error& singular) {
-          throw std::invalid_argument(describe(e) + ": " + singular.what());
         }
+      } catch (const std::domain_error& impossible) {
+        throw std::invalid_argument(describe(e) + ": " + impossible.what());
       }
       ref = behind;
       emit_boundary(options.boundary, options.bucket_length, write);
@@ -269,7 +390,7 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
 
 orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      const std::array<double, 6>& start) {
-  lineariser linear(energy_constants(ref), start);
+  lineariser linear(energy_constants(ref), std::nullopt, start);
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
@@ -280,7 +401,7 @@ orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::r
 
 orbit_map derivative(const element& e, int index, beam::reference& ref,
                      const std::array<double, 6>& start) {
-  lineariser linear(energy_constants(ref), start);
+  lineariser linear(energy_constants(ref), std::nullopt, start);
   push_slice(linear, e, index, ref);
   return linear.result();
 }
@@ -305,6 +426,24 @@ void visit_maps(const line& l, std::size_t first, std::size_t last, beam::refere
       ref = behind;
     }
   }
+}
+
+spin_orbit_map spin_derivative(const line& l, beam::reference& ref,
+                               const std::array<double, 6>& start) {
+  check_spin(ref.particle);
+  lineariser linear(energy_constants(ref), ref.particle.anomaly, start);
+  for (const auto& e : l.elements) {
+    validate(*e);
+    try {
+      for (int k = 0; k < slice_count(*e); ++k) {
+        push_slice(linear, *e, k, ref, ref.particle.anomaly);
+      }
+    } catch (const std::domain_error& impossible) {
+      throw std::invalid_argument(describe(*e) + ": " + impossible.what());
+    }
+  }
+  const orbit_map r = linear.result();
+  return {r.orbit, r.matrix, linear.rotation(), linear.slopes()};
 }
 
 }  // namespace betatron::lattice

@@ -46,6 +46,8 @@ struct program {
   std::vector<record_point> records{};
   std::vector<record_point> observations{};
   std::array<double, 2> entrance_energy{};  ///< 1/beta0, 1/(beta0 gamma0)^2 at the start
+  bool spin = false;                        ///< maps turn the spins, of this anomaly
+  double anomaly = 0;
 
   /// The coefficients in single precision.
   std::vector<float> single_coefficients() const {
@@ -66,11 +68,15 @@ struct compile_options {
   /// direction.
   elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
   double bucket_length = 0;
+
+  /// Fields turn the spins, see elements/spin.h; closed solutions are then cut into the `steps` of their element.
+  bool spin = false;
 };
 
 /// Operations of elements [first, last) of the line; ref is moved from one end to the other (backward: from the
 /// exit of last - 1 to the entrance of first). Throws std::invalid_argument naming the element whose parameters
-/// cannot be tracked, and for a boundary that needs what the options do not have.
+/// cannot be tracked, and for a boundary that needs what the options do not have. With spins it also throws
+/// if the species has no anomaly, and naming an element whose effect on the spin is not known.
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);
 
@@ -109,5 +115,15 @@ using map_visitor = std::function<void(const any_map&, const std::array<double, 
 /// is moved to the end. Throws as compile().
 void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const map_visitor& visit);
+/// The same with the spin: at the end it is `rotation` S for a particle that starts at `start`, and to first order
+/// `rotation` exp((slopes z) x) S for one that starts z beside it.
+struct spin_orbit_map {
+  std::array<double, 6> orbit;
+  elements::matrix6 matrix;
+  std::array<double, 9> rotation;  ///< row-major
+  std::array<double, 18> slopes;   ///< row-major, 3 x 6
+};
+spin_orbit_map spin_derivative(const line& l, beam::reference& ref,
+                               const std::array<double, 6>& start = {});
 
 }  // namespace betatron::lattice

@@ -92,12 +92,16 @@ class driver {
     compile_.observed = o.monitor.observed_at;
     compile_.boundary = o.boundary;
     compile_.bucket_length = o.bucket_length;
+    compile_.spin = o.spin;
     find_observed();
     threads_ = o.threads != 0 ? o.threads : available_threads();
   }
 
   track_result run() {
     check(line_, options_);
+    if (options_.spin && !bunch_.has_spin()) {
+      throw std::invalid_argument("spins cannot be tracked: the beam has none");
+    }
     const std::size_t n = line_.elements.size();
     // compiling everything once first: errors come before the first particle has moved
     reference end = bunch_.ref;
@@ -190,7 +194,7 @@ class driver {
       if (number % how.record_every == 0) {
         for (const lattice::record_point& at : p.records) {
           const moment_record record{number, at.element, at.slice, seen_from(start, at.ref),
-                                     beam::finish(*sums++)};
+                                     beam::finish(*sums++, bunch_.has_spin())};
           if (is_set(options_.recorded, at.element)) result_.records.push_back(record);
           if (is_set(m.moments_at, at.element) && number % m.every == 0) seen.push_back(record);
         }

@@ -56,6 +56,8 @@ struct track_options {
   elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
   double bucket_length = 0;  ///< m
 
+  bool spin = false;  ///< fields turn the spins, which the beam must have
+
   tracking::monitor monitor{};
 
   /// Called now and then (after at most about a quarter of a second of work per processor) with the part that is

@@ -21,6 +21,7 @@ import numpy as np
 Facts = Mapping[str, Any]
 
 COORDINATES = ("x", "px", "y", "py", "t", "pt")
+SPINS = ("sx", "sy", "sz")
 PLANES = (("X", "x", "px"), ("Y", "y", "py"), ("T", "t", "pt"))
 ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact (SI)
 SPEED_OF_LIGHT = 299792458.0  # m/s, exact (SI)
@@ -54,7 +55,6 @@ _COLLECTIVE_SETTINGS = {
     "algo.csr": "coherent synchrotron radiation",
     "algo.isr": "incoherent synchrotron radiation",
     "algo.isr_on_ref_part": "incoherent synchrotron radiation of the reference particle",
-    "algo.spin": "spin",
 }
 
 
@@ -73,6 +73,8 @@ def check_settings(case: Facts) -> None:
         if key == "algo.particle_bc":
             boundary(case)
             continue
+        if key == "algo.spin":
+            continue
         raise Unsupported(f"setting {key} = {value!r}")
 
 
@@ -84,6 +86,11 @@ def check_driver(case: Facts) -> None:
     goals = [text for text in case.get("other_assertions", []) if text.startswith("Goal:")]
     if goals:
         raise Unsupported(f"an optimiser that varies the lattice ({goals[0]})")
+
+
+def tracks_spins(case: Facts) -> bool:
+    """Whether fields turn the spins of the beam."""
+    return not _is_off(case.get("settings", {}).get("algo.spin"))
 
 
 def boundary(case: Facts) -> dict[str, Any]:
@@ -192,10 +199,14 @@ def make_beam(
         if columns is None:
             raise Unsupported("a case without a beam")
         charge = columns.pop("charge")
+        spins = columns.pop("spins")
         dtype = np.float32 if precision == "single" else np.float64
-        return bt.Beam.from_arrays(
+        beam = bt.Beam.from_arrays(
             reference, **{name: columns[name].astype(dtype) for name in COORDINATES}, charge=charge
         )
+        if spins is not None:
+            beam.set_spin(*spins)
+        return beam
     if columns is not None:
         raise Unsupported("listed particles in addition to a distribution")
     count = particles or prescribed_particles(case)
@@ -208,7 +219,17 @@ def make_beam(
         charge=facts.get("bunch_charge_C"),
         seed=seed,
         precision=precision,
+        polarization=_polarization(facts.get("spin")),
     )
+
+
+def _polarization(facts: Any) -> list[float] | None:
+    """Mean of the spins, None for a beam without."""
+    if not facts:
+        return None
+    if facts.get("type") != "von Mises-Fisher":
+        raise Unsupported(f"spins from {facts.get('type')!r}")
+    return [float(p) for p in facts["polarization"]]
 
 
 def prescribed_particles(case: Facts) -> int | None:
@@ -225,6 +246,7 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
     if len(lists) == 1 and all(isinstance(lists[0].get(name), Mapping) for name in COORDINATES):
         return _drawn_particles(lists[0], reference)
     blocks: list[list[np.ndarray]] = []
+    spins: list[np.ndarray] = []
     charge: float | None = None
     for block in lists:
         if any(isinstance(block.get(name), Mapping) for name in COORDINATES):
@@ -236,12 +258,17 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
         if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1:
             raise ValueError("listed particles: the six coordinates must have one common length")
         blocks.append(arrays)
+        if all(block.get(name) is not None for name in SPINS):
+            spin = np.array([block[name] for name in SPINS], dtype=float)
+            spins.append(spin / np.linalg.norm(spin, axis=0))  # directions, given to a few digits
         if block.get("bunch_charge"):
             charge = (charge or 0.0) + abs(float(block["bunch_charge"]))
     joined = {
         name: np.concatenate([arrays[i] for arrays in blocks]) for i, name in enumerate(COORDINATES)
     }
-    return {**joined, "charge": charge}
+    if spins and len(spins) != len(lists):
+        raise Unsupported("spins of some of the listed particles only")
+    return {**joined, "charge": charge, "spins": np.hstack(spins) if spins else None}
 
 
 def _drawn_particles(facts: Facts, reference: bt.Reference) -> dict[str, Any]:
@@ -258,7 +285,7 @@ def _drawn_particles(facts: Facts, reference: bt.Reference) -> dict[str, Any]:
         raise Unsupported("different weights given by their statistics only")
     count = float(weights["mean"]) * int(weights["n"])
     charge = abs(reference.species.charge) * ELEMENTARY_CHARGE * count
-    return {**columns, "charge": charge}
+    return {**columns, "charge": charge, "spins": None}
 
 
 def _canonical_distribution(facts: Facts) -> dict[str, Any]:
@@ -459,6 +486,8 @@ def _drift(model: str) -> Callable[[Parameters, bt.Reference], Any]:
 
 def _quadrupole(p: Parameters, reference: bt.Reference) -> Any:
     keywords = p.thick("linear" if p.type == "Quad" else "paraxial")
+    if p.type == "Quad":
+        keywords["steps"] = 1  # of the spin, which to first order needs no more
     if p.type == "ExactQuad":
         keywords = p.integrated()
     return _make("Quadrupole", **keywords, **{_quad_strength(p): p.number("k")})
@@ -724,6 +753,20 @@ def _linear_map(p: Parameters, reference: bt.Reference) -> Any:
     return _make("LinearMap", **p.alignment(), matrix=matrix, length=p.number("ds", default=0.0))
 
 
+def _spin_map(p: Parameters, reference: bt.Reference) -> Any:
+    """Rotation vector v1 ... v3 and its slopes A11 ... A36, those that are not zero listed."""
+    entries = dict(p.get("nonzero", default={}))
+
+    def entry(key: str) -> float:
+        return float(entries.pop(key, p.get(key, default=0.0)))
+
+    rotation = [entry(f"v{i}") for i in (1, 2, 3)]
+    slopes = [entry(f"A{i}{k}") for i in (1, 2, 3) for k in range(1, 7)]
+    if entries:
+        raise Unsupported(f"entry {', '.join(sorted(entries))} of SpinMap")
+    return _make("SpinMap", **p.alignment(), rotation=rotation, slopes=slopes)
+
+
 def _monitor(p: Parameters, reference: bt.Reference) -> Any:
     for key in _MONITOR_OPTIONS:
         p.get(key, default=None)
@@ -775,6 +818,7 @@ _CONVERTERS: dict[str, Callable[[Parameters, bt.Reference], Any]] = {
     "SoftQuadrupole": _soft_quadrupole,
     "Aperture": _aperture,
     "LinearMap": _linear_map,
+    "SpinMap": _spin_map,
     "BeamMonitor": _monitor,
     "Marker": lambda p, reference: _make("Marker", name=p.name),
     "Empty": lambda p, reference: _make("Marker", name=p.name),

@@ -54,6 +54,7 @@ _SINGLE_ATOL_IN_EPS = 16.0
 _SCATTER_SHARE = 1.0 / 20.0
 _MAX_SAMPLE = 4_000_000
 _MAX_KEPT_SAMPLE = 500_000
+_MAX_POLARIZED_SAMPLE = 300_000  # spins take several times as long
 
 # Quantities that depend on how many particles were drawn, not only on the distribution.
 _SIZE_DEPENDENT = re.compile(r"(?:^|_)(?:min|max)|(?:min|max)(?:$|_)|^n$|num_particles|npart")
@@ -81,6 +82,7 @@ class Expectation:
     atol: float
     rule: str | None
     computed: str | None
+    label: str | None
 
 
 @dataclass
@@ -155,6 +157,7 @@ def _expectations(case: Facts) -> Iterable[Expectation]:
                 atol=_number(entry.get("atol"), 1e-8),
                 rule=entry.get("atol_rule"),
                 computed=computed.get(name),
+                label=entry.get("label"),
             )
 
 
@@ -169,7 +172,7 @@ def _parse_all(
     known, unknown = [], []
     for expectation in expectations:
         try:
-            known.append((expectation, parse(expectation.name, case)))
+            known.append((expectation, parse(expectation.name, case, expectation.label)))
         except Unsupported as reason:
             unknown.append(str(reason))
     return known, unknown
@@ -210,10 +213,14 @@ def _sample_size(
         return int(options.particles)
     prescribed = prescribed_particles(case)
     tolerances = [e.rtol for e in expectations if e.atol == 0.0 and e.value and e.rtol > 1e-3]
+    limit = _MAX_KEPT_SAMPLE if keep else _MAX_SAMPLE
+    polarizations = [e.atol for e in expectations if e.name.startswith("polarization_")]
+    if polarizations:  # which scatter by 1/sqrt(N) or less, whatever their value
+        tolerances, limit = tolerances + polarizations, _MAX_POLARIZED_SAMPLE
     if prescribed is None or not tolerances:
         return prescribed
     enough = round((1.0 / (_SCATTER_SHARE * min(tolerances))) ** 2)
-    return max(prescribed, min(enough, _MAX_KEPT_SAMPLE if keep else _MAX_SAMPLE))
+    return max(prescribed, min(enough, limit))
 
 
 def _compare_all(
@@ -314,6 +321,8 @@ def _expected_value(run: Run, expectation: Expectation, quantity: Quantity) -> V
             source = parse(expectation.computed, run.case)
         except Unsupported:
             source = None
+        if source is not None and source.key == "prediction":
+            return source.value(run, run.ends[0])
         if source is not None and source.key == quantity.key != "":
             return quantity.value(run, run.ends[0])
         raise Unsupported(f"{expectation.name}: compared with {expectation.computed!r}, not given")

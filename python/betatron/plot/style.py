@@ -61,6 +61,7 @@ KIND_COLOURS = {
     "PolygonAperture": GREY,
     "LinearMap": LIGHT_GREY,
     "TaylorMap": LIGHT_GREY,
+    "SpinMap": LIGHT_GREY,
     "ConstantFocusing": LIGHT_GREY,
 }
 """Colour of a kind of element; others are grey (or not drawn: drifts, markers, edges)."""

@@ -25,6 +25,7 @@ struct tile {
   std::size_t count;
   std::uint32_t*
       outside;  ///< out: one word per pack, one bit per lane that left the domain of a map
+  std::array<F*, 3> spin{};  ///< sx, sy, sz; null where the beam has no spins
 };
 
 template <class F>
@@ -33,6 +34,12 @@ struct kernel_table {
   using push_function = bool (*)(const F* coefficients, const tile<F>&);
 
   std::array<push_function, elements::all_maps::size> push;
+
+  /// The same, with the spins, of the maps that turn them; null for those that do not.
+  using spin_function = bool (*)(const F* coefficients, const tile<F>&,
+                                 const elements::gyration<F>&);
+  std::array<spin_function, elements::all_maps::size> push_spin;
+
   void (*refresh)(const F* energy, const tile<F>&);
   /// Marks lanes with a coordinate that is not finite; true if there are any.
   bool (*find_non_finite)(const tile<F>&);

@@ -94,6 +94,9 @@ inline lattice::line everything() {
   coupled[2 * 6 + 0] = 0.1;
   coupled[5 * 6 + 4] = -0.05;
   l.elements.push_back(make(elements::linear_map{.matrix = coupled}));
+  std::vector<double> slopes(18);
+  for (std::size_t i = 0; i < 18; ++i) slopes[i] = 0.3 * static_cast<double>(i) - 2;
+  l.elements.push_back(make(elements::spin_map{.rotation = {0.1, -0.2, 0.5}, .slopes = slopes}));
   return l;
 }
 
