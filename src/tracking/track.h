@@ -8,6 +8,7 @@
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
+#include "tracking/effect.h"
 
 namespace betatron::tracking {
 
@@ -55,6 +56,9 @@ struct track_options {
   /// Acts on t behind every slice; see elements/longitudinal_boundary.h.
   elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
   double bucket_length = 0;  ///< m
+
+  /// What the beam does to itself, in this order.
+  std::vector<effect> collective{};
 
   tracking::monitor monitor{};
 
