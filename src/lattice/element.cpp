@@ -324,6 +324,11 @@ double length(const element& e) {
       e.body);
 }
 
+double curvature(const element& e) {
+  const auto* bend = std::get_if<elements::bend>(&e.body);
+  return bend && bend->length != 0 ? bend->angle / bend->length : 0.0;
+}
+
 int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
 
 void validate(const element& e) {

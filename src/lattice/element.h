@@ -82,6 +82,9 @@ void set(element& e, std::string_view parameter, const value& v);
 /// Path length of the reference orbit [m].
 double length(const element& e);
 
+/// Curvature of the reference orbit [1/m], positive if it bends towards -x; 0 where it is straight.
+double curvature(const element& e);
+
 /// Slices an element is tracked in: thin ones are not cut.
 int slice_count(const element& e);
 

@@ -292,12 +292,22 @@ void write_inverse(const any_map& map, writer& write) {
       map);
 }
 
-/// The reference orbit and its tangents through one slice; ref is moved along.
-void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref,
+/// Integration steps in one of `count` equal pieces of an element.
+int steps_of(const element& e, int count) {
+  const int slices = slice_count(e);
+  return std::max(1, static_cast<int>(std::lround(static_cast<double>(e.steps) * slices / count)));
+}
+
+/// Piece `index` of `count` equal ones of an element.
+elements::slice piece_of(const element& e, const beam::reference& ref, int index, int count,
+                         bool spin) {
+  return {ref, e.model, e.order, steps_of(e, count), index, count, 1.0 / count, spin};
+}
+
+/// The reference orbit and its tangents through one piece; ref is moved along.
+void push_piece(lineariser& linear, const element& e, int index, int count, beam::reference& ref,
                 std::optional<double> anomaly = std::nullopt) {
-  const int count = slice_count(e);
-  const elements::slice s{
-      ref, e.model, e.order, e.steps, index, count, 1.0 / count, anomaly.has_value()};
+  const elements::slice s = piece_of(e, ref, index, count, anomaly.has_value());
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
   advance(e, behind, piece.from,
@@ -331,7 +341,46 @@ void check_boundary(const compile_options& options) {
 
 }  // namespace
 
+std::vector<piece> pieces(const line& l, const position& first, const position& last,
+                          direction way) {
+  const bool forward = way == direction::forward;
+  const std::size_t end = last.part > 0 ? last.element + 1 : last.element;
+  const std::size_t elements = end > first.element ? end - first.element : 0;
+  std::vector<piece> result;
+  result.reserve(elements);
+  for (std::size_t n = 0; n < elements; ++n) {
+    const std::size_t i = forward ? first.element + n : end - 1 - n;
+    const int slices = slice_count(*l.elements[i]);
+    const bool starts_inside = i == first.element && first.part > 0;
+    const bool ends_inside = i == last.element && last.part > 0;
+    const int parts = starts_inside ? first.parts : ends_inside ? last.parts : slices;
+    const int from = starts_inside ? first.part : 0, to = ends_inside ? last.part : parts;
+    const int per_slice = parts / slices;
+    for (int k = 0; k < slices; ++k) {
+      const int slice = forward ? k : slices - 1 - k;
+      const int low = std::max(from, slice * per_slice);
+      const int high = std::min(to, (slice + 1) * per_slice);
+      if (low >= high) continue;
+      const int width = high - low;
+      const bool ends = forward ? high == (slice + 1) * per_slice : low == slice * per_slice;
+      if (low % width == 0 && parts % width == 0) {
+        result.push_back({i, low / width, parts / width, k, ends});
+        continue;
+      }
+      for (int j = 0; j < width; ++j) {
+        result.push_back({i, forward ? low + j : high - 1 - j, parts, k, ends && j == width - 1});
+      }
+    }
+  }
+  return result;
+}
+
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const compile_options& options) {
+  return compile(l, position{first}, position{last}, ref, options);
+}
+
+program compile(const line& l, const position& first, const position& last, beam::reference& ref,
                 const compile_options& options) {
   check_boundary(options);
   program p;
@@ -341,51 +390,72 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
     p.spin = true;
     anomaly = p.anomaly = ref.particle.anomaly;
   }
-  p.operations.reserve(2 * (last - first));
-  p.coefficients.reserve(8 * (last - first));
+  const std::vector<piece> passed = pieces(l, first, last, options.way);
+  p.operations.reserve(2 * passed.size());
+  p.coefficients.reserve(8 * passed.size());
   writer write(p, energy_constants(ref));
   const bool forward = options.way == direction::forward;
-  std::vector<any_map> maps;  // of one slice, when going backward
+  std::vector<any_map> maps;  // of one piece, when going backward
 
-  for (std::size_t n = 0; n < last - first; ++n) {
-    const std::size_t i = forward ? first + n : last - 1 - n;
+  const element* checked = nullptr;
+  for (const piece& now : passed) {
+    const std::size_t i = now.element;
     const element& e = *l.elements[i];
-    validate(e);
-    const int count = slice_count(e);
-    const double fraction = 1.0 / count;
-    const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
-    const bool observed = !options.observed.empty() && options.observed[i] != 0;
-    for (int k = 0; k < count; ++k) {
-      beam::reference behind = ref;
-      const elements::slice s{forward ? ref : behind,
-                              e.model,
-                              e.order,
-                              e.steps,
-                              forward ? k : count - 1 - k,
-                              count,
-                              fraction,
-                              options.spin};
-      const elements::stretch piece = s.piece();
-      advance(e, behind, forward ? piece.from : piece.to, forward ? piece.to : piece.from);
-      write.place(i, behind.s);
-      try {
-        if (forward) {
-          emit_model(e, s, anomaly, write);
-        } else {
-          maps.clear();
-          emit_model(e, s, anomaly, [&](const auto& map) { maps.emplace_back(map); });
-          for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
-        }
-      } catch (const std::domain_error& impossible) {
-        throw std::invalid_argument(describe(e) + ": " + impossible.what());
+    if (&e != checked) validate(e);
+    checked = &e;
+    beam::reference behind = ref;
+    const elements::slice s = piece_of(e, forward ? ref : behind, now.index, now.count, options.spin);
+    const elements::stretch part = s.piece();
+    advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
+    write.place(i, behind.s);
+    try {
+      if (forward) {
+        emit_model(e, s, anomaly, write);
+      } else {
+        maps.clear();
+        emit_model(e, s, anomaly, [&](const auto& map) { maps.emplace_back(map); });
+        for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
       }
-      ref = behind;
-      emit_boundary(options.boundary, options.bucket_length, write);
-      if (recorded && (options.record_slices || k == count - 1)) write.record(i, k, ref);
-      if (observed && k == count - 1) write.observe(i, k, ref);
+    } catch (const std::domain_error& impossible) {
+      throw std::invalid_argument(describe(e) + ": " + impossible.what());
     }
+    ref = behind;
+    if (!now.ends_slice) continue;
+    emit_boundary(options.boundary, options.bucket_length, write);
+    const bool last_slice = now.slice == slice_count(e) - 1;
+    const auto is_set = [i](std::span<const std::uint8_t> flags) {
+      return !flags.empty() && flags[i] != 0;
+    };
+    if (is_set(options.recorded) && (options.record_slices || last_slice)) {
+      write.record(i, now.slice, ref);
+    }
+    if (is_set(options.observed) && last_slice) write.observe(i, now.slice, ref);
   }
   return p;
+}
+
+program split_off_marks(program& p, const beam::reference& end) {
+  const auto is_mark = [](const operation& op) {
+    return op.code == operation::record || op.code == operation::observe;
+  };
+  auto first = p.operations.end();
+  while (first != p.operations.begin() && is_mark(*(first - 1))) --first;
+  program marks;
+  marks.entrance_energy = energy_constants(end);
+  marks.spin = p.spin;
+  marks.anomaly = p.anomaly;
+  for (auto op = first; op != p.operations.end(); ++op) {
+    const bool record = op->code == operation::record;
+    auto& from = record ? p.records : p.observations;
+    auto& to = record ? marks.records : marks.observations;
+    const auto number = static_cast<std::uint32_t>(to.size());
+    to.push_back(from[op->coefficients]);
+    marks.operations.push_back({op->code, number, op->element, op->s});
+  }
+  p.records.resize(p.records.size() - marks.records.size());
+  p.observations.resize(p.observations.size() - marks.observations.size());
+  p.operations.erase(first, p.operations.end());
+  return marks;
 }
 
 orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
@@ -394,15 +464,16 @@ orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::r
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
-    for (int k = 0; k < slice_count(e); ++k) push_slice(linear, e, k, ref);
+    const int count = slice_count(e);
+    for (int k = 0; k < count; ++k) push_piece(linear, e, k, count, ref);
   }
   return linear.result();
 }
 
-orbit_map derivative(const element& e, int index, beam::reference& ref,
+orbit_map derivative(const element& e, int index, int count, beam::reference& ref,
                      const std::array<double, 6>& start) {
   lineariser linear(energy_constants(ref), std::nullopt, start);
-  push_slice(linear, e, index, ref);
+  push_piece(linear, e, index, count, ref);
   return linear.result();
 }
 
@@ -417,7 +488,7 @@ void visit_maps(const line& l, std::size_t first, std::size_t last, beam::refere
       const elements::slice s{ref, e.model, e.order, e.steps, k, count, 1.0 / count};
       beam::reference behind = ref;
       advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
-      emit_model(e, s, [&]<class Map>(const Map& map) {
+      emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
         if constexpr (!is_filter<Map>) {
           visit(map, energy);
           energy = energy_behind(map, energy);
@@ -436,7 +507,7 @@ spin_orbit_map spin_derivative(const line& l, beam::reference& ref,
     validate(*e);
     try {
       for (int k = 0; k < slice_count(*e); ++k) {
-        push_slice(linear, *e, k, ref, ref.particle.anomaly);
+        push_piece(linear, *e, k, slice_count(*e), ref, ref.particle.anomaly);
       }
     } catch (const std::domain_error& impossible) {
       throw std::invalid_argument(describe(*e) + ": " + impossible.what());

@@ -73,12 +73,42 @@ struct compile_options {
   bool spin = false;
 };
 
+/// A place in a line: `part` of `parts` equal pieces of the element behind its entrance.
+struct position {
+  std::size_t element = 0;
+  int part = 0;
+  int parts = 1;  ///< a multiple of the slices of the element
+
+  friend bool operator==(const position&, const position&) = default;
+};
+
+/// What is tracked in one go: piece `index` of `count` equal ones of an element.
+struct piece {
+  std::size_t element;
+  int index, count;
+  int slice;        ///< that it belongs to, counted from the end that is passed first
+  bool ends_slice;  ///< nothing of the slice is left behind it
+};
+
+/// From `first` to `last`, which is not before it, in the order in which the beam passes them. Elements are tracked
+/// slice by slice; only a slice that is cut by one of the ends is passed in pieces.
+std::vector<piece> pieces(const line& l, const position& first, const position& last,
+                          direction way);
+
 /// Operations of elements [first, last) of the line; ref is moved from one end to the other (backward: from the
 /// exit of last - 1 to the entrance of first). Throws std::invalid_argument naming the element whose parameters
 /// cannot be tracked, and for a boundary that needs what the options do not have. With spins it also throws
 /// if the species has no anomaly, and naming an element whose effect on the spin is not known.
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);
+
+/// The same from one position to another. A boundary acts, and records are taken, at the ends of slices.
+program compile(const line& l, const position& first, const position& last, beam::reference& ref,
+                const compile_options& options);
+
+/// Takes records and observations at the end of a program, those behind its last map, off it into a program of
+/// their own.
+program split_off_marks(program& p, const beam::reference& end);
 
 /// A particle and the derivative of its coordinates with respect to those at the start.
 struct orbit_map {
@@ -92,8 +122,8 @@ struct orbit_map {
 orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      const std::array<double, 6>& start = {});
 
-/// The same for slice `index` of slice_count(e) of one element.
-orbit_map derivative(const element& e, int index, beam::reference& ref,
+/// The same for piece `index` of `count` equal ones of one element; `count` is slice_count(e) or a multiple of it.
+orbit_map derivative(const element& e, int index, int count, beam::reference& ref,
                      const std::array<double, 6>& start);
 
 namespace detail {

@@ -8,6 +8,7 @@
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
+#include "tracking/effect.h"
 
 namespace betatron::tracking {
 
@@ -57,6 +58,9 @@ struct track_options {
   double bucket_length = 0;  ///< m
 
   bool spin = false;  ///< fields turn the spins, which the beam must have
+
+  /// What the beam does to itself, in this order.
+  std::vector<effect> collective{};
 
   tracking::monitor monitor{};
 
