@@ -13,6 +13,15 @@
 
 from betatron import _core, errors
 from betatron.beam import Beam, Reference, Species
+from betatron.collective import (
+    CSR,
+    ResistiveWall,
+    Resonator,
+    StructureWake,
+    Wake,
+    WakeTable,
+    line_density,
+)
 from betatron.distributions import (
     KV,
     Gaussian,
@@ -34,7 +43,14 @@ from betatron.taylor import Chromaticity, TaylorSeries
 __version__: str = _core.version
 
 __all__ = [
+    "CSR",
     "KV",
+    "ResistiveWall",
+    "Resonator",
+    "StructureWake",
+    "Wake",
+    "WakeTable",
+    "line_density",
     "Beam",
     "Chromaticity",
     "Envelope",

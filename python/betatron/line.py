@@ -15,6 +15,7 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import number
 from betatron.beam import Beam, Reference
+from betatron.collective import Effect, effects_on
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.monitor import TurnByTurn
@@ -302,6 +303,7 @@ class Line(_core.Line):
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
         spin: bool | None = None,
+        collective: Effect | Iterable[Effect] = (),
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -337,6 +339,9 @@ class Line(_core.Line):
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
         spin
             Whether fields turn the spins of the beam; None: if it has spins. See the concepts page on spin.
+        collective
+            What the beam does to itself: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
+            order where they stand at the same place.
 
         Raises
         ------
@@ -354,6 +359,7 @@ class Line(_core.Line):
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
+        effects = effects_on(self, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
         try:
             with _Progress(progress) as report:
@@ -372,6 +378,7 @@ class Line(_core.Line):
                     bucket,
                     watch,
                     beam.has_spin if spin is None else bool(spin),
+                    effects,
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)
