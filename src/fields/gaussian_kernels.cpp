@@ -7,6 +7,12 @@
 #error "gaussian_kernels.cpp is compiled with BETATRON_ISA and BETATRON_REAL"
 #endif
 
+// Fields are computed in double precision for beams of either: only that one of the two compilations has something in it.
+#define BETATRON_JOIN(a, b) a##b
+#define BETATRON_EXPAND(a, b) BETATRON_JOIN(a, b)
+#define BETATRON_FOR_double 1
+#if BETATRON_EXPAND(BETATRON_FOR_, BETATRON_REAL)
+
 namespace betatron::fields {
 
 namespace {
@@ -19,7 +25,7 @@ constexpr int width = 4;
 constexpr int width = 2;
 #endif
 
-using lanes = numerics::pack<BETATRON_REAL, width, numerics::isa::BETATRON_ISA>;
+using lanes = numerics::pack<double, width, numerics::isa::BETATRON_ISA>;
 
 void field_2d(const gaussian_2d& shared, const double* x, const double* y, double* ex, double* ey,
               std::size_t n) {
@@ -67,11 +73,12 @@ void potential(const double* const* inverse, const double* weight, std::size_t n
 
 }  // namespace
 
-#define BETATRON_JOIN(a, b) a##b
-#define BETATRON_TABLE(i) BETATRON_JOIN(gaussian_kernels_, i)
+#define BETATRON_TABLE(i) BETATRON_EXPAND(gaussian_kernels_, i)
 
 extern const gaussian_table BETATRON_TABLE(BETATRON_ISA);
 constinit const gaussian_table BETATRON_TABLE(BETATRON_ISA) = {static_cast<std::size_t>(width),
                                                                field_2d, field_3d, potential};
 
 }  // namespace betatron::fields
+
+#endif
