@@ -105,7 +105,7 @@ beam::matrix6 kick_matrix(const envelope_space_charge& model, const beam::matrix
   return m;
 }
 
-tracking::effect make_effect(const envelope_space_charge& model, int order, double spacing) {
+tracking::effect effect_of(const envelope_space_charge& model, int order, double spacing) {
   check(model);
   tracking::effect e;
   e.name = name_of(model.model);

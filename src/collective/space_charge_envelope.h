@@ -41,6 +41,6 @@ beam::matrix6 kick_matrix(const envelope_space_charge& model, const beam::matrix
                           double charge, const beam::reference& ref, double length);
 
 /// The effect for tracking::track_envelope. On particles it has no kick.
-tracking::effect make_effect(const envelope_space_charge& model, int order, double spacing);
+tracking::effect effect_of(const envelope_space_charge& model, int order, double spacing);
 
 }  // namespace betatron::collective

@@ -8,6 +8,7 @@
 #include "beam/text.h"
 #include "collective/line_density.h"
 #include "collective/principal_axes.h"
+#include "collective/space_charge_2d.h"
 #include "collective/strength.h"
 #include "fields/gaussian.h"
 #include "numerics/parallel.h"
@@ -114,9 +115,7 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
 
   const double bg = b.ref.beta_gamma();
   const double strength = 2 * classical_radius(b.ref.particle) * length / (bg * bg * bg);
-  const double scale = model.scale ? *model.scale
-                                   : 2 * std::exp(-euler_gamma - 0.03648997397857652 / 2) * bg *
-                                         std::sqrt(m.covariance(4, 4));
+  const double scale = model.scale ? *model.scale : slice_scale(bg, m.sigma(4));
   const double centre =
       std::log(2 * scale / (shape.sigma_x + shape.sigma_y)) - (log_2 - euler_gamma) / 2;
   fields::gaussian_rule rule;
@@ -177,7 +176,7 @@ void kick(const gaussian_space_charge& model, beam::bunch& b, double length, uns
   }
 }
 
-tracking::effect make_effect(const gaussian_space_charge& model, int order, double spacing) {
+tracking::effect effect_of(const gaussian_space_charge& model, int order, double spacing) {
   check(model);
   tracking::effect e;
   e.name = name_of(model.model);

@@ -48,6 +48,6 @@ void check(const gaussian_space_charge& model);
 void kick(const gaussian_space_charge& model, beam::bunch& b, double length, unsigned threads);
 
 /// The effect for tracking::track.
-tracking::effect make_effect(const gaussian_space_charge& model, int order, double spacing);
+tracking::effect effect_of(const gaussian_space_charge& model, int order, double spacing);
 
 }  // namespace betatron::collective

@@ -124,11 +124,11 @@ TEST_CASE("envelopes: no charge, no extent, wrong models") {
   beam::matrix6 wrong = diagonal(1, 1, 1);
   wrong[2] = std::numeric_limits<double>::quiet_NaN();
   CHECK_THROWS_AS(collective::kick_matrix({}, wrong, 1e-9, ref, 1), std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect({envelope_model::beam_2d, {}}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of({envelope_model::beam_2d, {}}, 1, 0),
                   std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect({envelope_model::beam_3d, 1.0}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of({envelope_model::beam_3d, 1.0}, 1, 0),
                   std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect(
+  CHECK_THROWS_AS(collective::effect_of(
                       {envelope_model::beam_2d, std::numeric_limits<double>::infinity()}, 1, 0),
                   std::invalid_argument);
   // the other sign of the charge, and of the current

@@ -173,10 +173,10 @@ TEST_CASE("beams that the models cannot take are refused") {
   });
   CHECK_THROWS_WITH_AS(collective::kick(solid, wrong, 1, 1), doctest::Contains("y"),
                        std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect(gaussian_space_charge{.tolerance = 0}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.tolerance = 0}, 1, 0),
                   std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect(gaussian_space_charge{.bins = 2}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.bins = 2}, 1, 0),
                   std::invalid_argument);
-  CHECK_THROWS_AS(collective::make_effect(gaussian_space_charge{.scale = -1.0}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.scale = -1.0}, 1, 0),
                   std::invalid_argument);
 }
