@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "beam/text.h"
-#include "collective/line_density.h"
+#include "collective/slice_profile.h"
 #include "collective/strength.h"
 #include "numerics/parallel.h"
 
@@ -178,7 +178,7 @@ space_charge_2d::space_charge_2d(const space_charge_2d_options& o) : options_(o)
       refuse("current = " + beam::number_text(*o.current) + " A", "finite");
     }
   }
-  if (o.bins < 3 || o.bins > 1000000) refuse("bins = " + std::to_string(o.bins), "3 ... 1000000");
+  check(o.density, name_of(o.model));
   if (o.scale && !(*o.scale > 0 && std::isfinite(*o.scale))) {
     refuse("longitudinal_scale = " + beam::number_text(*o.scale) + " m", "> 0 and finite");
   }
@@ -251,12 +251,11 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
       });
       return;
     }
-    const line_density density =
-        measure_line_density(c, m.min[4], m.max[4], options_.bins, threads);
+    const slice_profile density(b, options_.density, name_of(options_.model), threads);
     const double scale = options_.scale ? *options_.scale : slice_scale(bg, m.sigma(4));
     const double logarithm = std::log(scale);
     gather(c, field, at, threads, [&](std::size_t k, const node_field& here) {
-      const line_density::local line = density.at(static_cast<double>(c.z[4][k]));
+      const slice_profile::local line = density.at(static_cast<double>(c.z[4][k]));
       add(c.z[1][k], unit * line.value * here.ex);
       add(c.z[3][k], unit * line.value * here.ey);
       if (options_.longitudinal) add(c.z[5][k], -unit * line.slope * (logarithm + here.u));

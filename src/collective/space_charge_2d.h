@@ -23,6 +23,7 @@
 #include <mutex>
 #include <optional>
 
+#include "collective/line_density.h"
 #include "fields/poisson_2d.h"
 #include "tracking/effect.h"
 
@@ -39,9 +40,9 @@ struct space_charge_2d_options {
   std::optional<double> current{};  ///< A, of `beam`: needed there, any sign
 
   // Only slices:
-  std::size_t bins = 100;         ///< points of the line density, 3 ... 1e6
-  bool longitudinal = true;       ///< with the longitudinal kick
-  std::optional<double> scale{};  ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the bunch
+  line_options density{.bins = 100};  ///< of the slices
+  bool longitudinal = true;           ///< with the longitudinal kick
+  std::optional<double> scale{};      ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the bunch
 
   int order = 1;       ///< of the splitting: 1 or 2
   double spacing = 0;  ///< of kicks [m]; 0: one per slice

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "beam/text.h"
-#include "collective/line_density.h"
 #include "collective/principal_axes.h"
+#include "collective/slice_profile.h"
 #include "collective/space_charge_2d.h"
 #include "collective/strength.h"
 #include "fields/gaussian.h"
@@ -123,8 +123,8 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
     rule = fields::rule_2d_potential(shape.sigma_x, shape.sigma_y, model.tolerance);
   }
 
+  const slice_profile density(b, model.density, name_of(model.model), threads);
   b.visit([&](const auto& c) {
-    const line_density density = measure_line_density(c, m.min[4], m.max[4], model.bins, threads);
     for_blocks(c.size, threads, [&](std::size_t first, std::size_t count) {
       double x[block] = {}, y[block] = {}, ex[block], ey[block], psi[block];
       for (std::size_t i = 0; i < count; ++i) {
@@ -136,7 +136,7 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
       fields::field_of(shape, x, y, ex, ey, count);
       if (model.longitudinal) fields::potential_of(rule, x, y, psi, count);
       for (std::size_t i = 0; i < count; ++i) {
-        const line_density::local here = density.at(static_cast<double>(c.z[4][first + i]));
+        const slice_profile::local here = density.at(static_cast<double>(c.z[4][first + i]));
         const double f = strength * here.value;
         add(c.z[1][first + i], f * (own.axes[0][0] * ex[i] + own.axes[1][0] * ey[i]));
         add(c.z[3][first + i], f * (own.axes[0][1] * ex[i] + own.axes[1][1] * ey[i]));
@@ -158,9 +158,7 @@ void check(const gaussian_space_charge& model) {
   if (!(model.tolerance >= 1e-14 && model.tolerance <= 1e-2)) {
     refuse("tolerance = " + beam::number_text(model.tolerance), "1e-14 ... 1e-2");
   }
-  if (model.bins < 3 || model.bins > 1000000) {
-    refuse("bins = " + std::to_string(model.bins), "3 ... 1000000");
-  }
+  check(model.density, name_of(model.model));
   if (model.scale && !(*model.scale > 0 && std::isfinite(*model.scale))) {
     refuse("longitudinal_scale = " + beam::number_text(*model.scale) + " m", "> 0 and finite");
   }

@@ -21,6 +21,7 @@
 
 #include <optional>
 
+#include "collective/line_density.h"
 #include "tracking/effect.h"
 
 namespace betatron::collective {
@@ -33,9 +34,9 @@ struct gaussian_space_charge {
   double tolerance = 1e-8;  ///< of the integrals, relative to the largest field: 1e-14 ... 1e-2
 
   // Only gauss_2p5d:
-  std::size_t bins = 129;         ///< points of the line density, 3 ... 1e6
-  bool longitudinal = true;       ///< with the longitudinal kick
-  std::optional<double> scale{};  ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the beam
+  line_options density{.bins = 129};  ///< of the slices
+  bool longitudinal = true;           ///< with the longitudinal kick
+  std::optional<double> scale{};      ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the beam
 };
 
 /// Throws std::invalid_argument naming the value and its range.

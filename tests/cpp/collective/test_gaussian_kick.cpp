@@ -94,7 +94,7 @@ TEST_CASE("2.5D and 3D agree on a long bunch") {
   const beam::reference ref = proton(1e9);
   const std::array<double, 6> sigma = {1e-3, 0, 2e-3, 0, 1.0, 0};
   beam::bunch slices = gaussian(ref, 200000, 1e-9, sigma), whole = slices;
-  gaussian_space_charge model{.model = gaussian_model::gauss_2p5d, .bins = 40};
+  gaussian_space_charge model{.model = gaussian_model::gauss_2p5d, .density = {.bins = 40}};
   collective::kick(model, slices, 1, 2);
   collective::kick(gaussian_space_charge{.model = gaussian_model::gauss_3d}, whole, 1, 2);
   double difference[6] = {}, size[6] = {};
@@ -175,7 +175,7 @@ TEST_CASE("beams that the models cannot take are refused") {
                        std::invalid_argument);
   CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.tolerance = 0}, 1, 0),
                   std::invalid_argument);
-  CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.bins = 2}, 1, 0),
+  CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.density = {.bins = 1}}, 1, 0),
                   std::invalid_argument);
   CHECK_THROWS_AS(collective::effect_of(gaussian_space_charge{.scale = -1.0}, 1, 0),
                   std::invalid_argument);

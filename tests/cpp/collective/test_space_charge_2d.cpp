@@ -137,8 +137,10 @@ TEST_CASE("2.5D: a long Gaussian bunch, against the model without a grid") {
   const beam::reference ref = proton(1e9);
   beam::bunch start = gaussian(ref, 400000, 1e-9, {1e-3, 0, 2e-3, 0, 1.0, 0});
   beam::bunch grid = start, exact = start;
-  space_charge_2d({.model = plane_model::slices, .cells = {64, 64}, .bins = 30}).kick(grid, 1, 2);
-  collective::kick({.model = collective::gaussian_model::gauss_2p5d, .bins = 30}, exact, 1, 2);
+  space_charge_2d({.model = plane_model::slices, .cells = {64, 64}, .density = {.bins = 30}})
+      .kick(grid, 1, 2);
+  collective::kick({.model = collective::gaussian_model::gauss_2p5d, .density = {.bins = 30}},
+                   exact, 1, 2);
   for (const std::size_t k : {1u, 3u, 5u}) {
     double square = 0, size = 0;
     for (std::size_t i = 0; i < grid.size(); ++i) {
@@ -150,7 +152,7 @@ TEST_CASE("2.5D: a long Gaussian bunch, against the model without a grid") {
   }
   // without the longitudinal kick, and with another scale
   beam::bunch flat = start;
-  space_charge_2d({.model = plane_model::slices, .bins = 30, .longitudinal = false})
+  space_charge_2d({.model = plane_model::slices, .density = {.bins = 30}, .longitudinal = false})
       .kick(flat, 1, 1);
   CHECK(largest(flat, 5) == 0);
   CHECK(coordinate(flat, 1, 3) == coordinate(grid, 1, 3));
@@ -228,7 +230,7 @@ TEST_CASE("grid models: beams without extent, test particles, what is refused") 
   for (const options& o :
        {options{}, options{.cells = {4, 64}, .current = 1.0}, options{.shape = 4, .current = 1.0},
         options{.margin = 0.5, .current = 1.0}, options{.current = std::nan("")},
-        options{.model = plane_model::slices, .bins = 1},
+        options{.model = plane_model::slices, .density = {.bins = 1}},
         options{.model = plane_model::slices, .scale = 0.0}}) {
     CHECK_THROWS_AS(space_charge_2d{o}, std::invalid_argument);
   }
