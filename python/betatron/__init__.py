@@ -38,6 +38,12 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.space_charge import (
+    SpaceCharge2D,
+    SpaceCharge2p5D,
+    SpaceChargeEnvelope,
+    SpaceChargeGaussian,
+)
 from betatron.taylor import Chromaticity, TaylorSeries
 
 __version__: str = _core.version
@@ -60,6 +66,10 @@ __all__ = [
     "Line",
     "Reference",
     "SemiGaussian",
+    "SpaceCharge2D",
+    "SpaceCharge2p5D",
+    "SpaceChargeEnvelope",
+    "SpaceChargeGaussian",
     "Species",
     "TaylorSeries",
     "Track",
