@@ -29,6 +29,7 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.radiation import Radiation
 
 __version__: str = _core.version
 
@@ -40,6 +41,7 @@ __all__ = [
     "Kurth4D",
     "Kurth6D",
     "Line",
+    "Radiation",
     "Reference",
     "SemiGaussian",
     "Species",

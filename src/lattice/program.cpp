@@ -33,6 +33,11 @@ concept is_filter = Map::writes == 0;
 template <class Map>
 concept spin_only = requires { Map::spin_only; };
 
+/// A mark or a loss of radiation, which are operations of their own.
+template <class Map>
+concept is_radiation = std::is_same_v<Map, elements::radiation_mark<double>> ||
+                       std::is_same_v<Map, elements::radiation_loss<double>>;
+
 /// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
 template <class Map>
 void check_spin_effect() {
@@ -83,13 +88,26 @@ class writer {
       if (!program_.spin) return;
     }
     if (program_.spin) check_spin_effect<Map<double>>();
-    constexpr std::size_t count = sizeof(Map<double>) / sizeof(double);
-    const std::size_t at = program_.coefficients.size();
-    program_.coefficients.resize(at + count);
-    std::memcpy(program_.coefficients.data() + at, &map, sizeof(map));
-    program_.operations.push_back({code, static_cast<std::uint32_t>(at), element_, s_});
+    put(code, &map, sizeof(Map<double>) / sizeof(double));
     if constexpr (changes_energy<Map<double>>) refresh(energy_behind(map, energy_));
   }
+
+  void operator()(const elements::radiation_mark<double>& mark) {
+    put(operation::mark, &mark, sizeof mark / sizeof(double));
+  }
+
+  void operator()(elements::radiation_loss<double> loss) {
+    loss.number = radiated_++;
+    reference_gamma_ -= elements::reference_loss(loss, reference_gamma_);
+    put(operation::radiate, &loss, sizeof loss / sizeof(double));
+  }
+
+  /// Where an element begins, steps that radiate are counted from 0.
+  void enter_element() { radiated_ = 0; }
+
+  /// The gamma of the reference particle, which from here on falls by what it radiates.
+  void follow_reference(double gamma) { reference_gamma_ = gamma; }
+  double reference_gamma() const { return reference_gamma_; }
 
   void refresh(std::array<double, 2> energy) {
     energy_ = energy;
@@ -113,10 +131,19 @@ class writer {
   }
 
  private:
+  void put(int code, const void* coefficients, std::size_t count) {
+    const std::size_t at = program_.coefficients.size();
+    program_.coefficients.resize(at + count);
+    std::memcpy(program_.coefficients.data() + at, coefficients, count * sizeof(double));
+    program_.operations.push_back({code, static_cast<std::uint32_t>(at), element_, s_});
+  }
+
   program& program_;
   std::array<double, 2> energy_;
   std::int32_t element_ = 0;
   double s_ = 0;
+  int radiated_ = 0;
+  double reference_gamma_ = 1;
 };
 
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
@@ -276,7 +303,10 @@ void emit_model(const element& e, const elements::slice& s, std::optional<double
     linear.reset();
   };
   emit_slice(e, paraxial, [&]<class Map>(const Map& map) {
-    if constexpr (is_filter<Map> && !spin_only<Map>) {
+    if constexpr (is_radiation<Map>) {
+      flush();
+      emit(map);
+    } else if constexpr (is_filter<Map> && !spin_only<Map>) {
       flush();
       emit(map);
     } else {
@@ -312,9 +342,24 @@ void push_slice(lineariser& linear, const element& e, int index, beam::reference
   advance(e, behind, piece.from,
           piece.to);  // first, because it throws where the element cannot be passed
   emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
+    if constexpr (!is_radiation<Map>) {
+      if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
+    }
   });
   ref = behind;
+}
+
+/// Throws std::invalid_argument unless radiation can be followed.
+void check_radiation(const compile_options& options) {
+  if (!options.radiation) return;
+  if (options.radiation->order < 1 || options.radiation->order > 3) {
+    throw std::invalid_argument("radiation: order = " + std::to_string(options.radiation->order) +
+                                " is not allowed; allowed: 1, 2, 3");
+  }
+  if (options.way == direction::backward) {
+    throw std::invalid_argument(
+        "radiation cannot be undone: backward tracking needs radiation to be off");
+  }
 }
 
 /// Throws std::invalid_argument if the species has no anomaly.
@@ -340,10 +385,32 @@ void check_boundary(const compile_options& options) {
 
 }  // namespace
 
+namespace {
+
+/// Takes `loss` of gamma from the reference particle, and makes coordinates relative to what is left.
+void lose(double loss, beam::reference& ref, const element& e, writer& write) {
+  if (loss == 0) return;
+  const double before = ref.beta_gamma();
+  ref.kinetic -= loss;
+  if (!(ref.kinetic > 0)) {
+    throw std::invalid_argument(describe(e) + ": the reference particle radiates all its energy");
+  }
+  write(elements::reference_change<double>{loss, before, ref.beta_gamma()});
+}
+
+}  // namespace
+
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options) {
   check_boundary(options);
+  check_radiation(options);
   program p;
+  const elements::radiation_model* radiation = nullptr;
+  if (options.radiation) {
+    radiation = &*options.radiation;
+    p.radiation = true;
+    p.noise_seed = radiation->seed;
+  }
   std::optional<double> anomaly;
   if (options.spin) {
     check_spin(ref.particle);
@@ -360,6 +427,7 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
     const std::size_t i = forward ? first + n : last - 1 - n;
     const element& e = *l.elements[i];
     validate(e);
+    write.enter_element();
     const int count = slice_count(e);
     const double fraction = 1.0 / count;
     const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
@@ -373,16 +441,23 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
                               forward ? k : count - 1 - k,
                               count,
                               fraction,
-                              options.spin};
+                              options.spin || radiation != nullptr,
+                              radiation};
       const elements::stretch piece = s.piece();
       advance(e, behind, forward ? piece.from : piece.to, forward ? piece.to : piece.from);
       write.place(i, behind.s);
       try {
         if (forward) {
+          write.follow_reference(ref.gamma());
           emit_model(e, s, anomaly, write);
+          if (radiation != nullptr && radiation->reference) {
+            lose(ref.gamma() - write.reference_gamma(), behind, e, write);
+          }
         } else {
           maps.clear();
-          emit_model(e, s, anomaly, [&](const auto& map) { maps.emplace_back(map); });
+          emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
+            if constexpr (!is_radiation<Map>) maps.emplace_back(map);
+          });
           for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
         }
       } catch (const std::domain_error& impossible) {

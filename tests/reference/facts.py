@@ -53,8 +53,6 @@ _PASSIVE_SETTINGS = (
 _COLLECTIVE_SETTINGS = {
     "algo.space_charge": "space charge",
     "algo.csr": "coherent synchrotron radiation",
-    "algo.isr": "incoherent synchrotron radiation",
-    "algo.isr_on_ref_part": "incoherent synchrotron radiation of the reference particle",
 }
 
 
@@ -73,7 +71,7 @@ def check_settings(case: Facts) -> None:
         if key == "algo.particle_bc":
             boundary(case)
             continue
-        if key == "algo.spin":
+        if key in ("algo.spin", "algo.isr", "algo.isr_on_ref_part"):
             continue
         raise Unsupported(f"setting {key} = {value!r}")
     if case.get("python_hooks"):
@@ -87,6 +85,19 @@ def check_settings(case: Facts) -> None:
 def tracks_spins(case: Facts) -> bool:
     """Whether fields turn the spins of the beam."""
     return not _is_off(case.get("settings", {}).get("algo.spin"))
+
+
+def radiation(case: Facts, seed: int) -> bt.Radiation | None:
+    """The model of incoherent synchrotron radiation, None for none."""
+    settings = case.get("settings", {})
+    if _is_off(settings.get("algo.isr")):
+        return None
+    return bt.Radiation(
+        model="quantum",
+        order=int(settings.get("algo.isr_order", 1)),
+        reference=not _is_off(settings.get("algo.isr_on_ref_part")),
+        seed=seed,
+    )
 
 
 def boundary(case: Facts) -> dict[str, Any]:
