@@ -19,6 +19,7 @@ from betatron.distributions import (
     Kurth4D,
     Kurth6D,
     SemiGaussian,
+    Thermal,
     Triangle,
     Waterbag,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "SemiGaussian",
     "Species",
     "Track",
+    "Thermal",
     "Triangle",
     "TurnByTurn",
     "Waterbag",
