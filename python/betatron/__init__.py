@@ -28,6 +28,7 @@ from betatron.distributions import (
     Kurth4D,
     Kurth6D,
     SemiGaussian,
+    Thermal,
     Triangle,
     Waterbag,
 )
@@ -38,6 +39,7 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.radiation import Radiation
 from betatron.space_charge import (
     SpaceCharge2D,
     SpaceCharge2p5D,
@@ -64,6 +66,7 @@ __all__ = [
     "Kurth4D",
     "Kurth6D",
     "Line",
+    "Radiation",
     "Reference",
     "SemiGaussian",
     "SpaceCharge2D",
@@ -73,6 +76,7 @@ __all__ = [
     "Species",
     "TaylorSeries",
     "Track",
+    "Thermal",
     "Triangle",
     "TurnByTurn",
     "Waterbag",

@@ -39,6 +39,7 @@ SPIN = ("sx", "sy", "sz")
 
 _COLUMNS = (*COORDINATES, "weight")
 _PRECISIONS = ("single", "double")
+_ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
 _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -134,7 +135,9 @@ class Beam(_core.Bunch):
         if distribution is None:
             super().__init__(reference, n, precision)
         else:
-            super().__init__(reference, distribution._distribution, n, seed, precision)
+            of_one = abs(reference.species.charge) * _ELEMENTARY_CHARGE
+            drawn_from = distribution._for(reference, n * of_one if charge is None else charge)
+            super().__init__(reference, drawn_from, n, seed, precision)
         self._lost_names: list[str] = []
         if charge is not None:
             self.set_charge(charge)

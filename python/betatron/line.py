@@ -20,6 +20,7 @@ from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
+from betatron.radiation import Radiation
 from betatron.space_charge import SpaceCharge, SpaceChargeEnvelope
 from betatron.taylor import (
     Chromaticity,
@@ -304,6 +305,7 @@ class Line(_core.Line):
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
         spin: bool | None = None,
+        radiation: Radiation | None = None,
         space_charge: SpaceCharge | None = None,
         collective: Effect | Iterable[Effect] = (),
     ) -> Track:
@@ -341,6 +343,8 @@ class Line(_core.Line):
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
         spin
             Whether fields turn the spins of the beam; None: if it has spins. See the concepts page on spin.
+        radiation
+            How particles radiate in magnets that have a length; None: not at all. Only forward.
         space_charge
             What the charges of the beam do to each other: `SpaceCharge2D`, `SpaceChargeGaussian`, ... It acts
             before other effects at the same place.
@@ -361,6 +365,8 @@ class Line(_core.Line):
         bucket = _bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
+        if radiation is not None and not isinstance(radiation, Radiation):
+            raise TypeError(f"radiation must be a betatron.Radiation or None, got {radiation!r}")
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
@@ -383,6 +389,7 @@ class Line(_core.Line):
                     bucket,
                     watch,
                     beam.has_spin if spin is None else bool(spin),
+                    radiation,
                     effects,
                 )
         finally:

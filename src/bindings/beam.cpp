@@ -8,6 +8,7 @@
 #include <nanobind/operators.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -375,6 +376,37 @@ void bind_distribution(nb::module_& m) {
     return beam::dispersion_vector{d[0], d[1], d[2], d[3]};
   };
 
+  const auto at_radii = [](double (beam::thermal_profile::*of)(double) const) {
+    return [of](const beam::thermal_profile& p,
+                const nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>& r) {
+      std::vector<double> values(r.size());
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = (p.*of)(r(i));
+      const std::size_t n = values.size();
+      return array_of<double>(std::move(values), {n});
+    };
+  };
+  nb::class_<beam::thermal_profile>(m, "ThermalProfile",
+                                    "The radial profile of a thermal beam in its rest frame: see "
+                                    "betatron.Thermal.")
+      .def_prop_ro("sigma_position", &beam::thermal_profile::sigma_position,
+                   "rms x, y and beta gamma t [m].")
+      .def_prop_ro("sigma_momentum", &beam::thermal_profile::sigma_momentum,
+                   "rms px, py and pt/(beta gamma).")
+      .def_prop_ro("focusing_left", &beam::thermal_profile::focusing_left,
+                   "Part of the focusing at the centre that the field of the beam leaves over.")
+      .def_prop_ro("edge", &beam::thermal_profile::edge,
+                   "Radius beyond which there is nobody, to double precision [m].")
+      .def_prop_ro(
+          "central_densities",
+          [](const beam::thermal_profile& p) {
+            return std::make_tuple(p.central_density(0), p.central_density(1));
+          },
+          "Densities of core and halo at the centre [1/m^3]; the integral of both is 1.")
+      .def("density", at_radii(&beam::thermal_profile::density), "radius"_a,
+           "Density [1/m^3] at radii [m], of integral 1; shape (n,).")
+      .def("potential", at_radii(&beam::thermal_profile::potential), "radius"_a,
+           "The part of the Hamiltonian that depends on the radius [m], shape (n,).");
+
   nb::class_<distribution>(m, "Distribution",
                            "What an initial beam is drawn from; see betatron.distributions.")
       .def_static(
@@ -408,6 +440,16 @@ void bind_distribution(nb::module_& m) {
             return distribution::from_covariance(beam::shape_from_name(shape), covariance, mean);
           },
           "shape"_a, "covariance"_a, "mean"_a, "covariance: 36 numbers, row-major.")
+      .def_static(
+          "from_thermal",
+          [](double k, double kT, double kT_halo, double halo, const reference& ref, double charge,
+             const std::array<double, 6>& mean) {
+            return distribution::from_thermal({k, kT, kT_halo, halo}, ref, charge, mean);
+          },
+          "k"_a, "kT"_a, "kT_halo"_a, "halo"_a, "reference"_a, "charge"_a, "mean"_a)
+      .def_prop_ro(
+          "profile", [](const distribution& d) { return d.profile; },
+          "The radial profile of a thermal beam, else None.")
       .def("with_cuts", &distribution::with_cuts, "x"_a, "y"_a, "t"_a)
       .def_prop_ro("shape",
                    [](const distribution& d) { return std::string(beam::name_of(d.kind)); })
@@ -419,13 +461,14 @@ void bind_distribution(nb::module_& m) {
       .def_ro("cuts", &distribution::cut)
       .def("__getstate__",
            [](const distribution& d) {
+             if (d.profile) fail_type("a thermal distribution is pickled as betatron.Thermal");
              return std::make_tuple(std::string(beam::name_of(d.kind)), d.factor, d.mean, d.cut);
            })
       .def("__setstate__",
            [](distribution& d, const std::tuple<std::string, beam::matrix6, std::array<double, 6>,
                                                 std::array<double, 3>>& state) {
              const auto& [shape, factor, mean, cut] = state;
-             new (&d) distribution{beam::shape_from_name(shape), factor, mean, cut};
+             new (&d) distribution{beam::shape_from_name(shape), factor, mean, cut, nullptr};
            });
 }
 

@@ -218,10 +218,10 @@ void emit_bend_body(const bend& b, double length, double h, const slice& s, Emit
     return std::any_of(k.begin(), k.end(), [](double v) { return v != 0; });
   };
   const bool normal = any(kn), skew = any(b.ks);
-  if (!normal && !skew) return closed(length, s, body);
+  if (!normal && !skew) return closed(length, {.curvature = h}, s, emit, body);
   const kick normal_kick = kick::make(kn.data(), kn.size(), false, h);
   const kick skew_kick = kick::make(b.ks.data(), b.ks.size(), true, h);
-  split(length, s.order, s.steps, body, [&](double l) {
+  split(length, {.curvature = h}, s, emit, body, [&](double l) {
     if (normal) emit(normal_kick.scaled(l));
     if (skew) emit(skew_kick.scaled(l));
   });

@@ -47,9 +47,11 @@ struct kicker {
 template <class Emit>
 void emit_maps(const kicker& k, const slice& s, Emit&& emit) {
   const double half = k.length * s.fraction / 2;
-  if (half != 0) emit_drift(half, s, emit);
-  emit(dipole_kick<double>{k.hkick * s.fraction, k.vkick * s.fraction});
-  if (half != 0) emit_drift(half, s, emit);
+  radiate(2 * half, {}, s, emit, [&] {
+    if (half != 0) emit_drift(half, s, emit);
+    emit(dipole_kick<double>{k.hkick * s.fraction, k.vkick * s.fraction});
+    if (half != 0) emit_drift(half, s, emit);
+  });
 }
 
 }  // namespace betatron::elements

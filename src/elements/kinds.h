@@ -69,6 +69,7 @@ using all_maps =
              quadrupole_fringe, dipole_fringe, plasma_lens_paraxial, tapered_lens_kick,
              buncher_kick, crab_kick, thin_dipole_kick, nonlinear_lens_kick, face_rotation,
              frame_patch, polygon_filter, linear_dense, linear_midplane, taylor_second,
-             taylor_third, frame_change, bucket_wrap, bucket_mirror, bucket_filter, spin_rotation>;
+             taylor_third, frame_change, bucket_wrap, bucket_mirror, bucket_filter, spin_rotation,
+             reference_change>;
 
 }  // namespace betatron::elements

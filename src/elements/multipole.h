@@ -102,7 +102,7 @@ void emit_multipoles(double length, const multipole_strengths& m, const slice& s
   const double piece = length * s.fraction;
   if (m.empty()) return emit_drift(piece, s, emit);
   split(
-      piece, s.order, s.steps, [&](double l) { emit_drift(l, s, emit); },
+      piece, {}, s, emit, [&](double l) { emit_drift(l, s, emit); },
       [&](double l) { emit(scaled_kick(m, l / length)); });
 }
 

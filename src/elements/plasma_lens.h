@@ -90,9 +90,9 @@ void emit_maps(const plasma_lens& q, const slice& s, Emit&& emit) {
   if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
   const double length = q.length * s.fraction;
   auto paraxial = [&](double l) { emit(plasma_lens_paraxial<double>::make(l, k, inv_beta)); };
-  if (s.model != model::exact) return closed(length, s, paraxial);
+  if (s.model != model::exact) return closed(length, {}, s, emit, paraxial);
   if (k == 0) return emit_drift(length, s, emit);
-  split(length, s.order, s.steps, paraxial,
+  split(length, {}, s, emit, paraxial,
         [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
 }
 

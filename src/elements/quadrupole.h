@@ -167,11 +167,11 @@ void emit_maps(const quadrupole& q, const slice& s, Emit&& emit) {
   if (edges && s.is_first()) emit(quadrupole_fringe<double>{k / 12, inv_beta});
   auto paraxial = [&](double l) { emit(quadrupole_paraxial<double>::make(l, k, inv_beta)); };
   if (s.model != model::exact) {
-    closed(length, s, paraxial);
+    closed(length, {}, s, emit, paraxial);
   } else if (k == 0) {
     emit_drift(length, s, emit);
   } else {
-    split(length, s.order, s.steps, paraxial,
+    split(length, {}, s, emit, paraxial,
           [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
   }
   if (edges && s.is_last()) emit(quadrupole_fringe<double>{-k / 12, inv_beta});

@@ -146,19 +146,22 @@ struct solenoid {
 /// A stretch of uniform field, in the model of the element it belongs to.
 template <class Emit>
 void emit_solenoid(double length, double ks, const slice& s, Emit&& emit) {
-  const auto paraxial = solenoid_paraxial<double>::make(length, ks, s.ref.inverse_beta());
-  if (s.model == model::exact) {
-    emit(solenoid_exact<double>{length, paraxial.half_ks, paraxial.inv_beta, paraxial.reach});
-  } else {
-    emit(paraxial);
-  }
+  radiate(length, {.half_ks = ks / 2}, s, emit, [&] {
+    const auto paraxial = solenoid_paraxial<double>::make(length, ks, s.ref.inverse_beta());
+    if (s.model == model::exact) {
+      emit(solenoid_exact<double>{length, paraxial.half_ks, paraxial.inv_beta, paraxial.reach});
+    } else {
+      emit(paraxial);
+    }
+  });
 }
 
 template <class Emit>
 void emit_maps(const solenoid& m, const slice& s, Emit&& emit) {
   double ks = m.ks;
   if (m.field != 0) ks += m.field / s.ref.rigidity();
-  emit_solenoid(m.length * s.fraction, ks, s, emit);
+  const int pieces = s.radiation != nullptr ? s.steps : 1;
+  for (int i = 0; i < pieces; ++i) emit_solenoid(m.length * s.fraction / pieces, ks, s, emit);
 }
 
 }  // namespace betatron::elements

@@ -60,7 +60,9 @@ struct thin_dipole {
 
 template <class Emit>
 void emit_maps(const thin_dipole& d, const slice& s, Emit&& emit) {
-  emit(thin_dipole_kick<double>{d.angle, d.curvature, s.ref.inverse_beta()});
+  const double length = d.curvature != 0 ? d.angle / d.curvature : 0;  // of what it stands for
+  radiate(length, {.curvature = d.curvature}, s, emit,
+          [&] { emit(thin_dipole_kick<double>{d.angle, d.curvature, s.ref.inverse_beta()}); });
 }
 
 /// `fraction` is 1 forward and -1 backward.

@@ -33,6 +33,11 @@ concept is_filter = Map::writes == 0;
 template <class Map>
 concept spin_only = requires { Map::spin_only; };
 
+/// A mark or a loss of radiation, which are operations of their own.
+template <class Map>
+concept is_radiation = std::is_same_v<Map, elements::radiation_mark<double>> ||
+                       std::is_same_v<Map, elements::radiation_loss<double>>;
+
 /// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
 template <class Map>
 void check_spin_effect() {
@@ -74,13 +79,27 @@ class writer {
       if (!program_.spin) return;
     }
     if (program_.spin) check_spin_effect<Map<double>>();
-    constexpr std::size_t count = sizeof(Map<double>) / sizeof(double);
-    const std::size_t at = program_.coefficients.size();
-    program_.coefficients.resize(at + count);
-    std::memcpy(program_.coefficients.data() + at, &map, sizeof(map));
-    program_.operations.push_back({code, static_cast<std::uint32_t>(at), element_, s_});
+    put(code, &map, sizeof(Map<double>) / sizeof(double));
     if constexpr (changes_energy<Map<double>>) refresh(energy_behind(map, energy_));
   }
+
+  void operator()(const elements::radiation_mark<double>& mark) {
+    put(operation::mark, &mark, sizeof mark / sizeof(double));
+  }
+
+  void operator()(elements::radiation_loss<double> loss) {
+    loss.number = radiated_++;
+    reference_gamma_ -= elements::reference_loss(loss, reference_gamma_);
+    put(operation::radiate, &loss, sizeof loss / sizeof(double));
+  }
+
+  /// Steps that radiate are numbered by their place in the element, whatever pieces it is passed in: from a multiple
+  /// of the fraction of its length in front of the piece, which single precision can hold.
+  void enter_piece(double from) { radiated_ = static_cast<int>(from * (1 << 23)); }
+
+  /// The gamma of the reference particle, which from here on falls by what it radiates.
+  void follow_reference(double gamma) { reference_gamma_ = gamma; }
+  double reference_gamma() const { return reference_gamma_; }
 
   void refresh(std::array<double, 2> energy) {
     energy_ = energy;
@@ -104,10 +123,19 @@ class writer {
   }
 
  private:
+  void put(int code, const void* coefficients, std::size_t count) {
+    const std::size_t at = program_.coefficients.size();
+    program_.coefficients.resize(at + count);
+    std::memcpy(program_.coefficients.data() + at, coefficients, count * sizeof(double));
+    program_.operations.push_back({code, static_cast<std::uint32_t>(at), element_, s_});
+  }
+
   program& program_;
   std::array<double, 2> energy_;
   std::int32_t element_ = 0;
   double s_ = 0;
+  int radiated_ = 0;
+  double reference_gamma_ = 1;
 };
 
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
@@ -267,7 +295,10 @@ void emit_model(const element& e, const elements::slice& s, std::optional<double
     linear.reset();
   };
   emit_slice(e, paraxial, [&]<class Map>(const Map& map) {
-    if constexpr (is_filter<Map> && !spin_only<Map>) {
+    if constexpr (is_radiation<Map>) {
+      flush();
+      emit(map);
+    } else if constexpr (is_filter<Map> && !spin_only<Map>) {
       flush();
       emit(map);
     } else {
@@ -300,8 +331,9 @@ int steps_of(const element& e, int count) {
 
 /// Piece `index` of `count` equal ones of an element.
 elements::slice piece_of(const element& e, const beam::reference& ref, int index, int count,
-                         bool spin) {
-  return {ref, e.model, e.order, steps_of(e, count), index, count, 1.0 / count, spin};
+                         bool follow_fields, const elements::radiation_model* radiation = nullptr) {
+  return {ref,   e.model,     e.order,       steps_of(e, count), index,
+          count, 1.0 / count, follow_fields, radiation};
 }
 
 /// The reference orbit and its tangents through one piece; ref is moved along.
@@ -313,9 +345,24 @@ void push_piece(lineariser& linear, const element& e, int index, int count, beam
   advance(e, behind, piece.from,
           piece.to);  // first, because it throws where the element cannot be passed
   emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
+    if constexpr (!is_radiation<Map>) {
+      if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
+    }
   });
   ref = behind;
+}
+
+/// Throws std::invalid_argument unless radiation can be followed.
+void check_radiation(const compile_options& options) {
+  if (!options.radiation) return;
+  if (options.radiation->order < 1 || options.radiation->order > 3) {
+    throw std::invalid_argument("radiation: order = " + std::to_string(options.radiation->order) +
+                                " is not allowed; allowed: 1, 2, 3");
+  }
+  if (options.way == direction::backward) {
+    throw std::invalid_argument(
+        "radiation cannot be undone: backward tracking needs radiation to be off");
+  }
 }
 
 /// Throws std::invalid_argument if the species has no anomaly.
@@ -375,6 +422,21 @@ std::vector<piece> pieces(const line& l, const position& first, const position& 
   return result;
 }
 
+namespace {
+
+/// Takes `loss` of gamma from the reference particle, and makes coordinates relative to what is left.
+void lose(double loss, beam::reference& ref, const element& e, writer& write) {
+  if (loss == 0) return;
+  const double before = ref.beta_gamma();
+  ref.kinetic -= loss;
+  if (!(ref.kinetic > 0)) {
+    throw std::invalid_argument(describe(e) + ": the reference particle radiates all its energy");
+  }
+  write(elements::reference_change<double>{loss, before, ref.beta_gamma()});
+}
+
+}  // namespace
+
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options) {
   return compile(l, position{first}, position{last}, ref, options);
@@ -383,7 +445,14 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
 program compile(const line& l, const position& first, const position& last, beam::reference& ref,
                 const compile_options& options) {
   check_boundary(options);
+  check_radiation(options);
   program p;
+  const elements::radiation_model* radiation = nullptr;
+  if (options.radiation) {
+    radiation = &*options.radiation;
+    p.radiation = true;
+    p.noise_seed = radiation->seed;
+  }
   std::optional<double> anomaly;
   if (options.spin) {
     check_spin(ref.particle);
@@ -404,16 +473,25 @@ program compile(const line& l, const position& first, const position& last, beam
     if (&e != checked) validate(e);
     checked = &e;
     beam::reference behind = ref;
-    const elements::slice s = piece_of(e, forward ? ref : behind, now.index, now.count, options.spin);
+    const elements::slice s =
+        piece_of(e, forward ? ref : behind, now.index, now.count,
+                 options.spin || radiation != nullptr, radiation);
     const elements::stretch part = s.piece();
     advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
     write.place(i, behind.s);
+    write.enter_piece(part.from);
     try {
       if (forward) {
+        write.follow_reference(ref.gamma());
         emit_model(e, s, anomaly, write);
+        if (radiation != nullptr && radiation->reference) {
+          lose(ref.gamma() - write.reference_gamma(), behind, e, write);
+        }
       } else {
         maps.clear();
-        emit_model(e, s, anomaly, [&](const auto& map) { maps.emplace_back(map); });
+        emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
+          if constexpr (!is_radiation<Map>) maps.emplace_back(map);
+        });
         for (auto m = maps.rbegin(); m != maps.rend(); ++m) write_inverse(*m, write);
       }
     } catch (const std::domain_error& impossible) {
@@ -485,11 +563,11 @@ void visit_maps(const line& l, std::size_t first, std::size_t last, beam::refere
     validate(e);
     const int count = slice_count(e);
     for (int k = 0; k < count; ++k) {
-      const elements::slice s{ref, e.model, e.order, e.steps, k, count, 1.0 / count};
+      const elements::slice s = piece_of(e, ref, k, count, false);
       beam::reference behind = ref;
       advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
       emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
-        if constexpr (!is_filter<Map>) {
+        if constexpr (!is_filter<Map> && !is_radiation<Map>) {
           visit(map, energy);
           energy = energy_behind(map, energy);
         }

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -26,6 +27,8 @@ struct operation {
       1001;  // take the moments of the beam; `coefficients` is the number of the record
   static constexpr int observe =
       1002;  // copy chosen particles; `coefficients` is the number of the observation
+  static constexpr int mark = 1003;     // elements::radiation_mark: keep the momenta
+  static constexpr int radiate = 1004;  // elements::radiation_loss
 
   int code;
   std::uint32_t coefficients;  ///< position of the first coefficient in the pool
@@ -48,6 +51,8 @@ struct program {
   std::array<double, 2> entrance_energy{};  ///< 1/beta0, 1/(beta0 gamma0)^2 at the start
   bool spin = false;                        ///< maps turn the spins, of this anomaly
   double anomaly = 0;
+  bool radiation = false;        ///< there are the operations mark and radiate ...
+  std::uint64_t noise_seed = 0;  ///< ... and their fluctuations have this seed
 
   /// The coefficients in single precision.
   std::vector<float> single_coefficients() const {
@@ -71,6 +76,9 @@ struct compile_options {
 
   /// Fields turn the spins, see elements/spin.h; closed solutions are then cut into the `steps` of their element.
   bool spin = false;
+
+  /// Synchrotron radiation of all fields that have a length, see elements/radiation.h; only forward.
+  std::optional<elements::radiation_model> radiation{};
 };
 
 /// A place in a line: `part` of `parts` equal pieces of the element behind its entrance.
@@ -97,7 +105,8 @@ std::vector<piece> pieces(const line& l, const position& first, const position& 
 
 /// Operations of elements [first, last) of the line; ref is moved from one end to the other (backward: from the
 /// exit of last - 1 to the entrance of first). Throws std::invalid_argument naming the element whose parameters
-/// cannot be tracked, and for a boundary that needs what the options do not have. With spins it also throws
+/// cannot be tracked, and for a boundary that needs what the options do not have. With radiation it
+/// throws unless the order is 1 to 3 and the way forward. With spins it also throws
 /// if the species has no anomaly, and naming an element whose effect on the spin is not known.
 program compile(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const compile_options& options);

@@ -99,6 +99,7 @@ class driver {
     compile_.boundary = o.boundary;
     compile_.bucket_length = o.bucket_length;
     compile_.spin = o.spin;
+    compile_.radiation = o.radiation;
     find_observed();
     threads_ = o.threads != 0 ? o.threads : available_threads();
   }

@@ -58,6 +58,7 @@ struct track_options {
   double bucket_length = 0;  ///< m
 
   bool spin = false;  ///< fields turn the spins, which the beam must have
+  std::optional<elements::radiation_model> radiation{};  ///< synchrotron radiation, if any
 
   /// What the beam does to itself, in this order.
   std::vector<effect> collective{};

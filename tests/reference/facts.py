@@ -24,6 +24,7 @@ COORDINATES = ("x", "px", "y", "py", "t", "pt")
 SPINS = ("sx", "sy", "sz")
 PLANES = (("X", "x", "px"), ("Y", "y", "py"), ("T", "t", "pt"))
 ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact (SI)
+VACUUM_PERMITTIVITY = 8.8541878188e-12  # F/m
 SPEED_OF_LIGHT = 299792458.0  # m/s, exact (SI)
 
 
@@ -53,8 +54,6 @@ _PASSIVE_SETTINGS = (
 _COLLECTIVE_SETTINGS = {
     "algo.space_charge": "space charge",
     "algo.csr": "coherent synchrotron radiation",
-    "algo.isr": "incoherent synchrotron radiation",
-    "algo.isr_on_ref_part": "incoherent synchrotron radiation of the reference particle",
 }
 
 
@@ -73,7 +72,7 @@ def check_settings(case: Facts) -> None:
         if key == "algo.particle_bc":
             boundary(case)
             continue
-        if key == "algo.spin":
+        if key in ("algo.spin", "algo.isr", "algo.isr_on_ref_part"):
             continue
         raise Unsupported(f"setting {key} = {value!r}")
 
@@ -91,6 +90,19 @@ def check_driver(case: Facts) -> None:
 def tracks_spins(case: Facts) -> bool:
     """Whether fields turn the spins of the beam."""
     return not _is_off(case.get("settings", {}).get("algo.spin"))
+
+
+def radiation(case: Facts, seed: int) -> bt.Radiation | None:
+    """The model of incoherent synchrotron radiation, None for none."""
+    settings = case.get("settings", {})
+    if _is_off(settings.get("algo.isr")):
+        return None
+    return bt.Radiation(
+        model="quantum",
+        order=int(settings.get("algo.isr_order", 1)),
+        reference=not _is_off(settings.get("algo.isr_on_ref_part")),
+        seed=seed,
+    )
 
 
 def boundary(case: Facts) -> dict[str, Any]:
@@ -212,11 +224,12 @@ def make_beam(
     count = particles or prescribed_particles(case)
     if not count:
         raise Unsupported("a distribution without a number of particles")
+    charge = facts.get("bunch_charge_C")
     return bt.Beam(
         reference,
-        _make_distribution(facts["distribution"]),
+        _make_distribution(facts["distribution"], reference, charge),
         n=count,
-        charge=facts.get("bunch_charge_C"),
+        charge=charge,
         seed=seed,
         precision=precision,
         polarization=_polarization(facts.get("spin")),
@@ -320,7 +333,42 @@ def _distribution_kind(facts: Facts) -> str:
     return kind
 
 
-def _make_distribution(facts: Facts) -> Any:
+def _thermal(facts: Facts, reference: bt.Reference, charge: float | None) -> bt.Thermal:
+    """Betatron finds the normalisation of core and halo; those that a case gives must be the same.
+
+    They are the densities at the centre, per particle of the population, times (2 pi)^(3/2) of the
+    cube of an estimated radius r, (k r)^2 = kT + (k K/(20 sqrt(5) pi))^(2/3).
+    """
+    values = {key: float(value) for key, value in facts.items() if key not in ("type",)}
+    k, core = values.pop("k"), values.pop("kT")
+    hot, halo = values.pop("kT_halo", core), values.pop("halo", 0.0)
+    shape = bt.Thermal(k, core, hot, halo)
+    charge = charge or 0.0
+    intensity = (
+        charge
+        * abs(reference.species.charge)
+        / (VACUUM_PERMITTIVITY * reference.beta_gamma**2 * reference.species.mass)
+    )
+    estimate = (k * intensity / (20 * math.sqrt(5) * math.pi)) ** (2 / 3)
+    radius = math.sqrt((1 - halo) * core + halo * hot + estimate) / k
+    densities = shape.equilibrium(reference, charge).central_densities
+    for name, density, part in zip(
+        ("normalize", "normalize_halo"), densities, (1 - halo, halo), strict=True
+    ):
+        given = values.pop(name, None)
+        if given is None or part == 0:
+            continue
+        found = density * (math.sqrt(2 * math.pi) * radius) ** 3 / part
+        if not math.isclose(given, found, rel_tol=0.01):
+            raise Unsupported(f"a thermal beam that is not normalised ({name} = {given}, {found})")
+    if values:
+        raise Unsupported(f"distribution parameter {', '.join(sorted(values))}")
+    return shape
+
+
+def _make_distribution(facts: Facts, reference: bt.Reference, charge: float | None) -> Any:
+    if str(facts.get("type", "")).lower() == "thermal":
+        return _thermal(facts, reference, charge)
     kind = getattr(bt, _distribution_kind(facts))
     values = _canonical_distribution(facts)
     keywords: dict[str, Any] = {"mean": [float(values.pop(key, 0.0)) for key in _MEANS]}

@@ -540,6 +540,16 @@ def _linear_changes(run: Run, names: Sequence[str]) -> np.ndarray:
     return np.array([beam[q] - particles[q] for q in names])
 
 
+def _reference_loss() -> Quantity:
+    """Energy that the reference particle loses from first to last record, relative."""
+
+    def value(run: Run, record: Record) -> float:
+        first, last = (r.reference.gamma for r in _ends(run))
+        return (first - last) / first
+
+    return Quantity(value, stage="run")
+
+
 def _betatron_periods(case: Facts) -> Quantity | None:
     """sqrt(k) L/(2 pi) of the one quadrupole of a case that is titled to be one period long."""
     if "over one betatron period" not in case.get("title", ""):
@@ -623,6 +633,7 @@ _NAMES: list[_NameRule] = [
     (r"(alpha|beta)_?([xyt])", lambda m, c: _moment(f"{m[1]}_{m[2]}")),
     (r"(?:dispersion|disp)_?(px|py|x|y)", lambda m, c: _moment(f"dispersion_{m[1]}")),
     (r"P([xyz])f", lambda m, c: _depolarised(m[1], c)),
+    (r"dpt_ref", lambda m, c: _reference_loss()),
     (r"dspinmax", lambda m, c: _spin_change()),
     (r"slope of spin difference norm", lambda m, c: _slope(SPINS)),
     (r"slope of phase space difference norm", lambda m, c: _slope(COORDINATES)),

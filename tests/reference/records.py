@@ -25,6 +25,7 @@ from facts import (
     make_beam,
     make_covariance,
     make_reference,
+    radiation,
     tracks_spins,
 )
 from programs import program_of
@@ -89,13 +90,21 @@ class _ParticleProbe:
         self._beam = beam
         self._threads = threads
         self._options = options
+        self._calls = 0
 
     @property
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
     def track(self, line: bt.Line) -> None:
-        line.track(self._beam, threads=self._threads, progress=False, **self._options)
+        line.track(
+            self._beam,
+            threads=self._threads,
+            progress=False,
+            first_turn=self._calls,  # other random numbers each time that a piece is passed
+            **self._options,
+        )
+        self._calls += 1
 
     def moments(self) -> Mapping[str, float]:
         return {key: float(value) for key, value in dict(self._beam.moments()).items()}
@@ -183,7 +192,8 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads, {**boundary(case), "spin": tracks_spins(case)})
+        options = {"spin": tracks_spins(case), "radiation": radiation(case, seed)}
+        return _ParticleProbe(beam, threads, {**boundary(case), **options})
     if mode == "envelope":
         return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
     if mode == "reference_orbit":

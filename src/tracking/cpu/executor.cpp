@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
@@ -14,6 +15,7 @@
 #include <sched.h>
 #endif
 
+#include "numerics/random.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
@@ -66,6 +68,8 @@ struct workspace {
   alignas(64) F energy[2][stride];
   alignas(64)
       F tail[9][stride];  // coordinates and spins of a tile that must not be worked on in place
+  alignas(64) F mark[2][stride];
+  alignas(64) F noise[stride];
   std::uint32_t outside[tile_size];
   bool gone[tile_size];  // lanes of casualties
 };
@@ -117,6 +121,9 @@ class worker {
     for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
       t.spin[c] = place(particles_.spin[c] + first, memory_->tail[6 + c]);
     }
+    t.mark = {memory_->mark[0], memory_->mark[1]};
+    t.noise = memory_->noise;
+    std::fill_n(t.noise, padded, F(0));
     casualties_.clear();
     std::fill_n(memory_->gone, padded, false);
     const auto begin =
@@ -141,6 +148,13 @@ class worker {
           }
         } else if (op.code == operation::refresh) {
           refresh(coefficients, t);
+        } else if (op.code == operation::mark) {
+          table_.mark(coefficients, t);
+        } else if (op.code == operation::radiate) {
+          draw_noise(coefficients, t, first, count, op, turn);
+          if (table_.radiate(coefficients, t)) [[unlikely]] {
+            collect(t, first, count, op, turn, elements::radiation_loss<F>::loss, result);
+          }
         } else if (op.code == operation::record) {
           if (!record) continue;
           find_non_finite(t, first, count, op, turn, result);
@@ -172,6 +186,32 @@ class worker {
         std::copy(t.spin[c], t.spin[c] + count, particles_.spin[c] + first);
       }
     }
+  }
+
+  /// The fluctuations of one step of radiation: a particle's depend on the seed, its id, the turn, and the place of the
+  /// step in the line.
+  void draw_noise(const F* coefficients, const tile<F>& t, std::size_t first, std::size_t count,
+                  const operation& op, std::int64_t turn) {
+    elements::radiation_loss<F> step;
+    std::memcpy(&step, coefficients, sizeof step);
+    if (step.quantum == F(0)) return;
+    const auto place = static_cast<std::uint64_t>(static_cast<std::uint32_t>(op.element)) << 32 |
+                       static_cast<std::uint64_t>(step.number);
+    const std::uint64_t stream =
+        scrambled(scrambled(place) + static_cast<std::uint64_t>(how_.first_turn + turn));
+    for (std::size_t i = 0; i < count; ++i) {
+      t.noise[i] =
+          static_cast<F>(numerics::normal(program_.noise_seed, stream, particles_.id[first + i]));
+    }
+  }
+
+  /// A bijection that leaves nothing of the order of its arguments (the finaliser of SplitMix64: G. L. Steele, D. Lea
+  /// and C. H. Flood, OOPSLA 2014).
+  static std::uint64_t scrambled(std::uint64_t x) {
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
   }
 
   /// Through the map with this code; true if it loses particles.

@@ -139,6 +139,40 @@ void refresh(const real* constants, const tile<real>& t) {
   }
 }
 
+void mark(const real* coefficients, const tile<real>& t) {
+  elements::radiation_mark<real> map;
+  __builtin_memcpy(&map, coefficients, sizeof map);
+  for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
+    const elements::kinetic_momenta<lanes> k = map(load(t, i));
+    k.px.store(t.mark[0] + i);
+    k.py.store(t.mark[1] + i);
+  }
+}
+
+bool radiate(const real* coefficients, const tile<real>& shared) {
+  elements::radiation_loss<real> map;
+  __builtin_memcpy(&map, coefficients, sizeof map);
+  const tile<real> t = shared;
+  bool any_outside = false;
+  for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
+    phase_space<lanes> z = load(t, i);
+    const phase_space<lanes> before = z;
+    energy<lanes> e{lanes::load(t.inv_p + i), lanes::load(t.slip + i)};
+    const auto inside =
+        map.push(z, e, {lanes::load(t.mark[0] + i), lanes::load(t.mark[1] + i)}, lanes::load(t.noise + i));
+    const std::uint32_t bits = (!inside).bits();
+    if (bits != 0) [[unlikely]] {
+      keep_outside(z, before, inside);
+      any_outside = true;
+    }
+    t.outside[i / static_cast<std::size_t>(width)] = bits;
+    store<column::px | column::py | column::pt>(z, t, i);
+    e.inv_p.store(t.inv_p + i);
+    e.slip.store(t.slip + i);
+  }
+  return any_outside;
+}
+
 bool find_non_finite(const tile<real>& t) {
   bool any = false;
   for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
@@ -176,6 +210,8 @@ constinit const kernel_table<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) =
     table.push_spin[i++] = spin_kernel<Map<real>>();
   });
   table.refresh = refresh;
+  table.mark = mark;
+  table.radiate = radiate;
   table.find_non_finite = find_non_finite;
   table.sum = sum;
   table.width = static_cast<std::size_t>(width);
