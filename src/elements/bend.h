@@ -160,6 +160,7 @@ struct bend {
   std::vector<double> ks{};
 
   static constexpr std::string_view kind = "Bend";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A sector bend. A positive angle bends towards -x. Pole faces e1 and e2 turn the entrance and exit "
       "faces as in MAD-X (positive for a rectangular magnet: e1 = e2 = angle/2). A negative length is "

@@ -1,5 +1,5 @@
 // misalignment.h: the step into the frame of an element that is displaced by (dx, dy) and rolled about the beam
-// axis; its inverse steps out. For a bend both are taken in the local frame of the reference orbit.
+// axis; its inverse steps out. See rigid_motion.h for other displacements, and for elements that bend the orbit.
 #pragma once
 
 #include "elements/phase_space.h"

@@ -84,6 +84,7 @@ struct plane_rotation {
   double angle = 0;
 
   static constexpr std::string_view kind = "PlaneRotation";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "Turns the transverse axes about the beam: x -> x cos(angle) + y sin(angle). What follows is rolled.";
   static constexpr auto parameters = std::tuple{
@@ -108,6 +109,10 @@ inline std::array<double, 9> product(const std::array<double, 9>& a,
     }
   }
   return r;
+}
+
+inline std::array<double, 9> transposed(const std::array<double, 9>& a) {
+  return {a[0], a[3], a[6], a[1], a[4], a[7], a[2], a[5], a[8]};
 }
 
 }  // namespace detail
@@ -177,6 +182,7 @@ struct patch {
   double rotation_z = 0;
 
   static constexpr std::string_view kind = "Patch";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A new reference frame: shifted, then turned about the new y, x and z axes in this order. The reference "
       "goes on along the new z axis, having taken the path offset_z. Exact, through a field-free space.";
@@ -222,7 +228,7 @@ void emit_maps(const patch& p, const slice& s, Emit&& emit) {
 
 /// `fraction` is 1 forward and -1 backward.
 inline void advance(const patch& p, beam::reference& ref, double fraction) {
-  std::array<double, 9> axes = detail::patch_axes(p);
+  const std::array<double, 9> axes = detail::patch_axes(p);
   auto shift = [&](double sign) {
     const double o[3] = {p.offset_x, p.offset_y, p.offset_z};
     for (std::size_t i = 0; i < 3; ++i) {
@@ -235,10 +241,7 @@ inline void advance(const patch& p, beam::reference& ref, double fraction) {
     shift(1);
     ref.frame = detail::product(axes, ref.frame);
   } else {
-    for (std::size_t i = 0; i < 3; ++i) {
-      for (std::size_t k = 0; k < i; ++k) std::swap(axes[3 * i + k], axes[3 * k + i]);
-    }
-    ref.frame = detail::product(axes, ref.frame);
+    ref.frame = detail::product(detail::transposed(axes), ref.frame);
     shift(-1);
   }
 }

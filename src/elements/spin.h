@@ -152,11 +152,11 @@ BETATRON_INLINE vector3<T> turn_by_acceleration(const T& gain, const T& gamma, c
 }
 
 /// A rotation of the spin that depends on the coordinates z of the particle to first order,
-///   S -> exp(behind x) exp((A z) x) exp(before x) S.
+///   S -> exp(behind x) exp((A z + offset) x) exp(before x) S.
 /// The linear model derives it from the paraxial maps; SpinMap is one.
 template <class R>
 struct spin_rotation {
-  R before[3], slope[18], behind[3];  // A row by row
+  R before[3], slope[18], offset[3], behind[3];  // A row by row
 
   static constexpr unsigned writes = 0;
   static constexpr spin_effect spin = spin_effect::turned;
@@ -170,7 +170,8 @@ struct spin_rotation {
                                  const energy<T>&, const gyration<R>&) const {
     auto row = [&](int i) {
       const R* a = slope + 6 * i;
-      return z.x * a[0] + z.px * a[1] + z.y * a[2] + z.py * a[3] + z.t * a[4] + z.pt * a[5];
+      return z.x * a[0] + z.px * a[1] + z.y * a[2] + z.py * a[3] + z.t * a[4] + z.pt * a[5] +
+             offset[i];
     };
     rotate(s, vector3<T>{T(before[0]), T(before[1]), T(before[2])});
     rotate(s, vector3<T>{row(0), row(1), row(2)});
@@ -181,6 +182,7 @@ struct spin_rotation {
     for (int i = 0; i < 3; ++i) {
       r.before[i] = -behind[i];
       r.behind[i] = -before[i];
+      r.offset[i] = -offset[i];
     }
     for (int i = 0; i < 18; ++i) r.slope[i] = -slope[i];
     return r;

@@ -47,6 +47,7 @@ struct thin_dipole {
   double curvature = 0;
 
   static constexpr std::string_view kind = "ThinDipole";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A bend of no length: turns the reference orbit by angle towards -x, with the weak focusing of a bend "
       "of this curvature. The same kick in every model but the linear one.";

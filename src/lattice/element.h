@@ -11,11 +11,22 @@
 
 namespace betatron::lattice {
 
-/// Displacement of an element in the transverse plane and its roll about the beam axis.
+/// Where an element stands: a rigid motion away from its place on the reference orbit, in the frame of the orbit at
+/// its pivot. It is shifted, then turned about its own y (yaw), x (pitch) and z axis (roll), in this order, by the
+/// right-hand rule: yaw turns z towards x, pitch z towards -y, roll x towards y.
 struct alignment {
-  double dx = 0;    // m
-  double dy = 0;    // m
-  double roll = 0;  // rad
+  double dx = 0;     // m
+  double dy = 0;     // m
+  double dz = 0;     // m
+  double pitch = 0;  // rad
+  double yaw = 0;    // rad
+  double roll = 0;   // rad
+  bool about_center =
+      false;  // the pivot: the middle of the orbit in the element, else its entrance
+
+  bool is_perfect() const {
+    return dx == 0 && dy == 0 && dz == 0 && pitch == 0 && yaw == 0 && roll == 0;
+  }
 };
 
 /// The cross section of the vacuum pipe: half-widths, 0 for none.
@@ -61,7 +72,7 @@ const std::vector<kind_info>& kinds();
 /// Description of a kind. Throws std::out_of_range listing the known kinds.
 const kind_info& find_kind(std::string_view name);
 
-/// name, model, slices, order, steps, dx, dy, roll, aperture_*: parameters that every kind has.
+/// name, model, slices, order, steps, dx, dy, dz, pitch, yaw, roll, pivot, aperture_*: parameters that every kind has.
 const std::vector<parameter_info>& common_parameters();
 
 /// An element of this kind with default parameters; `name` may be empty.

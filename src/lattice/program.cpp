@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <variant>
 
-#include "elements/misalignment.h"
+#include "elements/rigid_motion.h"
 #include "elements/spin.h"
 #include "numerics/dual.h"
 
@@ -256,16 +256,37 @@ elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
   return {inverse_or_zero(p.x), inverse_or_zero(p.y), {}, p.rectangular ? 0.0 : 1.0, 0.0};
 }
 
+/// The misalignment in the frame of the reference orbit at `place`, 0 at the entrance and 1 at the exit.
+elements::rigid_motion motion_at(const element& e, double place) {
+  const alignment& a = e.align;
+  const auto motion = elements::rigid_motion::of({a.dx, a.dy, a.dz, a.pitch, a.yaw, a.roll});
+  const double pivot = a.about_center && length(e) != 0 ? 0.5 : 0;
+  beam::reference at;  // as seen from the pivot
+  at.kinetic = 1;      // any will do
+  std::visit(
+      [&](const auto& body) {
+        if constexpr (requires { body.turns_frame; }) {
+          if (place != pivot) advance(body, at, place - pivot);
+        } else {
+          elements::advance_straight(at, length(e) * (place - pivot));
+        }
+      },
+      e.body);
+  return motion.seen_from(at.position, at.frame);
+}
+
 /// Maps of one slice, forward, in the frame of the lattice.
 template <class Emit>
 void emit_slice(const element& e, const elements::slice& s, Emit&& emit) {
-  const bool displaced = e.align.dx != 0 || e.align.dy != 0 || e.align.roll != 0;
-  const elements::frame_change<double> in{e.align.dx, e.align.dy, std::cos(e.align.roll),
-                                          std::sin(e.align.roll)};
-  if (displaced) emit(in);
+  const elements::stretch piece = s.piece();
+  const bool perfect = e.align.is_perfect();
+  if (!perfect) motion_at(e, piece.from).emit_step(true, s.ref.inverse_beta(), emit);
   std::visit([&](const auto& body) { emit_maps(body, s, emit); }, e.body);
   if (e.pipe.x != 0 || e.pipe.y != 0) emit(pipe_filter(e.pipe));
-  if (displaced) emit(in.inverse());
+  if (perfect) return;
+  beam::reference behind = s.ref;
+  advance(e, behind, piece.from, piece.to);
+  motion_at(e, piece.to).emit_step(false, behind.inverse_beta(), emit);
 }
 
 /// The same in the model of the element: the linear model is the derivative of the paraxial maps. With an anomaly it
@@ -278,21 +299,30 @@ void emit_model(const element& e, const elements::slice& s, std::optional<double
   paraxial.model = elements::model::paraxial;
   lineariser linear(energy_constants(s.ref), anomaly);
   double bg_in = s.ref.beta_gamma();
+  std::array<double, 6> start{};  // where the orbit stands at a filter inside the element
   auto flush = [&] {
     if (linear.turned()) {
       elements::spin_rotation<double> turn{};
       std::ranges::copy(linear.slopes(), turn.slope);
       std::ranges::copy(rotation_vector(linear.rotation()), turn.behind);
+      for (std::size_t i = 0; i < 3; ++i) {
+        for (std::size_t k = 0; k < 6; ++k) turn.offset[i] -= turn.slope[6 * i + k] * start[k];
+      }
       emit(turn);
     }
-    if (!linear.moved()) return linear.reset();
-    const orbit_map r = linear.result();
+    if (!linear.moved()) return linear.reset(start);
+    orbit_map r = linear.result();
+    const std::array<double, 6> end = r.orbit;
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (std::size_t k = 0; k < 6; ++k) r.orbit[i] -= r.matrix[6 * i + k] * start[k];
+    }
     const double bg_out = 1 / std::sqrt(linear.energy()[1]);
     // without acceleration the two differ by rounding only
     const bool same = std::fabs(bg_out - bg_in) <= 4e-16 * bg_in;
     elements::emit_matrix(r.matrix, r.orbit, bg_in, same ? bg_in : bg_out, emit);
     bg_in = bg_out;
-    linear.reset();
+    start = end;
+    linear.reset(start);
   };
   emit_slice(e, paraxial, [&]<class Map>(const Map& map) {
     if constexpr (is_radiation<Map>) {

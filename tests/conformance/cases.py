@@ -35,6 +35,7 @@ class Case:
     restrict: Restriction = lambda values, ref: values
     beta_gamma: tuple[float, float] = (0.05, 7e4)  # of the random references
     aligned: bool = False  # displaced and rolled
+    rigid: bool = False  # in all six degrees of freedom
     explanation: str = ""  # key in explanations.py
     derivative: bool = False  # the other code's derivative on the reference orbit, see adapters.py
     suffix: str = ""  # to the kind, where the same kind is compared with another option
@@ -152,12 +153,34 @@ def draw_parameters(
     return {n: draw_value(known[n], rng, ref) for n in names}
 
 
-def draw_alignment(rng: np.random.Generator) -> Values:
-    return {
+def draw_alignment(rng: np.random.Generator, rigid: bool) -> Values:
+    values = {
         "dx": rng.uniform(-1e-3, 1e-3),
         "dy": rng.uniform(-1e-3, 1e-3),
         "roll": rng.uniform(-1, 1),
     }
+    if rigid:
+        values |= {
+            "dz": rng.uniform(-2e-3, 2e-3),
+            "pitch": rng.uniform(-0.02, 0.02),
+            "yaw": rng.uniform(-0.02, 0.02),
+        }
+    return values
+
+
+def ptc_angles(v: Values) -> tuple[float, float, float]:
+    """DPHI, DTHETA, DPSI: PTC turns about x before it turns about y, and DPHI turns z towards y."""
+    x, y, z = (np.array([math.cos(v[a]), math.sin(v[a])]) for a in ("pitch", "yaw", "roll"))
+    ex = z[0] * np.array([y[0], 0, -y[1]]) + z[1] * np.array([x[1] * y[1], x[0], x[1] * y[0]])
+    theta, phi = math.asin(x[0] * y[1]), math.atan2(x[1], x[0] * y[0])
+    before_roll = np.array(
+        [
+            [math.cos(theta), math.sin(theta) * math.sin(phi), -math.sin(theta) * math.cos(phi)],
+            [0.0, math.cos(phi), math.sin(phi)],
+        ]
+    )
+    cosine, sine = before_roll @ ex
+    return -phi, theta, math.atan2(sine, cosine)
 
 
 def draw_reference(
@@ -191,7 +214,11 @@ def sequence(*parts: Callable[[Values], XtrackElement]) -> Callable[[Values], li
 
 def xtrack(kind: str, names: Names, **arguments: Any) -> Callable[[Values], XtrackElement]:
     def build(v: Values) -> XtrackElement:
-        shift = {"shift_x": "dx", "shift_y": "dy", "rot_s_rad": "roll"} if "roll" in v else {}
+        shift: Names = {}
+        if "roll" in v:
+            shift = {"shift_x": "dx", "shift_y": "dy", "rot_s_rad_no_frame": "roll"}
+        if "yaw" in v:
+            shift |= {"shift_s": "dz", "rot_x_rad": lambda v: -v["pitch"], "rot_y_rad": "yaw"}
         return XtrackElement(kind, renamed(names | shift, v) | arguments)
 
     return build
@@ -203,7 +230,10 @@ def madx(kind: str, names: Names, *more: str, **how: Any) -> Callable[[Values], 
 
     def build(v: Values) -> MadxElement:
         given = [f"{there}={literal(value)}" for there, value in renamed(names, v).items()]
-        align = {"dx": "dx", "dy": "dy", "dpsi": "roll"} if "roll" in v else {}
+        align: Names = {"dx": "dx", "dy": "dy", "dpsi": "roll"} if "roll" in v else {}
+        if "yaw" in v:
+            angles = dict(zip(("dphi", "dtheta", "dpsi"), ptc_angles(v), strict=True))
+            align |= {"ds": "dz"} | {k: lambda _, a=a: a for k, a in angles.items()}
         return MadxElement(", ".join([kind, *given, *more]), align=renamed(align, v), **how)
 
     return build
@@ -297,6 +327,7 @@ for _aligned in (False, True):
         "Xtrack",
         "mat-kick-mat",
         xtrack("Quadrupole", _quad, model="mat-kick-mat"),
+        rigid=_aligned,
         **_more,
     )
     add(
@@ -332,6 +363,7 @@ for _aligned in (False, True):
         "MAD-X/PTC",
         "exact=true",
         madx("quadrupole", _mad_quad, steps=STEPS),
+        rigid=_aligned,
         **EXACT,
         **_more,
     )
@@ -590,21 +622,15 @@ _bends(
     "exact",
     "Xtrack",
     "bend-kick-bend, rigid body",
-    lambda v: XtrackElement(
+    xtrack(
         "Bend",
-        {
-            "length": v["length"],
-            "angle": v["angle"],
-            "model": "bend-kick-bend",
-            "num_multipole_kicks": 1,
-            "shift_x": v["dx"],
-            "shift_y": v["dy"],
-            "rot_s_rad_no_frame": v["roll"],
-        },
+        {"length": "length", "angle": "angle"},
+        model="bend-kick-bend",
+        num_multipole_kicks=1,
     ),
     "length angle",
     aligned=True,
-    explanation="rigid-bend",
+    rigid=True,
 )
 _bends(
     "exact",
@@ -614,7 +640,7 @@ _bends(
     "length angle",
     restrict=_no_k1,
     aligned=True,
-    explanation="rigid-bend",
+    rigid=True,
 )
 
 # --- DipoleEdge: thin and linear in every model ----------------------------------------------

@@ -26,7 +26,7 @@ def generator(case: Case, seed: int) -> np.random.Generator:
 def draw_values(case: Case, ref: bt.Reference, rng: np.random.Generator) -> Values:
     values = draw_parameters(case.kind, case.parameters, rng, ref)
     if case.aligned:
-        values |= draw_alignment(rng)
+        values |= draw_alignment(rng, case.rigid)
     return case.restrict(values, ref)
 
 

@@ -93,19 +93,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         (*TRANSVERSE, "t"),
         (Law("amplitude", 3, "py", "energy"), Law("hgap", -1, "py", "energy")),
     ),
-    "rigid-bend": Explanation(
-        "Betatron",
-        "A displaced bend is displaced in the local frame of the reference orbit at each of "
-        "its ends, and a roll turns its orbit with it, so that a rolled bend does not kick "
-        "a particle on the axis; Xtrack and PTC, which agree with each other, move a rigid "
-        "body.",
-        (*TRANSVERSE, "t"),
-        (
-            Law("dx dy", 1, "x", "amplitude energy roll"),
-            Law("roll", 1, "py", "amplitude energy dx dy", start=0.5),
-            Law("angle", 1, "py", "amplitude energy dx dy"),
-        ),
-    ),
     "one-kick": Explanation(
         "Betatron",
         "A kicker kicks once, in the middle of each slice; here the kick is spread over the "

@@ -85,8 +85,10 @@ inline lattice::line everything() {
     add(elements::uniform_acceleration{.length = 0.1, .voltage = 1e6, .field = 0.05});
     add(elements::undulator{.length = 0.3, .period = 0.03, .strength = 0.5});
     add(elements::quadrupole{.length = 0.2, .k1 = -2.5});
-    l.elements.back()->align = {1e-4, -2e-4, 0.3};
+    l.elements.back()->align = {.dx = 1e-4, .dy = -2e-4, .roll = 0.3};
     l.elements.back()->slices = 3;
+    add(elements::bend{.length = 0.3, .angle = 0.2});
+    l.elements.back()->align = {1e-4, -2e-4, 1e-4, 1e-3, -2e-3, 0.01, true};
   }
   std::vector<double> coupled(36);
   for (std::size_t i = 0; i < 6; ++i) coupled[7 * i] = 1;
