@@ -67,8 +67,7 @@ using all_maps =
              uniform_acceleration_exact, undulator_paraxial, undulator_exact, aperture_filter,
              quadrupole_fringe, dipole_fringe, plasma_lens_paraxial, tapered_lens_kick,
              buncher_kick, crab_kick, thin_dipole_kick, nonlinear_lens_kick, face_rotation,
-             frame_patch, polygon_filter, linear_dense, linear_midplane,
-             taylor_second, taylor_third, frame_change, bucket_wrap,
-             bucket_mirror, bucket_filter>;
+             frame_patch, polygon_filter, linear_dense, linear_midplane, taylor_second,
+             taylor_third, frame_change, bucket_wrap, bucket_mirror, bucket_filter>;
 
 }  // namespace betatron::elements
