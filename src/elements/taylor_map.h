@@ -101,10 +101,11 @@ struct taylor_map {
       "A polynomial map of degree 1, 2 or 3 on (x, px, y, py, t, pt), applied as a whole at the last slice. It need not "
       "be symplectic, and can be tracked backwards only if it is of degree 1. The reference particle advances by length.";
   static constexpr auto parameters = std::tuple{
-      parameter{"coefficients", &taylor_map::coefficients, "m, 1",
-                "6 rows of 7, 28 or 84 numbers: of 1; x, px, ... pt; x^2, x px, ... pt^2; x^3, x^2 px, ... pt^3 "
-                "(degree 1, 2, 3)",
-                range::any, required},
+      parameter{
+          "coefficients", &taylor_map::coefficients, "m, 1",
+          "6 rows of 7, 28 or 84 numbers: of 1; x, px, ... pt; x^2, x px, ... pt^2; x^3, x^2 px, ... pt^3 "
+          "(degree 1, 2, 3)",
+          range::any, required},
       parameter{"centre", &taylor_map::centre, "m, 1",
                 "6 coordinates that are subtracted first; none for 0"},
       parameter{"length", &taylor_map::length, "m", "path length of the reference orbit"},

@@ -291,7 +291,8 @@ void stumpff(const taylor<Order, N>& x, double, taylor<Order, N> (&c)[K]) {
     if (n > 0) factor /= n;
     for (std::size_t k = 0; k < K; ++k) f[k][static_cast<std::size_t>(n)] = values[k] * factor;
     // the n-th derivatives are known for as many k as are needed for the next
-    for (int k = 0; k < size - 2 * (n + 1); ++k) slopes[k] = (k * values[k + 2] - values[k + 1]) / 2;
+    for (int k = 0; k < size - 2 * (n + 1); ++k)
+      slopes[k] = (k * values[k + 2] - values[k + 1]) / 2;
     for (int k = 0; k < size - 2 * (n + 1); ++k) values[k] = slopes[k];
   }
   for (std::size_t k = 0; k < K; ++k) c[k] = compose(f[k], x);
@@ -360,7 +361,8 @@ taylor<Order, N> atanh_ratio(const taylor<Order, N>& u) {
 /// A = asin(zeta)/sqrt(1 - zeta^2), see arcsine.h. From A' (1 - zeta^2) = 1 + zeta A,
 ///   (k + 1)(1 - z^2) A_{k+1} = [k = 0] + (2k + 1) z A_k + k A_{k-1}      around zeta = z.
 template <int Order, int N>
-complex_value<taylor<Order, N>> arcsine_ratio(const taylor<Order, N>& x, const taylor<Order, N>& y) {
+complex_value<taylor<Order, N>> arcsine_ratio(const taylor<Order, N>& x,
+                                              const taylor<Order, N>& y) {
   struct number {
     double re, im;
   };

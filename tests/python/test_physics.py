@@ -41,7 +41,7 @@ CHANGE_ENERGY = (*ACCELERATING, "Buncher", "CrabCavity", "ConstantFocusing")
 FLOWS = ("Drift", "Quadrupole", "PlasmaLens", "Bend", "Solenoid", "ConstantFocusing", "Instrument", "UniformAcceleration",
     "Undulator",
 )  # fmt: skip
-SYMPLECTIC = tuple(k for k in bt.kinds() if k not in ("LinearMap", "Aperture", "PolygonAperture"))
+SYMPLECTIC = tuple(k for k in bt.kinds() if k not in ("LinearMap", "TaylorMap", "Aperture", "PolygonAperture"))
 
 
 def number(parameter: dict) -> st.SearchStrategy:
@@ -68,6 +68,10 @@ def parameters(kind: str) -> st.SearchStrategy:
     for p in bt.kinds()[kind]:
         if p["name"] == "matrix":
             fields["matrix"] = st.just(np.eye(6).ravel().tolist())
+        elif p["name"] == "coefficients":
+            fields["coefficients"] = st.just(np.eye(6, 7, 1).ravel().tolist())
+        elif p["name"] == "centre":
+            fields["centre"] = st.just([]) | st.just([1e-3, 0.0, 0.0, -1e-3, 0.0, 0.0])
         elif p["name"] in ("cosine", "sine"):
             fields[p["name"]] = st.just([]) | st.tuples(
                 *(st.floats(-s, s) for s in (2.0, 1.0, 0.3))

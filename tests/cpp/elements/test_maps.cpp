@@ -240,6 +240,68 @@ std::vector<undulator_exact<double>> samples<undulator_exact>(const particle_ene
   for (const auto& u : undulators(e)) collect(u, e, model::exact, r);
   return r;
 }
+/// Place of the monomial of these ascending indices in a row of a Taylor map.
+std::size_t monomial(const std::vector<int>& indices) {
+  std::size_t at = 0;
+  const auto size = static_cast<int>(indices.size());
+  for (int degree = 0; degree < size; ++degree) at += degree == 0 ? 1 : degree == 1 ? 6 : 21;
+  auto count = [&](auto&& self, int first, int place) -> bool {  // true where it is found
+    if (place == size) return true;
+    for (int i = first; i < 6; ++i) {
+      if (i == indices[static_cast<std::size_t>(place)]) return self(self, i, place + 1);
+      // all that begin with i
+      std::size_t rest = 1;
+      for (int n = 1; n <= size - place - 1; ++n) {
+        rest = rest * static_cast<std::size_t>(6 - i + n - 1) / static_cast<std::size_t>(n);
+      }
+      at += rest;
+    }
+    return false;
+  };
+  count(count, 0, 0);
+  return at;
+}
+
+/// A kick of second or third order from V = k (x^3/6 - x y^2/2) + q x t^2/2 (+ k (x^4 - 6 x^2 y^2 + y^4)/24), and drifts
+/// behind it: symplectic though it is cut.
+template <template <class> class Map, int degree>
+std::vector<Map<double>> taylor_samples() {
+  constexpr std::size_t n = taylor_terms(degree);
+  std::vector<Map<double>> r;
+  for (double k : {3.0, -1.0, 0.0}) {
+    Map<double> m{};
+    auto at = [&](int row, std::vector<int> indices) -> double& {
+      return m.c[static_cast<std::size_t>(row) * n + monomial(indices)];
+    };
+    for (int i = 0; i < 6; ++i) at(i, {i}) = 1;
+    at(1, {0, 0}) = -k / 2;
+    at(1, {2, 2}) = k / 2;
+    at(1, {4, 4}) = -0.5;
+    at(3, {0, 2}) = k;
+    at(5, {0, 4}) = -1;
+    if constexpr (degree == 3) {
+      at(1, {0, 0, 0}) = -k / 6;
+      at(1, {0, 2, 2}) = k / 2;
+      at(3, {0, 0, 2}) = k / 2;
+      at(3, {2, 2, 2}) = -k / 6;
+    }
+    for (std::size_t q = 0; q < 6; q += 2) {
+      for (std::size_t i = 0; i < n; ++i) m.c[q * n + i] += 0.3 * m.c[(q + 1) * n + i];
+    }
+    m.c[0] = 1e-3;
+    m.centre[2] = -1e-3;
+    r.push_back(m);
+  }
+  return r;
+}
+template <>
+std::vector<taylor_second<double>> samples<taylor_second>(const particle_energy&) {
+  return taylor_samples<taylor_second, 2>();
+}
+template <>
+std::vector<taylor_third<double>> samples<taylor_third>(const particle_energy&) {
+  return taylor_samples<taylor_third, 3>();
+}
 template <>
 std::vector<aperture_filter<double>> samples<aperture_filter>(const particle_energy&) {
   return {{1 / 6e-3, 1 / 4e-3, {}, 0, 0},

@@ -107,6 +107,17 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
       set(*e, p.name, u * std::get<double>(get(*e, "length")));  // a radius above 1 m
     } else if (p.name == "x_max" || p.name == "y_max") {
       set(*e, p.name, 1.0);
+    } else if (p.name == "coefficients") {  // of degree 1, which can be undone
+      line l;
+      l.elements = {make(elements::solenoid{.length = 0.7, .ks = u})};
+      beam::reference copy = ref;
+      const matrix6 m = derivative_of(l, copy);
+      std::vector<double> rows(42);
+      for (std::size_t i = 0; i < 36; ++i) rows[7 * (i / 6) + 1 + i % 6] = m[i];
+      rows[0] = 1e-3 * u;
+      set(*e, p.name, rows);
+    } else if (p.name == "centre") {
+      set(*e, p.name, std::vector<double>{0, 1e-3 * u, 0, 0, 1e-3, 0});
     } else if (p.name == "vertices") {
       set(*e, p.name, std::vector<double>{-1, -1, 2, -1, 0, 2});
     } else if (p.name == "hgap") {
@@ -506,5 +517,14 @@ TEST_CASE("an element that cannot be undone is named") {
   } catch (const std::invalid_argument& e) {
     CHECK(std::string(e.what()) ==
           "LinearMap 'target': a singular linear map cannot be tracked backwards");
+  }
+  l.elements = {make(elements::taylor_map{.coefficients = std::vector<double>(168, 0.0)})};
+  l.elements[0]->name = "cell";
+  try {
+    compile(l, 0, 1, ref, {.way = direction::backward});
+    FAIL("no exception");
+  } catch (const std::invalid_argument& e) {
+    CHECK(std::string(e.what()) ==
+          "TaylorMap 'cell': the inverse of a Taylor map of order 2 is no polynomial");
   }
 }

@@ -43,8 +43,9 @@ inline lattice::line fodo(int cells = 1) {
   return l;
 }
 
-/// Every map that executors know, at strengths at which a beam of 1 mm and 1 mrad stays together.
-inline lattice::line everything() {
+/// Every map that executors know, at strengths at which a beam of 1 mm and 1 mrad stays together; or all of them that
+/// can be undone.
+inline lattice::line everything(bool invertible = false) {
   using enum elements::model;
   lattice::line l;
   for (const auto m : {linear, paraxial, exact}) {
@@ -99,6 +100,18 @@ inline lattice::line everything() {
   std::vector<double> slopes(18);
   for (std::size_t i = 0; i < 18; ++i) slopes[i] = 0.3 * static_cast<double>(i) - 2;
   l.elements.push_back(make(elements::spin_map{.rotation = {0.1, -0.2, 0.5}, .slopes = slopes}));
+  for (int degree = 1; degree <= (invertible ? 1 : 3); ++degree) {
+    const std::size_t n = elements::taylor_terms(degree);
+    elements::taylor_map m{.coefficients = std::vector<double>(6 * n),
+                           .centre = {1e-4, 0, -1e-4, 0, 0, 0}};
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (std::size_t k = 0; k < 6; ++k) m.coefficients[i * n + 1 + k] = coupled[6 * i + k];
+      for (std::size_t k = 7; k < n; ++k) {
+        m.coefficients[i * n + k] = 0.1 * std::cos(static_cast<double>(7 * i + k));
+      }
+    }
+    l.elements.push_back(make(m));
+  }
   return l;
 }
 
