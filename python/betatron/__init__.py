@@ -13,6 +13,15 @@
 
 from betatron import _core, errors
 from betatron.beam import Beam, Reference, Species
+from betatron.collective import (
+    CSR,
+    ResistiveWall,
+    Resonator,
+    StructureWake,
+    Wake,
+    WakeTable,
+    line_density,
+)
 from betatron.distributions import (
     KV,
     Gaussian,
@@ -33,7 +42,14 @@ from betatron.monitor import TurnByTurn
 __version__: str = _core.version
 
 __all__ = [
+    "CSR",
     "KV",
+    "ResistiveWall",
+    "Resonator",
+    "StructureWake",
+    "Wake",
+    "WakeTable",
+    "line_density",
     "Beam",
     "Envelope",
     "Gaussian",

@@ -15,6 +15,7 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import number
 from betatron.beam import Beam, Reference
+from betatron.collective import Effect, effects_on
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.monitor import TurnByTurn
@@ -181,6 +182,7 @@ class Line(_core.Line):
         boundary: str = "open",
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
+        collective: Effect | Iterable[Effect] = (),
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -214,6 +216,9 @@ class Line(_core.Line):
             Length of the bucket [m], > 0; c times the period of the cavities, for example.
         monitor
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
+        collective
+            What the beam does to itself: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
+            order where they stand at the same place.
 
         Raises
         ------
@@ -229,6 +234,7 @@ class Line(_core.Line):
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
+        effects = effects_on(self, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
         try:
             with _Progress(progress) as report:
@@ -246,6 +252,7 @@ class Line(_core.Line):
                     boundary,
                     bucket,
                     watch,
+                    effects,
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)

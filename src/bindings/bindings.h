@@ -8,5 +8,6 @@ namespace betatron::bindings {
 void bind_beam(nanobind::module_& m);
 void bind_elements(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);
+void bind_collective(nanobind::module_& m);
 
 }  // namespace betatron::bindings

@@ -139,7 +139,8 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
                              const std::string& boundary, double bucket_length,
-                             nb::object monitor) {
+                             nb::object monitor,
+                             const std::vector<tracking::effect>& collective) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -151,6 +152,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.boundary = boundary_named(boundary);
   options.bucket_length = bucket_length;
   options.monitor = monitor_of(monitor);
+  options.collective = collective;
   std::exception_ptr
       raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
@@ -221,6 +223,7 @@ void bind_tracking(nb::module_& m) {
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
       nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
+      nb::arg("collective") = std::vector<tracking::effect>{},
       "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
       "particles at the same place.");
 

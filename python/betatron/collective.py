@@ -1,0 +1,389 @@
+"""What a beam does to itself: coherent synchrotron radiation, wakefields, intra-beam scattering.
+
+An effect is given to ``Line.track(beam, collective=[...])``. It kicks the beam between stretches of lattice: once in
+every slice of an element, or so that kicks are at most ``spacing`` apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from betatron import _core
+from betatron._checks import number, whole
+from betatron.elements import Element
+
+if TYPE_CHECKING:
+    from betatron.beam import Beam
+    from betatron.line import Line
+
+At = None | str | Element | Iterable[str | Element]
+
+
+class Effect:
+    """A collective effect; see its kinds, `CSR`, `Wake`, ..."""
+
+    def _on(self, line: Line) -> _core.Effect:
+        raise NotImplementedError
+
+
+def effects_on(line: Line, given: Any) -> list[_core.Effect]:
+    """The effects of ``Line.track(collective=...)``, made ready for a line."""
+    if given is None:
+        return []
+    items = [given] if isinstance(given, Effect) else list(given)
+    for item in items:
+        if not isinstance(item, Effect):
+            raise TypeError(f"collective takes effects (CSR, Wake, ...), got {item!r}")
+    return [item._on(line) for item in items]
+
+
+def _flags(line: Line, at: At) -> list[int]:
+    """One flag per element, or nothing for all elements with length."""
+    return [] if at is None else line._flags(at)[0]
+
+
+class _OnLineDensity(Effect):
+    """Effects that see the beam as a density along t."""
+
+    def __init__(self, bins: int, shape: str, smoothing: int, order: int, spacing: float | None) -> None:
+        self.bins = whole(bins, "bins", 20000)
+        self.shape = shape
+        self.smoothing = whole(smoothing, "smoothing", 10000)
+        self.order = whole(order, "order", 2)
+        self.spacing = 0.0 if spacing is None else number(spacing, "spacing")
+        if self.bins < 2:
+            raise ValueError(f"bins = {bins} is not allowed; allowed: 2 ... 20000")
+        if self.order < 1:
+            raise ValueError(f"order = {order} is not allowed; allowed: 1, 2")
+        if spacing is not None and not 0 < self.spacing < float("inf"):
+            raise ValueError(f"spacing = {spacing} m is not allowed; allowed: > 0")
+        self._density()
+
+    def _density(self) -> _core.LineOptions:
+        return _core.LineOptions(self.bins, self.shape, self.smoothing)
+
+
+def line_density(
+    beam: Beam, bins: int = 150, *, shape: str = "linear", smoothing: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The charge of a beam per length of t: (t [m], density [C/m]), as collective effects see it.
+
+    Parameters
+    ----------
+    bins
+        Nodes between the first and the last particle, 2 ... 20000.
+    shape
+        How a particle is spread over nodes: "linear" (two) or "quadratic" (three).
+    smoothing
+        Passes of the filter (1, 2, 1)/4, 0 ... 10000.
+
+    The sum of the density times the step of t is the charge of the beam. c times the density is the current.
+    """
+    options = _core.LineOptions(whole(bins, "bins", 20000), shape, whole(smoothing, "smoothing", 10000))
+    t, density, _, _ = _core.line_density(beam, options, False)
+    return t, density
+
+
+class CSR(_OnLineDensity):
+    """Coherent synchrotron radiation of a line charge on the reference orbit, in bends and behind them.
+
+    Parameters
+    ----------
+    bins, shape, smoothing
+        Of the line density, see `line_density`.
+    model
+        "steady_state": in every bend as if the beam had always been in it. "transient": with what happens at
+        entrances and exits of magnets, in the drifts after them and from one magnet to the next.
+    drifts
+        With the transient model: also in everything without curvature behind the first bend (default).
+    shielding_gap
+        Distance of two conducting plates above and below the orbit [m]; None: free space.
+    order
+        1: a kick in front of each slice; 2: in the middle (default).
+    spacing
+        Largest distance of kicks [m]; None: one kick per slice.
+
+    The formulas, for every gamma and both signs of curvature, stand in docs/collective_wakes.md with their sources.
+    Kicks change pt only. A bunch needs a length: tracking raises ValueError where all particles have the same t, and
+    for the transient model on lines whose plane turns.
+    """
+
+    def __init__(
+        self,
+        bins: int = 150,
+        model: str = "steady_state",
+        drifts: bool = True,
+        shielding_gap: float | None = None,
+        *,
+        shape: str = "linear",
+        smoothing: int = 0,
+        order: int = 2,
+        spacing: float | None = None,
+    ) -> None:
+        super().__init__(bins, shape, smoothing, order, spacing)
+        if model not in ("steady_state", "transient"):
+            raise ValueError(f"model = {model!r} must be 'steady_state' or 'transient'")
+        self.model = model
+        self.drifts = bool(drifts)
+        self.shielding_gap = None if shielding_gap is None else number(shielding_gap, "shielding_gap")
+        if self.shielding_gap is not None and not 0 < self.shielding_gap < float("inf"):
+            raise ValueError(f"shielding_gap = {shielding_gap} m is not allowed; allowed: > 0, or None")
+
+    def __repr__(self) -> str:
+        return f"CSR(bins={self.bins}, model={self.model!r})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return _core.csr(
+            line,
+            self._density(),
+            self.model == "transient",
+            self.drifts,
+            self.shielding_gap or 0.0,
+            self.order,
+            self.spacing,
+        )
+
+    def field(
+        self, beam: Beam, orbit: Sequence[tuple[float, float]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The energy gain per path length of the particles of a beam: (t [m], dE/ds [eV/m]).
+
+        ``orbit`` is the way that the beam has come: (length [m], curvature [1/m]) of arcs, the present one first;
+        in front of the last one the orbit is straight. ``[(float("inf"), 1/R)]`` is the steady state.
+        """
+        arcs = [(number(a, "length"), number(b, "curvature")) for a, b in orbit]
+        for length, curvature in arcs:
+            if not (length > 0 and np.isfinite(curvature)):
+                raise ValueError(
+                    f"orbit: an arc of {length} m and {curvature} 1/m is not allowed; allowed: length > 0"
+                )
+        return _core.csr_profile(beam, self._density(), arcs, self.shielding_gap or 0.0)
+
+
+class WakeFunction:
+    """What a point charge leaves behind: one or more of the wakes "longitudinal", "dipole_x", "dipole_y",
+    "quadrupole_x", "quadrupole_y". See its kinds: `Resonator`, `ResistiveWall`, `StructureWake`, `WakeTable`.
+
+    Functions of the distance t [m] behind the source (c times the delay), in V/C (longitudinal) and V/C/m
+    (transverse), or per metre of path where ``per_metre`` is true.
+    """
+
+    def __init__(self, terms: dict[str, _core.WakeTerm]) -> None:
+        self._terms = terms
+
+    @property
+    def kinds(self) -> list[str]:
+        """The wakes it has."""
+        return list(self._terms)
+
+    @property
+    def per_metre(self) -> bool:
+        """Whether values are per metre of path."""
+        return next(iter(self._terms.values())).per_metre
+
+    def __call__(self, t: Any, kind: str | None = None) -> np.ndarray:
+        """Values at distances t [m], 0 for t < 0. ``kind`` may be left out where there is one only."""
+        given = np.asarray(t, dtype=np.float64)
+        return self._term(kind).at(given.ravel().tolist()).reshape(given.shape)
+
+    def loss_factor(self, beam: Beam, bins: int = 1000) -> float:
+        """Energy lost over the square of the charge [V/C] (per metre where the wake is), for the line density of
+        a beam: int int lambda(t) lambda(t') W(t - t')."""
+        options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
+        return self._term("longitudinal").loss_factor(beam, options)
+
+    def potential(
+        self, beam: Beam, kind: str | None = None, bins: int = 1000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The wake of a whole beam: (t [m], sum of Q_j W(t - t_j)) [V for longitudinal; V/m for quadrupole; for
+        dipole sum of Q_j x_j W, V], per metre where the wake is."""
+        options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
+        return _core.wake_profile(beam, options, self._term(kind))
+
+    def _term(self, kind: str | None) -> _core.WakeTerm:
+        if kind is None and len(self._terms) == 1:
+            return next(iter(self._terms.values()))
+        if kind not in self._terms:
+            raise KeyError(f"there is no wake {kind!r} here; there are: {', '.join(self._terms)}")
+        return self._terms[kind]
+
+
+class Resonator(WakeFunction):
+    """A resonator: a cavity mode, or a broad-band impedance.
+
+    Parameters
+    ----------
+    shunt_impedance
+        R of Z = R/(1 + i Q (f_r/f - f/f_r)) [Ohm], or of Z = (f_r/f) R/(1 + ...) [Ohm/m] for transverse kinds.
+    quality, frequency
+        Q and f_r [Hz], > 0.
+    kind
+        "longitudinal", "dipole_x", "dipole_y", "quadrupole_x" or "quadrupole_y".
+    """
+
+    def __init__(
+        self, shunt_impedance: float, quality: float, frequency: float, kind: str = "longitudinal"
+    ) -> None:
+        super().__init__({kind: _core.resonator(
+            kind,
+            number(shunt_impedance, "shunt_impedance"),
+            number(quality, "quality"),
+            number(frequency, "frequency"),
+        )})
+
+
+class ResistiveWall(WakeFunction):
+    """A pipe of a normal conductor, per metre: short-range and long-range wake.
+
+    Parameters
+    ----------
+    radius
+        Of the pipe, or half the distance of the plates [m], > 0.
+    conductivity
+        For direct current [1/(Ohm m)], > 0; copper has 5.9e7.
+    pipe
+        "round", or "flat": two plates at y = +-radius, with form factors that hold for distances much longer than
+        (2 radius^2/(Z0 conductivity))^(1/3).
+    """
+
+    def __init__(self, radius: float, conductivity: float, pipe: str = "round") -> None:
+        if pipe not in ("round", "flat"):
+            raise ValueError(f"pipe = {pipe!r} must be 'round' or 'flat'")
+        terms = _core.resistive_wall(
+            number(radius, "radius"), number(conductivity, "conductivity"), pipe == "flat"
+        )
+        names = ("longitudinal", "dipole_x", "dipole_y", "quadrupole_x", "quadrupole_y")
+        super().__init__(dict(zip(names, terms, strict=False)))
+
+
+class StructureWake(WakeFunction):
+    """A periodic accelerating structure, per metre: the short-range fits of Bane.
+
+    Parameters
+    ----------
+    iris_radius, gap, period
+        a, g, p of the cells [m]; 0 < g <= p. The fits are for 0.34 <= a/p <= 0.69, 0.54 <= g/p <= 0.89 and distances
+        up to 0.15 p.
+    """
+
+    def __init__(self, iris_radius: float, gap: float, period: float) -> None:
+        terms = _core.periodic_structure(
+            number(iris_radius, "iris_radius"), number(gap, "gap"), number(period, "period")
+        )
+        super().__init__(dict(zip(("longitudinal", "dipole_x", "dipole_y"), terms, strict=True)))
+
+
+class WakeTable(WakeFunction):
+    """Wakes from tables: linear in between, 0 beyond the last distance.
+
+    Parameters
+    ----------
+    t
+        Distances behind the source [m], ascending from 0.
+    longitudinal, dipole_x, dipole_y, quadrupole_x, quadrupole_y
+        Values at these distances: V/C and V/C/m, or per metre of path.
+    per_metre
+        Whether values are per metre of path.
+    """
+
+    def __init__(
+        self,
+        t: Sequence[float],
+        longitudinal: Sequence[float] | None = None,
+        dipole_x: Sequence[float] | None = None,
+        dipole_y: Sequence[float] | None = None,
+        quadrupole_x: Sequence[float] | None = None,
+        quadrupole_y: Sequence[float] | None = None,
+        per_metre: bool = False,
+    ) -> None:
+        distances = np.asarray(t, dtype=np.float64).ravel().tolist()
+        columns = {
+            "longitudinal": longitudinal,
+            "dipole_x": dipole_x,
+            "dipole_y": dipole_y,
+            "quadrupole_x": quadrupole_x,
+            "quadrupole_y": quadrupole_y,
+        }
+        terms = {
+            kind: _core.wake_table(
+                kind, distances, np.asarray(values, dtype=np.float64).ravel().tolist(), bool(per_metre)
+            )
+            for kind, values in columns.items()
+            if values is not None
+        }
+        if not terms:
+            raise ValueError(f"WakeTable: give values of at least one of {', '.join(columns)}")
+        super().__init__(terms)
+
+
+class Wake(_OnLineDensity):
+    """Wakefields, at single elements or distributed along the line.
+
+    Parameters
+    ----------
+    functions
+        One `WakeFunction` or several.
+    at
+        Names, regular expressions or elements of the line where the wakes act, thin ones included; None: all
+        elements with length (wakes per metre only).
+    length
+        Metres of structure that each of these elements stands for; None: its own length. Only for wakes per metre.
+    memory
+        Turns whose fields are remembered. 0: every passage finds the surroundings without field. With 1 or more,
+        resonators keep their field for ever, exactly; of other wakes that of the last `memory` turns is kept.
+    bins, shape, smoothing
+        Of the line density, see `line_density`.
+    order, spacing
+        Of the kicks in long elements, see `CSR`.
+
+    Sign: a longitudinal W > 0 takes energy from a later particle, a transverse one deflects it to the side of the
+    source (dipole) or to its own (quadrupole).
+    """
+
+    def __init__(
+        self,
+        functions: WakeFunction | Iterable[WakeFunction],
+        at: At = None,
+        length: float | None = None,
+        memory: int = 0,
+        bins: int = 150,
+        *,
+        shape: str = "linear",
+        smoothing: int = 0,
+        order: int = 1,
+        spacing: float | None = None,
+    ) -> None:
+        super().__init__(bins, shape, smoothing, order, spacing)
+        self.functions = [functions] if isinstance(functions, WakeFunction) else list(functions)
+        for f in self.functions:
+            if not isinstance(f, WakeFunction):
+                raise TypeError(f"Wake takes wake functions (Resonator, ResistiveWall, ...), got {f!r}")
+        self.at = at
+        self.memory = whole(memory, "memory", 1_000_000)
+        self.length = None if length is None else number(length, "length")
+        if self.length is not None:
+            if not 0 < self.length < float("inf"):
+                raise ValueError(f"length = {length} m is not allowed; allowed: > 0, or None")
+            if not all(f.per_metre for f in self.functions):
+                raise ValueError(f"length = {length} m is for wakes per metre only")
+        if not self.functions:
+            raise ValueError("Wake needs at least one wake function")
+        if at is None and not all(f.per_metre for f in self.functions):
+            raise ValueError("Wake: a wake that is not per metre needs `at`: the elements where it acts")
+
+    def __repr__(self) -> str:
+        return f"Wake([{', '.join(type(f).__name__ for f in self.functions)}], at={self.at!r})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return _core.wake(
+            [term for f in self.functions for term in f._terms.values()],
+            self._density(),
+            self.length or 0.0,
+            self.memory,
+            self.order,
+            self.spacing,
+            _flags(line, self.at),
+        )

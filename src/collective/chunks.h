@@ -1,0 +1,46 @@
+// chunks.h: work over all particles of a beam on several threads, cut in a way that does not depend on their number.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <thread>
+#include <vector>
+
+namespace betatron::collective {
+
+/// Particles are cut into this many chunks at most, each of `smallest_chunk` or more.
+inline constexpr std::size_t most_chunks = 64, smallest_chunk = 8192;
+
+constexpr std::size_t chunk_count(std::size_t particles) {
+  return std::clamp<std::size_t>(particles / smallest_chunk, 1, most_chunks);
+}
+
+/// Calls work(chunk, first, last) for every chunk of [0, particles), on at most `threads` threads. Exceptions are
+/// passed on when all threads have ended.
+template <class Work>
+void for_chunks(std::size_t particles, unsigned threads, Work&& work) {
+  const std::size_t chunks = chunk_count(particles);
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
+  const auto run = [&] {
+    try {
+      for (std::size_t c = next++; c < chunks && !failed; c = next++) {
+        work(c, particles * c / chunks, particles * (c + 1) / chunks);
+      }
+    } catch (...) {
+      if (!failed.exchange(true)) failure = std::current_exception();
+    }
+  };
+  std::vector<std::thread> pool;
+  for (std::size_t i = 1; i < std::min<std::size_t>(std::max(1u, threads), chunks); ++i) {
+    pool.emplace_back(run);
+  }
+  run();
+  for (std::thread& t : pool) t.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace betatron::collective
