@@ -38,6 +38,13 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.space_charge_3d import SpaceCharge3D
+from betatron.space_charge import (
+    SpaceCharge2D,
+    SpaceCharge2p5D,
+    SpaceChargeEnvelope,
+    SpaceChargeGaussian,
+)
 
 __version__: str = _core.version
 
@@ -58,6 +65,11 @@ __all__ = [
     "Line",
     "Reference",
     "SemiGaussian",
+    "SpaceCharge2D",
+    "SpaceCharge3D",
+    "SpaceCharge2p5D",
+    "SpaceChargeEnvelope",
+    "SpaceChargeGaussian",
     "Species",
     "Track",
     "Triangle",

@@ -2,7 +2,8 @@
 
 >>> import betatron as bt
 >>> ref = bt.Reference("electron", kinetic_energy=5e6)
->>> ball = bt.Kurth6D(x=1e-3, y=1e-3, t=1e-4)
+>>> ball = bt.Kurth6D.from_ellipse(lambda_x=1e-3, lambda_y=1e-3, lambda_t=1e-4,
+...                                lambda_px=0, lambda_py=0, lambda_pt=0)
 >>> beam = bt.Beam(ref, ball, n=10000, charge=1e-10)
 >>> drift = bt.Line([bt.Drift(0.5, slices=10)])
 >>> effect = bt.SpaceCharge3D(cells=32)
@@ -21,17 +22,17 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import number, whole
-from betatron.collective import Effect
+from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.beam import Beam
     from betatron.line import Line
 
-SHAPES = ("cic", "quadratic", "cubic")
+SHAPES = ("linear", "quadratic", "cubic")
 
 
 @dataclass(frozen=True)
-class SpaceCharge3D(Effect):
+class SpaceCharge3D(SpaceCharge):
     """The field of a bunch in free space, by a Poisson solver in its rest frame; for
     ``line.track(beam, space_charge=SpaceCharge3D(...))``.
 
@@ -41,7 +42,7 @@ class SpaceCharge3D(Effect):
         Of the grid in x, y and z, each 8 ... 4096; one number stands for a cube. Products of powers of 2, 3 and 5
         are fast; others are filled up to the next such number.
     shape
-        Of a particle on the grid: "cic" (cloud in cell, 2 cells wide), "quadratic" (3) or "cubic" (4).
+        Of a particle on the grid: "linear" (cloud in cell, also "cic": 2 cells wide), "quadratic" (3) or "cubic" (4).
     order
         Of the splitting: 1 is a kick in front of each slice, 2 a kick in its middle.
     spacing
@@ -86,6 +87,8 @@ class SpaceCharge3D(Effect):
         if len(cells) != 3:
             raise ValueError(f"SpaceCharge3D: cells = {self.cells!r} must be one or three numbers")
         take("cells", tuple(whole(n, "SpaceCharge3D: cells", 4096) for n in cells))
+        if self.shape == "cic":
+            take("shape", "linear")
         if self.shape not in SHAPES:
             raise ValueError(
                 f"SpaceCharge3D: shape = {self.shape!r} is not allowed; allowed: "

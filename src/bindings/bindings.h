@@ -10,5 +10,6 @@ void bind_elements(nanobind::module_& m);
 void bind_space_charge(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);
 void bind_collective(nanobind::module_& m);
+void bind_space_charge_models(nanobind::module_& m);
 
 }  // namespace betatron::bindings
