@@ -24,6 +24,7 @@ from facts import (
     make_beam,
     make_covariance,
     make_reference,
+    space_charge,
 )
 from programs import program_of
 
@@ -83,17 +84,17 @@ class _Probe(Protocol):
 
 
 class _ParticleProbe:
-    def __init__(self, beam: bt.Beam, threads: int | None, boundary: Facts) -> None:
+    def __init__(self, beam: bt.Beam, threads: int | None, options: Facts) -> None:
         self._beam = beam
         self._threads = threads
-        self._boundary = boundary
+        self._options = options
 
     @property
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
     def track(self, line: bt.Line) -> None:
-        line.track(self._beam, threads=self._threads, progress=False, **self._boundary)
+        line.track(self._beam, threads=self._threads, progress=False, **self._options)
 
     def moments(self) -> Mapping[str, float]:
         return {key: float(value) for key, value in dict(self._beam.moments()).items()}
@@ -180,7 +181,7 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads, boundary(case))
+        return _ParticleProbe(beam, threads, {**boundary(case), **space_charge(case)})
     if mode == "envelope":
         return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
     if mode == "reference_orbit":
