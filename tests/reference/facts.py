@@ -52,7 +52,6 @@ _PASSIVE_SETTINGS = (
 )
 
 _COLLECTIVE_SETTINGS = {
-    "algo.space_charge": "space charge",
     "algo.csr": "coherent synchrotron radiation",
 }
 
@@ -65,6 +64,9 @@ def check_settings(case: Facts) -> None:
     """Raise `Unsupported` if the case switches on a physics option that is not available."""
     for key, value in case.get("settings", {}).items():
         if _is_off(value) or key.startswith(_PASSIVE_SETTINGS):
+            continue
+        if key == "algo.space_charge":
+            space_charge(case)
             continue
         if key in _COLLECTIVE_SETTINGS:
             detail = "" if value is True else f" ({value})"
@@ -103,6 +105,26 @@ def radiation(case: Facts, seed: int) -> bt.Radiation | None:
         reference=not _is_off(settings.get("algo.isr_on_ref_part")),
         seed=seed,
     )
+
+
+def space_charge(case: Facts) -> dict[str, Any]:
+    """Keywords of `Line.track` for space charge; none if it is off.
+
+    The cases kick once per slice and in front of it. Where they refine the grid around the beam, the whole grid is
+    as fine: it fits the beam here.
+    """
+    settings = case.get("settings", {})
+    kind = settings.get("algo.space_charge")
+    if _is_off(kind):
+        return {}
+    if kind != "3D" or case.get("tracking_mode") != "particles":
+        raise Unsupported(f"space charge ({kind}, {case.get('tracking_mode')})")
+    if "amr.n_cell" not in settings:
+        raise Unsupported("space charge without the number of cells")
+    finer = 2 ** int(settings.get("amr.max_level", 0))
+    shape = ("linear", "quadratic", "cubic")[int(settings.get("algo.particle_shape", 2)) - 1]
+    cells = tuple(finer * int(n) for n in settings["amr.n_cell"])
+    return {"space_charge": bt.SpaceCharge3D(cells, shape=shape, order=1)}
 
 
 def boundary(case: Facts) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from facts import (
     make_covariance,
     make_reference,
     radiation,
+    space_charge,
     tracks_spins,
 )
 from programs import program_of
@@ -193,7 +194,7 @@ def _make_probe(
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
         options = {"spin": tracks_spins(case), "radiation": radiation(case, seed)}
-        return _ParticleProbe(beam, threads, {**boundary(case), **options})
+        return _ParticleProbe(beam, threads, {**boundary(case), **space_charge(case), **options})
     if mode == "envelope":
         return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
     if mode == "reference_orbit":
