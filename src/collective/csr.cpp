@@ -7,7 +7,6 @@
 #include <stdexcept>
 
 #include "beam/text.h"
-#include "collective/chunks.h"
 #include "collective/energy_kick.h"
 #include "numerics/constants.h"
 #include "numerics/entire.h"
@@ -391,8 +390,7 @@ tracking::effect csr(const csr_options& o, const lattice::line& l) {
     const line_grid grid = grid_over(b, o.density, name, at.threads);
     const line_density d = deposit(b, grid, o.density, false, at.threads);
     if (d.total() == 0) return;
-    const double extent = grid.step * static_cast<double>(o.density.bins - 1);
-    if (extent < 1e-10 * std::max(std::fabs(grid.start), 1.0)) {
+    if (grid.is_point) {
       throw std::invalid_argument(name + " at s = " + beam::number_text(at.ref.s) + " m: all " +
                                   std::to_string(b.size()) +
                                   " particles have the same t; a bunch with a length is needed");

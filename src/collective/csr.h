@@ -21,7 +21,7 @@
 //   V - V_straight = (gamma/R) 4 u (u^2 + 8)/((u^2 + 4)(u^2 + 12)),
 //   integral from 0 to s = (u^2 - 4 ln(1 + u^2/12))/(4 gamma^2),                u = 4 sinh(asinh(3 gamma^3 s/(2R))/3)
 //
-// exact in gamma (Saldin et al., eq. 27) and free of a singularity; for gamma -> infinity it is the wake
+// for every gamma >> 1 (the error is of order 1/gamma^2; Saldin et al., eq. 27), free of a singularity; for gamma -> infinity it is the wake
 // 2/(3^(1/3) R^(2/3) s^(1/3)).
 //
 // Model "transient": the orbit behind is the line itself: drifts and bends of either sign, with all they do to each

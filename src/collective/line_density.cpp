@@ -54,6 +54,7 @@ line_grid grid_over(const beam::bunch& b, const line_options& o, const std::stri
   const double smallest = 1e-12 * std::max({std::fabs(all.low), std::fabs(all.high), 1.0});
   line_grid g;
   g.step = std::max((all.high - all.low) / static_cast<double>(o.bins - 1), smallest);
+  g.is_point = all.high == all.low;
   const std::size_t pad = 2 + static_cast<std::size_t>(o.smoothing);
   g.nodes = o.bins + 2 * pad;
   const double middle = all.low + (all.high - all.low) / 2;

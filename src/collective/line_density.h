@@ -27,6 +27,7 @@ struct line_grid {
   double start = 0;  ///< m
   double step = 0;   ///< m, > 0
   std::size_t nodes = 0;
+  bool is_point = false;  ///< all particles of the beam it was made for have the same t
 
   double node(std::size_t i) const { return start + static_cast<double>(i) * step; }
 };

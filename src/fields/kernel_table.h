@@ -66,6 +66,8 @@ struct field_kernels {
   void (*green_row)(const axis_view<F>& z, F* row_of_first_plane, std::size_t count,
                     std::size_t plane, F* work);
 
+  /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
+  bool (*extent)(const F* x, std::size_t count, F* low, F* high);
   /// Adds particles to the density. order: 1 cloud in cell, 2 quadratic, 3 cubic.
   void (*deposit)(int order, const mesh_particle<F>* p, std::size_t count, const lattice_view<F>&);
   /// Minus the gradient of a potential, at particles: central differences on the grid, seen through the shape that was

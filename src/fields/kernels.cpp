@@ -366,6 +366,44 @@ void green_row(const axis_view<real>& z, real* first, std::size_t count, std::si
 
 // --- particles --------------------------------------------------------------------------------------------------
 
+bool extent(const real* x, std::size_t count, real* low, real* high) {
+  real least = x[0], most = x[0];
+  bool finite = true;
+  const auto take = [&](real v) {
+    least = v < least ? v : least;
+    most = v > most ? v : most;
+    finite = finite && v * real(0) == 0;  // NaN for infinities and NaN
+  };
+  std::size_t i = 0;
+  if (count >= 4 * width) {
+    lanes a[4], b[4], probe[4];
+    for (std::size_t k = 0; k < 4; ++k) {
+      a[k] = b[k] = lanes::load(x + k * width);
+      probe[k] = lanes(real(0));
+    }
+    for (; i + 4 * width <= count; i += 4 * width) {
+#pragma GCC unroll 4
+      for (std::size_t k = 0; k < 4; ++k) {
+        const lanes v = lanes::load(x + i + k * width);
+        a[k] = select(v < a[k], v, a[k]);
+        b[k] = select(v > b[k], v, b[k]);
+        probe[k] += v * real(0);
+      }
+    }
+    for (std::size_t k = 0; k < 4; ++k) {
+      for (int l = 0; l < lane_count; ++l) {
+        take(a[k][l]);
+        take(b[k][l]);
+        finite = finite && probe[k][l] == 0;
+      }
+    }
+  }
+  for (; i < count; ++i) take(x[i]);
+  *low = least;
+  *high = most;
+  return finite;
+}
+
 /// Values of the B-spline of an order at the nodes base, base + 1, ... around u (R. W. Hockney, J. W. Eastwood,
 /// Computer Simulation Using Particles, 1988, sec. 5-3); weights[0 ... order].
 template <int Order>
@@ -394,6 +432,9 @@ BETATRON_INLINE std::size_t spline(real u, real* weights) {
   }
 }
 
+/// How many particles ahead memory is asked for.
+constexpr std::size_t ahead = 12;
+
 template <int Order>
 BETATRON_INLINE void deposit_all(const mesh_particle<real>* p, std::size_t count,
                                  const lattice_view<real>& grid) {
@@ -402,11 +443,14 @@ BETATRON_INLINE void deposit_all(const mesh_particle<real>* p, std::size_t count
     real wx[4] = {}, wy[4], wz[4];
     const std::size_t i = spline<Order>(p[n].x, wx), j = spline<Order>(p[n].y, wy),
                       k = spline<Order>(p[n].z, wz);
-    const four x = four::load(wx) * p[n].weight;
+    const real w = p[n].weight;
+    const four x(typename four::vector{wx[0] * w, wx[1] * w, wx[2] * w, wx[3] * w});
     real* plane = grid.data + k * grid.plane + j * grid.row + i;
+#pragma GCC unroll 4
     for (int c = 0; c <= Order; ++c, plane += grid.plane) {
       const four xz = x * wz[c];
       real* row = plane;
+#pragma GCC unroll 4
       for (int b = 0; b <= Order; ++b, row += grid.row) {
         (four::load(row) + xz * wy[b]).store(row);
       }
@@ -428,33 +472,52 @@ BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
   using eight = numerics::pack<real, 8, isa>;
   constexpr int nodes = Order + 3;
   for (std::size_t n = 0; n < count; ++n) {
-    // s[1 ... order + 1]: the shape; d: its central difference
+    if (n + ahead < count) {
+      const std::uint32_t next = p[n + ahead].index;
+      __builtin_prefetch(px + next, 1);
+      __builtin_prefetch(py + next, 1);
+      __builtin_prefetch(pz + next, 1);
+    }
+    // s[1 ... order + 1]: the shape, 0 around it; d: its central difference
     real s[3][10] = {}, d[3][8] = {};
     const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
                       k = spline<Order>(p[n].z, s[2] + 1);
+#pragma GCC unroll 3
     for (int axis = 0; axis < 3; ++axis) {
       d[axis][0] = s[axis][1] * real(0.5);
+#pragma GCC unroll 8
       for (int l = 1; l < nodes; ++l) d[axis][l] = (s[axis][l + 1] - s[axis][l - 1]) * real(0.5);
     }
     eight along_x(real(0)), along_y(real(0)), along_z(real(0));
-    const real* plane = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
-    for (int c = 0; c < nodes; ++c, plane += grid.plane) {
+    const real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
+#pragma GCC unroll 8
+    for (int c = 0; c < nodes; ++c) {
       const bool inside = c > 0 && c < nodes - 1;
-      const real* row = plane + (inside ? 0 : grid.row);
-      for (int b = inside ? 0 : 1; b < nodes - (inside ? 0 : 1); ++b, row += grid.row) {
-        const eight v = eight::load(row);
-        if (inside) {
-          along_y += v * (d[1][b] * s[2][c]);
-          if (b > 0 && b < nodes - 1) along_x += v * (s[1][b] * s[2][c]);
-        }
-        if (b > 0 && b < nodes - 1) along_z += v * (s[1][b] * d[2][c]);
+      eight plain(real(0)), sloped(real(0));  // sums over rows of this plane
+#pragma GCC unroll 8
+      for (int b = 0; b < nodes; ++b) {
+        const bool within = b > 0 && b < nodes - 1;
+        if (!inside && !within) continue;
+        const eight v = eight::load(corner + static_cast<std::size_t>(c) * grid.plane +
+                                    static_cast<std::size_t>(b) * grid.row);
+        if (within) plain += v * s[1][b];
+        if (inside) sloped += v * d[1][b];
       }
+      if (inside) {
+        along_x += plain * s[2][c];
+        along_y += sloped * s[2][c];
+      }
+      along_z += plain * d[2][c];
     }
-    const eight sx = eight::load(s[0]), dx = eight::load(d[0]);
+    using vector = typename eight::vector;
+    const eight sx(vector{s[0][0], s[0][1], s[0][2], s[0][3], s[0][4], s[0][5], s[0][6], s[0][7]});
+    const eight dx(vector{d[0][0], d[0][1], d[0][2], d[0][3], d[0][4], d[0][5], d[0][6], d[0][7]});
     const eight ex = along_x * dx, ey = along_y * sx, ez = along_z * sx;
-    real fx = 0, fy = 0, fz = 0;
-    for (int l = 0; l < nodes; ++l) {
-      fx += ex[l];
+    real fx = ex[0], fy = ey[1], fz = ez[1];
+#pragma GCC unroll 8
+    for (int l = 1; l < nodes; ++l) fx += ex[l];
+#pragma GCC unroll 8
+    for (int l = 2; l < nodes - 1; ++l) {
       fy += ey[l];
       fz += ez[l];
     }
@@ -482,8 +545,15 @@ void gather(int order, const mesh_particle<real>* p, std::size_t count,
 extern const field_kernels<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL);
 
 constinit const field_kernels<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) = {
-    forward_z,   backward_z, convolve,
-    green_plane, green_row,  deposit,
-    gather,      width,      BETATRON_NAME(BETATRON_ISA)};
+    .forward_z = forward_z,
+    .backward_z = backward_z,
+    .convolve = convolve,
+    .green_plane = green_plane,
+    .green_row = green_row,
+    .extent = extent,
+    .deposit = deposit,
+    .gather = gather,
+    .width = width,
+    .isa = BETATRON_NAME(BETATRON_ISA)};
 
 }  // namespace betatron::fields

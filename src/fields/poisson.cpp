@@ -61,6 +61,13 @@ grid<F>::grid(std::array<std::size_t, 3> nodes)
       data_(plane_ * nodes[2] + 16) {}
 
 template <class F>
+grid<F> grid<F>::copy() const {
+  grid<F> result(n_);
+  std::memcpy(result.data_.data(), data_.data(), data_.size() * sizeof(F));
+  return result;
+}
+
+template <class F>
 void grid<F>::clear(unsigned threads) {
   numerics::parallel_for(threads, n_[2], [&](std::size_t z) {
     const std::size_t end = z + 1 == n_[2] ? data_.size() : (z + 1) * plane_;
@@ -93,9 +100,9 @@ double open_solver<F>::memory(std::array<std::size_t, 3> nodes) {
 }
 
 template <class F>
-bool open_solver<F>::set_cells(const std::array<double, 3>& edges, unsigned threads) {
-  const std::array<double, 3> shape = {1, edges[1] / edges[0], edges[2] / edges[0]};
-  edges_ = edges;
+bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
+  const std::array<double, 3> shape = {1, edges.y_over_x, edges.z_over_x};
+  unit_ = edges.x;
   if (shape == shape_) return false;
   shape_ = {};  // nothing, should this be interrupted
 

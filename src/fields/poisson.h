@@ -39,6 +39,8 @@ class grid {
     return data_[z * plane_ + y * row_ + x];
   }
 
+  grid copy() const;
+
   /// All numbers 0, padding too.
   void clear(unsigned threads);
 
@@ -48,21 +50,29 @@ class grid {
   huge_array<F> data_{};
 };
 
+/// The edges of a cell: that in x [m], and the others relative to it. (Ratios are kept, not formed, so that cells of
+/// the same shape are recognised by their bits.)
+struct cell {
+  double x = 1, y_over_x = 1, z_over_x = 1;
+
+  std::array<double, 3> edges() const { return {x, x * y_over_x, x * z_over_x}; }
+};
+
 template <class F>
 class open_solver {
  public:
   /// For grids of this many nodes, each >= 2. Throws std::bad_alloc.
   explicit open_solver(std::array<std::size_t, 3> nodes);
 
-  /// Makes the Green's function for cells of these edges (> 0, finite), unless it is there already; true if it was
-  /// made.
-  bool set_cells(const std::array<double, 3>& edges, unsigned threads);
+  /// Makes the Green's function for cells of these edges (> 0, finite), unless that for the same ratios is there
+  /// already; true if it was made.
+  bool set_cells(const cell& edges, unsigned threads);
 
   /// Charges become their potential, times unit().
   void solve(grid<F>& charges, unsigned threads);
 
   /// What potentials are in: the edge of a cell in x, so that single precision has no range to lose.
-  double unit() const { return edges_[0]; }
+  double unit() const { return unit_; }
 
   /// Bytes that a solver and one grid take.
   static double memory(std::array<std::size_t, 3> nodes);
@@ -70,9 +80,10 @@ class open_solver {
  private:
   std::array<std::size_t, 3> n_;
   std::array<axis_plan<F>, 3> plan_;
-  std::array<double, 3> edges_{}, shape_{};
-  std::size_t row_ = 0;    // of the spectrum
-  std::size_t plane_ = 0;  // of the spectrum: real and imaginary parts
+  double unit_ = 0;
+  std::array<double, 3> shape_{};  // edges over that in x
+  std::size_t row_ = 0;            // of the spectrum
+  std::size_t plane_ = 0;          // of the spectrum: real and imaginary parts
   std::size_t green_row_ = 0, green_plane_ = 0;
   huge_array<F> spectrum_, green_;
 };

@@ -33,10 +33,11 @@ grid<F> random_charges(std::array<std::size_t, 3> n, unsigned seed) {
 
 /// The convolution as it is written.
 template <class F>
-double largest_error(std::array<std::size_t, 3> n, std::array<double, 3> h, unsigned threads) {
+double largest_error(std::array<std::size_t, 3> n, cell edges, unsigned threads) {
+  const std::array<double, 3> h = edges.edges();
   grid<F> charges = random_charges<F>(n, 1), potential = random_charges<F>(n, 1);
   open_solver<F> solver(n);
-  CHECK(solver.set_cells(h, threads));
+  CHECK(solver.set_cells(edges, threads));
   solver.solve(potential, threads);
   std::vector<double> green(n[0] * n[1] * n[2]);
   for (std::size_t i = 0; i < green.size(); ++i) {
@@ -150,7 +151,7 @@ TEST_CASE_TEMPLATE("the solver is the convolution", F, float, double) {
                                              {25, 31, 7}}) {
     CAPTURE(n[0]);
     CHECK(largest_error<F>(n, {1, 1, 1}, 1) < std::max(tolerance, 1e-9));
-    CHECK(largest_error<F>(n, {2e-5, 3e-5, 1e-2}, 1) < std::max(tolerance, 1e-9));
+    CHECK(largest_error<F>(n, {2e-5, 1.5, 500}, 1) < std::max(tolerance, 1e-9));
     CHECK(largest_error<F>(n, {1, 1e-3, 1e-3}, 2) < std::max(tolerance, 1e-9));
   }
 }
@@ -167,7 +168,7 @@ TEST_CASE_TEMPLATE("the solver gives the same bits on any number of threads, and
     other.set_cells({1, 2, 3}, threads);
     grid<F> many = random_charges<F>(n, 2);
     other.solve(many, threads);
-    CHECK_FALSE(other.set_cells({2, 4, 6}, threads));  // the same shape: the same function
+    CHECK_FALSE(other.set_cells({2, 2, 3}, threads));  // the same shape: the same function
     CHECK(other.unit() == 2);
     bool same = true;
     for (std::size_t z = 0; z < n[2]; ++z) {
