@@ -12,6 +12,7 @@
 """
 
 from betatron import _core, errors
+from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
@@ -54,6 +55,7 @@ __version__: str = _core.version
 __all__ = [
     "CSR",
     "KV",
+    "Advice",
     "ResistiveWall",
     "Resonator",
     "StructureWake",
@@ -84,6 +86,7 @@ __all__ = [
     "Waterbag",
     "fourier_coefficients",
     "from_at",
+    "advise",
     "errors",
     "info",
     *_element_names,
