@@ -1,12 +1,12 @@
-# One tracking-kernel source, compiled once per instruction set and precision into one library; the
-# dispatcher picks at run time, so that the same build serves every CPU.
+# Kernel sources, compiled once per instruction set and precision into one library; dispatchers pick
+# at run time, so that the same build serves every CPU.
 #
-#   betatron_add_isa_kernels(target source)
+#   betatron_add_isa_kernels(target source...)
 #
-# compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> for every isa in
+# compiles each `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> for every isa in
 # BETATRON_ISAS and adds the objects to `target`, which gets BETATRON_HAS_<ISA> for each of them.
 #
-# Everything in `source` that is not always inlined must carry BETATRON_ISA in its symbol name: the
+# Everything in a source that is not always inlined must carry BETATRON_ISA in its symbol name: the
 # linker keeps one copy of an inline function, and must not keep one that needs AVX-512 for all. The
 # test `isa_symbols` checks this.
 include(CheckCXXCompilerFlag)
@@ -52,12 +52,12 @@ function(betatron_isa_flags isa result)
   set(${result} "${flags}" PARENT_SCOPE)
 endfunction()
 
-function(betatron_add_isa_kernels target source)
+function(betatron_add_isa_kernels target)
   foreach(isa IN LISTS BETATRON_ISAS)
     betatron_isa_flags(${isa} isa_flags)
     foreach(real IN ITEMS float double)
       set(kernels ${target}_kernels_${isa}_${real})
-      add_library(${kernels} OBJECT "${source}")
+      add_library(${kernels} OBJECT ${ARGN})
       betatron_compiler_settings(${kernels})
       target_compile_features(${kernels} PRIVATE cxx_std_20)
       target_compile_options(${kernels} PRIVATE ${isa_flags})
