@@ -13,7 +13,6 @@
 // rules, SIAM J. Numer. Anal. 59, 2346 (2021), eqs. (6)-(9).
 #pragma once
 
-#include <array>
 #include <cstddef>
 
 #include "numerics/complex_value.h"
@@ -42,7 +41,8 @@ struct faddeeva_rule {
   static constexpr double step =  // sqrt(pi/nodes)
       nodes == 12 ? 0.5116633539732443 : 0.6699245856906788;
 
-  std::array<F, nodes> square_middle{}, weight_middle{}, square_end{}, weight_end{};
+  // plain arrays: no functions that could be left out of line (see hd.h)
+  F square_middle[nodes]{}, weight_middle[nodes]{}, square_end[nodes]{}, weight_end[nodes]{};
 
   constexpr faddeeva_rule() {
     for (std::size_t k = 0; k < nodes; ++k) {
@@ -55,9 +55,6 @@ struct faddeeva_rule {
     }
   }
 };
-
-template <class F>
-inline constexpr faddeeva_rule<F> faddeeva_nodes{};
 
 template <class T>
 BETATRON_INLINE T smaller(T a, T b) {
@@ -95,7 +92,7 @@ BETATRON_INLINE complex_value<T> faddeeva_quadrant(T x, T y) {
   y = select(far, T(F(1)), y);
 
   const T in_steps = x * T(F(1) / step);
-  const T phase = in_steps - round_to_integer(in_steps);  // -1/2 ... 1/2
+  const T phase = in_steps - round_to_integer(in_steps);   // -1/2 ... 1/2
   const auto ends = (y < x) & (abs(phase) >= T(F(0.25)));  // else x could be near a middle
   const T a = (x - y) * (x + y), b = T(F(2)) * x * y;
   T re(F(0)), im(F(0));  // of sum_k weight/(z^2 - square)

@@ -138,14 +138,15 @@ TEST_CASE("the derivative of w is -2 z w + 2 i/sqrt(pi)") {
     const double x = 7 * uniform(11, 0, i), y = 7 * uniform(11, 1, i), h = 1e-4;
     const auto w = faddeeva(x, y), up = faddeeva(x + h, y), down = faddeeva(x - h, y);
     CHECK(std::fabs((up.re - down.re) / (2 * h) + 2 * (x * w.re - y * w.im)) < 1e-7);
-    CHECK(std::fabs((up.im - down.im) / (2 * h) + 2 * (x * w.im + y * w.re) -
-                    1.1283791670955126) < 1e-7);
+    CHECK(std::fabs((up.im - down.im) / (2 * h) + 2 * (x * w.im + y * w.re) - 1.1283791670955126) <
+          1e-7);
   }
 }
 
 TEST_CASE_TEMPLATE("exp of packs", F, float, double) {
   using P = lanes<F>;
-  const F largest = sizeof(F) == 8 ? F(709.7) : F(88.7), smallest = sizeof(F) == 8 ? F(-708) : F(-87);
+  const F largest = sizeof(F) == 8 ? F(709.7) : F(88.7),
+          smallest = sizeof(F) == 8 ? F(-708) : F(-87);
   for (std::uint64_t i = 0; i < 5000; ++i) {
     const F a = static_cast<F>(static_cast<double>(smallest) +
                                static_cast<double>(largest - smallest) * uniform(11, 0, i));
