@@ -15,11 +15,14 @@ from betatron import _core, errors
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
+    IBS,
+    IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    ibs_rates,
     line_density,
 )
 from betatron.distributions import (
@@ -43,12 +46,15 @@ __version__: str = _core.version
 
 __all__ = [
     "CSR",
+    "IBS",
+    "IBSRates",
     "KV",
     "ResistiveWall",
     "Resonator",
     "StructureWake",
     "Wake",
     "WakeTable",
+    "ibs_rates",
     "line_density",
     "Beam",
     "Envelope",
