@@ -41,6 +41,12 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.space_charge import (
+    SpaceCharge2D,
+    SpaceCharge2p5D,
+    SpaceChargeEnvelope,
+    SpaceChargeGaussian,
+)
 
 __version__: str = _core.version
 
@@ -64,6 +70,10 @@ __all__ = [
     "Line",
     "Reference",
     "SemiGaussian",
+    "SpaceCharge2D",
+    "SpaceCharge2p5D",
+    "SpaceChargeEnvelope",
+    "SpaceChargeGaussian",
     "Species",
     "Track",
     "Triangle",

@@ -20,6 +20,7 @@ from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
+from betatron.space_charge import SpaceCharge, SpaceChargeEnvelope
 
 Recorded = None | str | Element | Iterable[str | Element]
 
@@ -182,6 +183,7 @@ class Line(_core.Line):
         boundary: str = "open",
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
+        space_charge: SpaceCharge | None = None,
         collective: Effect | Iterable[Effect] = (),
     ) -> Track:
         """Track a beam through the line, in place.
@@ -216,8 +218,11 @@ class Line(_core.Line):
             Length of the bucket [m], > 0; c times the period of the cavities, for example.
         monitor
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
+        space_charge
+            What the charges of the beam do to each other: `SpaceCharge2D`, `SpaceChargeGaussian`, ... It acts
+            before other effects at the same place.
         collective
-            What the beam does to itself: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
+            What the beam does to itself otherwise: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
             order where they stand at the same place.
 
         Raises
@@ -234,7 +239,7 @@ class Line(_core.Line):
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
-        effects = effects_on(self, collective)
+        effects = _space_charge_on(self, space_charge) + effects_on(self, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
         try:
             with _Progress(progress) as report:
@@ -270,6 +275,8 @@ class Line(_core.Line):
         record: Recorded = "all",
         record_slices: bool = False,
         first_turn: int = 0,
+        space_charge: SpaceChargeEnvelope | None = None,
+        charge: float | None = None,
     ) -> Envelope:
         """Track the first and second moments of a beam instead of its particles.
 
@@ -287,6 +294,10 @@ class Line(_core.Line):
             As for ``track``.
         mean
             Coordinates of the centroid (six numbers); default: those of the distribution, or 0.
+        space_charge
+            A `SpaceChargeEnvelope`: linear kicks on the covariance. Models that need particles are refused.
+        charge
+            Charge of the bunch [C], for space charge in three dimensions; its sign does not matter.
 
         Raises
         ------
@@ -309,6 +320,12 @@ class Line(_core.Line):
         if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
             raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
         flags, at_start = self._flags(record)
+        effects = _space_charge_on(self, space_charge)
+        if space_charge is not None and space_charge._needs_charge and charge is None:
+            raise ValueError(f"envelope: {space_charge!r} needs the charge of the bunch [C]")
+        coulomb = 0.0 if charge is None else number(charge, "charge")
+        if not np.isfinite(coulomb):
+            raise ValueError(f"envelope: charge = {coulomb} C is not allowed; allowed: finite")
         return Envelope(
             self,
             *_core.track_envelope(
@@ -321,6 +338,8 @@ class Line(_core.Line):
                 flags,
                 bool(record_slices),
                 at_start,
+                effects,
+                coulomb,
             ),
         )
 
@@ -524,6 +543,14 @@ class Envelope(Records):
 
     def __repr__(self) -> str:
         return f"Envelope: at s = {self.reference.s:.6g} m, {len(self.moments)} records"
+
+
+def _space_charge_on(line: Line, given: SpaceCharge | None) -> list[_core.Effect]:
+    if given is None:
+        return []
+    if not isinstance(given, SpaceCharge):
+        raise TypeError(f"space_charge takes a model of space charge, got {given!r}")
+    return effects_on(line, given)
 
 
 def _flatten(items: Any, where: str) -> Iterator[Element]:

@@ -76,13 +76,14 @@ nb::tuple track_envelope(const line& l, const beam::reference& ref,
                          const std::array<double, 6>& mean, const std::vector<double>& covariance,
                          std::int64_t turns, std::int64_t first_turn,
                          const std::vector<std::uint8_t>& recorded, bool record_slices,
-                         bool record_start) {
+                         bool record_start, const std::vector<tracking::effect>& collective,
+                         double charge) {
   tracking::envelope e{ref, mean, {}};
   if (covariance.size() != e.covariance.size()) throw nb::value_error("covariance must be 6 x 6");
   std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
   tracking::track_result result;
-  result.records =
-      tracking::track_envelope(l, e, {turns, first_turn, recorded, record_slices, record_start});
+  result.records = tracking::track_envelope(
+      l, e, {turns, first_turn, recorded, record_slices, record_start, collective, charge});
   return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
@@ -138,8 +139,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              std::int64_t first_turn, bool backward,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
-                             const std::string& boundary, double bucket_length,
-                             nb::object monitor,
+                             const std::string& boundary, double bucket_length, nb::object monitor,
                              const std::vector<tracking::effect>& collective) {
   tracking::track_options options;
   options.turns = turns;
@@ -231,7 +231,8 @@ void bind_tracking(nb::module_& m) {
       "track_envelope", &track_envelope, nb::arg("line"), nb::arg("reference"), nb::arg("mean"),
       nb::arg("covariance"), nb::arg("turns") = 1, nb::arg("first_turn") = 0,
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
-      nb::arg("record_start") = false,
+      nb::arg("record_start") = false, nb::arg("collective") = std::vector<tracking::effect>{},
+      nb::arg("charge") = 0.0,
       "(records, reference, mean, covariance) behind the line of a beam given by its first and second moments.");
 
   m.def("instruction_set", &tracking::instruction_set,

@@ -23,6 +23,7 @@ from facts import (
     make_beam,
     make_covariance,
     make_reference,
+    space_charge,
 )
 
 AXES = ("x", "y", "t")
@@ -81,17 +82,17 @@ class _Probe(Protocol):
 
 
 class _ParticleProbe:
-    def __init__(self, beam: bt.Beam, threads: int | None, boundary: Facts) -> None:
+    def __init__(self, beam: bt.Beam, threads: int | None, options: Facts) -> None:
         self._beam = beam
         self._threads = threads
-        self._boundary = boundary
+        self._options = options
 
     @property
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
     def track(self, line: bt.Line) -> None:
-        line.track(self._beam, threads=self._threads, progress=False, **self._boundary)
+        line.track(self._beam, threads=self._threads, progress=False, **self._options)
 
     def moments(self) -> Mapping[str, float]:
         return {key: float(value) for key, value in dict(self._beam.moments()).items()}
@@ -128,15 +129,17 @@ class _ReferenceProbe:
 
 
 class _EnvelopeProbe(_ReferenceProbe):
-    """A covariance matrix S, carried by the linear maps of the line: S -> M S M^T."""
+    """A covariance matrix S, carried by the linear maps of the line, S -> M S M^T, and by linear
+    space charge."""
 
-    def __init__(self, reference: bt.Reference, covariance: np.ndarray) -> None:
+    def __init__(self, reference: bt.Reference, covariance: np.ndarray, options: Facts) -> None:
         super().__init__(reference)
         self._covariance = covariance
+        self._options = options
 
     def track(self, line: bt.Line) -> None:
-        matrix = np.asarray(line.matrix(self.reference.copy()), dtype=float)
-        self._covariance = matrix @ self._covariance @ matrix.T
+        end = line.envelope(self.reference, self._covariance, record=None, **self._options)
+        self._covariance = np.array(end.covariance)
         super().track(line)
 
     def moments(self) -> Mapping[str, float]:
@@ -178,9 +181,12 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads, boundary(case))
+        options = {**boundary(case), "space_charge": space_charge(case)}
+        return _ParticleProbe(beam, threads, options)
     if mode == "envelope":
-        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
+        charge = case["beam"].get("bunch_charge_C")
+        options = {"space_charge": space_charge(case), "charge": charge}
+        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]), options)
     if mode == "reference_orbit":
         return _ReferenceProbe(reference)
     raise Unsupported(f"tracking mode {mode!r}")
