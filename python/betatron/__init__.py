@@ -16,11 +16,14 @@ from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
+    IBS,
+    IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    ibs_rates,
     line_density,
 )
 from betatron.distributions import (
@@ -54,6 +57,8 @@ __version__: str = _core.version
 
 __all__ = [
     "CSR",
+    "IBS",
+    "IBSRates",
     "KV",
     "Advice",
     "ResistiveWall",
@@ -61,6 +66,7 @@ __all__ = [
     "StructureWake",
     "Wake",
     "WakeTable",
+    "ibs_rates",
     "line_density",
     "Beam",
     "Chromaticity",

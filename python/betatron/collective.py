@@ -6,7 +6,9 @@ every slice of an element, or so that kicks are at most ``spacing`` apart.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from betatron._checks import number, whole
 from betatron.elements import Element
 
 if TYPE_CHECKING:
-    from betatron.beam import Beam
+    from betatron.beam import Beam, Reference
     from betatron.line import Line
 
 At = None | str | Element | Iterable[str | Element]
@@ -387,3 +389,177 @@ class Wake(_OnLineDensity):
             self.spacing,
             _flags(line, self.at),
         )
+
+
+class IBS(_OnLineDensity):
+    """Intra-beam scattering: friction and random kicks from the moments of the bunch at every place.
+
+    Parameters
+    ----------
+    coulomb_log
+        Coulomb logarithm; None: from the size, density and temperature of the bunch.
+    seed
+        Of the random numbers, which depend on it, the turn, the place and the id of a particle only.
+    bins, shape, smoothing
+        Of the line density along t, which scattering follows; see `line_density`.
+    order, spacing
+        Of the kicks, see `CSR`.
+
+    Across, and for the temperature, the bunch is taken as Gaussian. The mean momentum of the beam does not change.
+    Tracking raises ValueError for a bunch without size in x, y or t.
+    """
+
+    def __init__(
+        self,
+        coulomb_log: float | None = None,
+        seed: int = 0,
+        bins: int = 50,
+        *,
+        shape: str = "linear",
+        smoothing: int = 0,
+        order: int = 1,
+        spacing: float | None = None,
+    ) -> None:
+        super().__init__(bins, shape, smoothing, order, spacing)
+        self.seed = whole(seed, "seed", 2**63 - 1)
+        self.coulomb_log = _coulomb_log(coulomb_log)
+
+    def __repr__(self) -> str:
+        return f"IBS(coulomb_log={self.coulomb_log}, seed={self.seed})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return _core.ibs(self.coulomb_log, self._density(), self.seed, self.order, self.spacing)
+
+
+@dataclass(frozen=True)
+class IBSRates:
+    """Growth rates (d emittance/dt)/emittance [1/s] of three modes, and the mean Coulomb logarithm.
+
+    Rates of amplitudes, as some codes state them, are half of these.
+    """
+
+    x: float
+    y: float
+    t: float
+    coulomb_log: float
+
+
+def ibs_rates(
+    line: Line,
+    reference: Reference,
+    *,
+    charge: float,
+    emittance_x: float,
+    emittance_y: float,
+    sigma_t: float,
+    sigma_pt: float | None = None,
+    coulomb_log: float | None = None,
+    spacing: float = 0.1,
+) -> IBSRates:
+    """Growth rates of a Gaussian bunch that is matched to a ring, by intra-beam scattering.
+
+    Parameters
+    ----------
+    line
+        One turn. Its linear map must be stable.
+    charge
+        Of the bunch [C]; its sign does not matter.
+    emittance_x, emittance_y
+        Geometric rms emittances of the transverse modes [m], > 0.
+    sigma_t, sigma_pt
+        Rms bunch length and energy spread, without the part from the transverse emittances. sigma_pt is for rings
+        without cavities only: with cavities it follows from sigma_t.
+    coulomb_log
+        None: from the bunch, see docs.
+    spacing
+        Of the places where scattering is computed [m].
+
+    As Bjorken and Mtingwa, with coupling and dispersion in both planes; see `IBS` for the formulas.
+    """
+    normal, has_cavities = _normal_form(line.matrix(reference))
+    sizes = {"emittance_x": emittance_x, "emittance_y": emittance_y, "sigma_t": sigma_t}
+    for name, value in sizes.items():
+        sizes[name] = number(value, name)
+        if not 0 < sizes[name] < float("inf"):
+            raise ValueError(f"ibs_rates: {name} = {value} is not allowed; allowed: > 0")
+    length = sizes["sigma_t"]
+    if has_cavities:
+        if sigma_pt is not None:
+            raise ValueError(
+                f"ibs_rates: sigma_pt = {sigma_pt} cannot be chosen in a ring with cavities; it follows from sigma_t"
+            )
+        emittance_t = length**2 / (normal[4, 4] ** 2 + normal[4, 5] ** 2)
+    else:
+        if sigma_pt is None:
+            raise ValueError("ibs_rates: a ring without cavities needs sigma_pt")
+        spread = number(sigma_pt, "sigma_pt")
+        if not 0 < spread < float("inf"):
+            raise ValueError(f"ibs_rates: sigma_pt = {sigma_pt} is not allowed; allowed: > 0")
+        emittance_t = length * spread
+        root = np.sqrt(length / spread)
+        normal[:, 4] *= root
+        normal[:, 5] /= root
+    particles = abs(number(charge, "charge")) / (abs(reference.species.charge) * 1.602176634e-19)
+    rate, logarithm = _core.ibs_rates(
+        line,
+        reference,
+        normal.ravel().tolist(),
+        [sizes["emittance_x"], sizes["emittance_y"], emittance_t],
+        particles,
+        _coulomb_log(coulomb_log),
+        number(spacing, "spacing"),
+    )
+    return IBSRates(*rate, logarithm)
+
+
+def _coulomb_log(given: Any) -> float | None:
+    if given is None:
+        return None
+    value = number(given, "coulomb_log")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"coulomb_log = {given} is not allowed; allowed: > 0, or None")
+    return value
+
+
+def _normal_form(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(N, whether there are cavities) of a one-turn matrix: N symplectic, N^-1 M N a rotation in each mode; without
+    cavities in the transverse modes, the third being t and pt themselves with the dispersion taken out."""
+    has_cavities = bool(np.abs(matrix[5, :5]).max() > 1e-13)
+    if has_cavities:
+        return _modes(matrix), True
+    transverse = _modes(matrix[:4, :4])
+    dispersion = np.linalg.solve(np.eye(4) - matrix[:4, :4], matrix[:4, 5])
+    s = np.kron(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    shift = np.eye(6)  # z -> z + d pt, t -> t - d S z: symplectic
+    shift[:4, 5] = dispersion
+    shift[4, :4] = -dispersion @ s
+    normal = np.eye(6)
+    normal[:4, :4] = transverse
+    return shift @ normal, False
+
+
+def _modes(matrix: np.ndarray) -> np.ndarray:
+    """The symplectic matrix of the modes of a stable matrix, those of x, y, t in this order."""
+    n = len(matrix) // 2
+    values, vectors = np.linalg.eig(matrix)
+    if np.abs(np.abs(values) - 1).max() > 1e-6 or np.abs(values.imag).min() < 1e-12:
+        raise ValueError(
+            f"the one-turn map has no stable modes: its eigenvalues are {np.array2string(values, precision=4)}"
+        )
+    s = np.kron(np.eye(n), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    modes = []
+    for v in vectors.T:
+        area = (v.conj() @ s @ v).imag
+        if area > 0:  # one of each conjugate pair
+            modes.append(v * np.sqrt(2 / area))
+    # every mode to the plane it has most of its action in
+    share = np.array(
+        [[abs((m[2 * k].conj() * m[2 * k + 1]).imag) for k in range(n)] for m in modes]
+    )
+    best = max(itertools.permutations(range(n)), key=lambda o: sum(share[o[k], k] for k in range(n)))
+    normal = np.empty((2 * n, 2 * n))
+    for k, chosen in enumerate(best):
+        v = modes[chosen]
+        v = v * np.exp(-1j * np.angle(v[2 * k]))
+        normal[:, 2 * k], normal[:, 2 * k + 1] = v.real, v.imag
+    return normal

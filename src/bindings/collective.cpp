@@ -1,6 +1,8 @@
 // collective.cpp: what a beam does to itself, apart from space charge.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -9,6 +11,7 @@
 
 #include "bindings/bindings.h"
 #include "collective/csr.h"
+#include "collective/ibs.h"
 #include "collective/wake.h"
 
 namespace nb = nanobind;
@@ -182,6 +185,24 @@ void bind_collective(nb::module_& m) {
       },
       nb::arg("terms"), nb::arg("density"), nb::arg("length"), nb::arg("memory"), nb::arg("order"),
       nb::arg("spacing"), nb::arg("at"));
+
+  m.def(
+      "ibs",
+      [](std::optional<double> logarithm, const line_options& density, std::uint64_t seed, int order,
+         double spacing) { return collective::ibs({logarithm, density, seed, order, spacing}); },
+      nb::arg("coulomb_log").none(), nb::arg("density"), nb::arg("seed"), nb::arg("order"),
+      nb::arg("spacing"));
+  m.def(
+      "ibs_rates",
+      [](const lattice::line& l, const beam::reference& start, const std::array<double, 36>& normal,
+         const std::array<double, 3>& emittances, double particles, std::optional<double> logarithm,
+         double spacing) {
+        const auto r =
+            collective::ibs_rates(l, start, normal, emittances, particles, logarithm, spacing);
+        return nb::make_tuple(r.rate, r.logarithm);
+      },
+      nb::arg("line"), nb::arg("start"), nb::arg("normal"), nb::arg("emittances"),
+      nb::arg("particles"), nb::arg("coulomb_log").none(), nb::arg("spacing"));
 }
 
 }  // namespace betatron::bindings
