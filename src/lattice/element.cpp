@@ -356,6 +356,40 @@ double curvature(const element& e) {
 
 int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
 
+elements::rigid_motion motion_at(const element& e, double place) {
+  const alignment& a = e.align;
+  const auto motion = elements::rigid_motion::of({a.dx, a.dy, a.dz, a.pitch, a.yaw, a.roll});
+  const double pivot = a.about_center && length(e) != 0 ? 0.5 : 0;
+  beam::reference at;  // as seen from the pivot
+  at.kinetic = 1;      // any will do
+  std::visit(
+      [&](const auto& body) {
+        if constexpr (requires { body.turns_frame; }) {
+          if (place != pivot) advance(body, at, place - pivot);
+        } else {
+          elements::advance_straight(at, length(e) * (place - pivot));
+        }
+      },
+      e.body);
+  return motion.seen_from(at.position, at.frame);
+}
+
+alignment alignment_at(const element& e, double place) {
+  const elements::rigid_motion m = motion_at(e, place);
+  const auto& [o, axes] = std::pair(m.origin, m.axes);
+  // axes = Rz(roll) Rx(pitch) Ry(yaw), see elements::detail::patch_axes
+  return {
+      o[0],
+      o[1],
+      o[2],
+      std::asin(std::clamp(-axes[7], -1.0, 1.0)),
+      std::atan2(axes[6], axes[8]),
+      m.is_transverse() && axes[0] == std::cos(e.align.roll) && axes[1] == std::sin(e.align.roll)
+          ? e.align.roll  // to the last bit, and beyond half a turn
+          : std::atan2(axes[1], axes[4]),
+      false};
+}
+
 void validate(const element& e) {
   std::visit(
       [&](const auto& body) {

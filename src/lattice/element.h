@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "elements/kinds.h"
+#include "elements/rigid_motion.h"
 
 namespace betatron::lattice {
 
@@ -98,6 +99,12 @@ double curvature(const element& e);
 
 /// Slices an element is tracked in: thin ones are not cut.
 int slice_count(const element& e);
+
+/// The misalignment in the frame of the reference orbit at `place`, 0 at the entrance and 1 at the exit.
+elements::rigid_motion motion_at(const element& e, double place);
+
+/// The same as the alignment that a thin element there must have to move with this one.
+alignment alignment_at(const element& e, double place);
 
 /// Checks what involves several parameters (36 entries of a matrix, a total length that is not zero where it is
 /// divided by). Throws std::invalid_argument naming the element.

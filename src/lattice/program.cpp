@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <variant>
 
-#include "elements/rigid_motion.h"
+#include "elements/misalignment.h"
 #include "elements/spin.h"
 #include "numerics/dual.h"
 
@@ -254,25 +254,6 @@ std::array<double, 2> energy_constants(const beam::reference& ref) {
 elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
   auto inverse_or_zero = [](double v) { return v != 0 ? 1 / v : 0; };
   return {inverse_or_zero(p.x), inverse_or_zero(p.y), {}, p.rectangular ? 0.0 : 1.0, 0.0};
-}
-
-/// The misalignment in the frame of the reference orbit at `place`, 0 at the entrance and 1 at the exit.
-elements::rigid_motion motion_at(const element& e, double place) {
-  const alignment& a = e.align;
-  const auto motion = elements::rigid_motion::of({a.dx, a.dy, a.dz, a.pitch, a.yaw, a.roll});
-  const double pivot = a.about_center && length(e) != 0 ? 0.5 : 0;
-  beam::reference at;  // as seen from the pivot
-  at.kinetic = 1;      // any will do
-  std::visit(
-      [&](const auto& body) {
-        if constexpr (requires { body.turns_frame; }) {
-          if (place != pivot) advance(body, at, place - pivot);
-        } else {
-          elements::advance_straight(at, length(e) * (place - pivot));
-        }
-      },
-      e.body);
-  return motion.seen_from(at.position, at.frame);
 }
 
 /// Maps of one slice, forward, in the frame of the lattice.

@@ -110,6 +110,16 @@ alignments = st.one_of(
             "roll": st.floats(-math.pi, math.pi),
         }
     ),
+    st.fixed_dictionaries(
+        {
+            **{name: st.floats(-1e-3, 1e-3) for name in ("dx", "dy")},
+            # of 1 mm, ConstantFocusing with kt = 1 1/m makes a pt above 1
+            "dz": st.floats(-1e-5, 1e-5),
+            **{name: st.floats(-0.02, 0.02) for name in ("pitch", "yaw")},
+            "roll": st.floats(-math.pi, math.pi),
+            "pivot": st.sampled_from(["entrance", "center"]),
+        }
+    ),
 )
 species = st.sampled_from(["electron", "positron", "proton", "antiproton", "H-", "muon"])
 # beta from 0.05 to 1 - 1e-12
