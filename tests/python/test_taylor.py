@@ -37,8 +37,8 @@ def ring(model: str = "exact", face: float = 0.1, **common: object) -> bt.Line:
 @settings(max_examples=5, deadline=None)
 @given(data=st.data(), ref=references)
 def test_errors_fall_with_the_order(kind: str, model: str, data: st.DataObject, ref) -> None:
-    """What is missing in a series of order n shrinks with the power n + 1 of the amplitude, around an orbit that is not
-    the reference orbit."""
+    """What is missing in a series of order n shrinks with the power n + 1 of the amplitude, around
+    an orbit that is not the reference orbit."""
     line = bt.Line([element(kind, model, draw(data, kind, ref))])
     start = np.array([3e-4, -2e-4, 2e-4, 1e-4, 3e-4, 2e-4 * ref.beta])
     w = np.random.default_rng(1).uniform(-1, 1, (6, 8)) * 1e-3
@@ -66,7 +66,11 @@ def test_errors_fall_with_the_order(kind: str, model: str, data: st.DataObject, 
 
 
 def test_first_order_is_the_matrix() -> None:
-    ref, line, start = bt.Reference("proton", kinetic_energy=1e9), ring(), [1e-3, 0, 2e-3, 0, 0, 1e-3]
+    ref, line, start = (
+        bt.Reference("proton", kinetic_energy=1e9),
+        ring(),
+        [1e-3, 0, 2e-3, 0, 0, 1e-3],
+    )
     for order in (1, 2, 3, 4):
         series = line.taylor_map(ref, order, start)
         assert series.R == pytest.approx(line.matrix(ref, start), rel=1e-13, abs=1e-14)
@@ -181,7 +185,9 @@ def test_element_of_a_line_stands_for_it(degree: int) -> None:
     z = np.random.default_rng(0).normal(size=(6, 20)) * 1e-4
     out, _ = track(bt.Line([map_]), ref, z)
     assert out == pytest.approx(series(z), rel=1e-13, abs=1e-17)
-    assert bt.Element.from_dict(map_.to_dict()) == map_ if hasattr(bt.Element, "from_dict") else True
+    assert (
+        bt.Element.from_dict(map_.to_dict()) == map_ if hasattr(bt.Element, "from_dict") else True
+    )
     again = bt.Line.from_dict(bt.Line([map_]).to_dict())
     assert track(again, ref, z)[0].tolist() == out.tolist()
     # its own derivatives
@@ -194,7 +200,7 @@ def test_backward_only_where_there_is_an_inverse() -> None:
     ref, line = bt.Reference("proton", kinetic_energy=1e9), ring("linear")
     z = np.random.default_rng(0).normal(size=(6, 20)) * 1e-4
     map_ = line.taylor_map(ref, 1, [1e-3, 0, 0, 1e-4, 0, 0]).to_element()
-    out, beam = track(bt.Line([map_]), ref, z)
+    _, beam = track(bt.Line([map_]), ref, z)
     bt.Line([map_]).track(beam, backward=True, progress=False)
     assert np.array(beam.array) == pytest.approx(z, rel=1e-11, abs=1e-15)
     for order in (2, 3):
@@ -226,7 +232,7 @@ def test_the_linear_model_is_the_derivative() -> None:
 
 
 def test_chromaticity_of_a_thin_fodo_cell() -> None:
-    """-tan(mu/2)/pi for thin quadrupoles and paraxial drifts: S. Y. Lee, Accelerator Physics, 4th ed., (2.184)."""
+    """-tan(mu/2)/pi for thin quadrupoles and paraxial drifts, from sin(mu/2) = L/(2 f (1 + delta))."""
     ref, length, focal = bt.Reference("electron", kinetic_energy=1e9), 2.0, 1.5
     half = bt.Multipole(knl=[0, 0.5 / focal])
     cell = bt.Line(
@@ -298,8 +304,8 @@ def test_sextupoles_at_dispersion_change_the_chromaticity() -> None:
 
 
 def test_detuning_of_an_octupole() -> None:
-    """dQx = k3l/(16 pi) (beta_x^2 Jx - 2 beta_x beta_y Jy): E. Wilson, An Introduction to Particle
-    Accelerators (2001), ch. 8."""
+    """2 pi dQ = d<V>/dJ of V = k3l (x^4 - 6 x^2 y^2 + y^4)/24, averaged over the phases: first-order
+    perturbation."""
     ref, k3l = bt.Reference("proton", kinetic_energy=1e9), 30.0
     cell = [bt.Quadrupole(0.3, k1=1.3), bt.Drift(1.0), bt.Quadrupole(0.3, k1=-1.1), bt.Drift(1.3)]
     line = bt.Line([bt.Multipole(knl=[0, 0, 0, k3l]), *cell])
@@ -335,7 +341,9 @@ def test_detuning_is_what_tracked_particles_do(model: str) -> None:
     for turn in range(turns):
         for i, (beta, alpha) in enumerate(amplitudes):
             q, p = np.array(beam.array)[2 * i : 2 * i + 2]
-            signal[turn, i] = q / math.sqrt(beta) - 1j * (alpha / math.sqrt(beta) * q + math.sqrt(beta) * p)
+            signal[turn, i] = q / math.sqrt(beta) - 1j * (
+                alpha / math.sqrt(beta) * q + math.sqrt(beta) * p
+            )
         line.track(beam, progress=False)
 
     def tune(s: np.ndarray) -> float:
@@ -361,7 +369,9 @@ def test_detuning_is_what_tracked_particles_do(model: str) -> None:
 def test_no_closed_orbit_and_no_tunes() -> None:
     ref = bt.Reference("proton", kinetic_energy=1e9)
     with pytest.raises(ValueError, match="fields that vary in time"):
-        bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2)]).chromaticity(ref)
+        bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2)]).chromaticity(
+            ref
+        )
     with pytest.raises(ValueError, match="changes the momentum of the reference"):
         bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6)]).closed_orbit(ref)
     with pytest.raises(ValueError, match="not stable"):
@@ -426,8 +436,9 @@ def test_ptc_agrees() -> None:
             "Quadrupole": lambda e: f"quadrupole, k1={e.k1!r}",
             "Sextupole": lambda e: f"sextupole, k2={e.k2!r}",
             "Octupole": lambda e: f"octupole, k3={e.k3!r}",
-            "Bend": lambda e: f"sbend, angle={e.angle!r}, kill_ent_fringe=true, "
-            "kill_exi_fringe=true",
+            "Bend": lambda e: (
+                f"sbend, angle={e.angle!r}, kill_ent_fringe=true, kill_exi_fringe=true"
+            ),
             "Drift": lambda e: "drift",
         }[e.kind](e)
         rows.append((f"e{i}: {attributes}, l={e.length!r};", f"e{i}, at={at!r};"))
@@ -435,11 +446,15 @@ def test_ptc_agrees() -> None:
     m = Madx(stdout=False)
     try:
         m.option(echo=False, warn=False, info=False)
-        m.input(f"beam, particle=other, mass={ref.species.mass / 1e9!r}, charge=1, pc={ref.momentum / 1e9!r};")
+        m.input(
+            f"beam, particle=other, mass={ref.species.mass / 1e9!r}, charge=1,"
+            f"pc={ref.momentum / 1e9!r};"
+        )
         m.input("".join(r[0] for r in rows) + f"s: sequence, l={at!r}, refer=entry;"
                 + "".join(r[1] for r in rows) + "endsequence; use, sequence=s;")  # fmt: skip
         m.input(
-            "ptc_create_universe; ptc_create_layout, time=false, model=2, method=6, nst=30, exact=true;"
+            "ptc_create_universe;"
+            "ptc_create_layout, time=false, model=2, method=6, nst=30, exact=true;"
             "select_ptc_normal, q1=0, q2=0, dq1=1, dq2=1;"
             "select_ptc_normal, anhx=1,0,0; select_ptc_normal, anhx=0,1,0;"
             "select_ptc_normal, anhy=1,0,0; select_ptc_normal, anhy=0,1,0;"
