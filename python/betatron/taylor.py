@@ -274,7 +274,7 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
 
 
 def _modes(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues exp(2 pi i Q), right eigenvectors (columns) and left ones (rows, left @ right = 1)
+    """Eigenvalues exp(2 pi i Q), right eigenvectors (columns), left ones (rows, left @ right = 1)
     of a stable 4x4 matrix: of the mode mostly in x, of the other, then their conjugates."""
     values, right = np.linalg.eig(matrix)
     if np.max(np.abs(np.abs(values) - 1)) > 1e-6 or np.min(np.abs(values.imag)) < 1e-12:

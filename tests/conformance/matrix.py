@@ -131,7 +131,10 @@ random elements, each with a random species and reference energy (from $\\beta_0
 $1-10^{{-10}}$) and {particles} random particles (up to 2 mm, 2 mrad, 5 mm, 0.5 % of the
 momentum). Coordinates are converted exactly, each particle is compared with itself, and the
 **deviation** is the largest difference of a coordinate over the largest value that it takes in
-that beam, in or out. This page is written by `make conformance`; the numbers in full are in
+that beam, in or out. The **Lorentz force** is the equation of motion itself, integrated in Cartesian
+coordinates with SciPy's DOP853 in fields that solve Maxwell's equations (`tests/conformance/lorentz.py`):
+the arbiter where codes differ, and the independent code where there is no other. *Derivative* marks a
+linear model that is held to the derivative of the other code's map on the reference orbit. This page is written by `make conformance`; the numbers in full are in
 [conformance.json](conformance.json).
 
 A cell **agrees** if the deviation is at most {closed:.0e} (both codes have a formula) or
@@ -226,7 +229,8 @@ def laws(table: list[dict[str, Any]]) -> str:
 What an element must obey whatever another code says, over random elements: the Jacobian of a
 random particle is **symplectic** (conformally, where the reference is accelerated); tracking
 **backward** undoes it; the forward-mode **derivative** is that of the tracked particles
-(fourth-order differences, whose own error is some $10^{-11}$); opposite **charge** in opposite
+(fourth-order differences with a step of 20 µm, whose own error is some $10^{-11}$ where the field
+varies little over that: the singularity of a NonlinearLens and strong multipoles show more); opposite **charge** in opposite
 fields moves the same. Relative to what is summed, so that rounding is some $10^{-16}$.
 
 """
