@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import betatron as bt
 import numpy as np
@@ -303,8 +304,8 @@ def test_sextupoles_at_dispersion_change_the_chromaticity() -> None:
 
 
 def test_detuning_of_an_octupole() -> None:
-    """2 pi dQ = d<V>/dJ of V = k3l (x^4 - 6 x^2 y^2 + y^4)/24, averaged over the phases: first-order
-    perturbation."""
+    """2 pi dQ = d<V>/dJ of V = k3l (x^4 - 6 x^2 y^2 + y^4)/24, averaged over the phases: first
+    order of perturbation."""
     ref, k3l = bt.Reference("proton", kinetic_energy=1e9), 30.0
     cell = [bt.Quadrupole(0.3, k1=1.3), bt.Drift(1.0), bt.Quadrupole(0.3, k1=-1.1), bt.Drift(1.3)]
     line = bt.Line([bt.Multipole(knl=[0, 0, 0, k3l]), *cell])
@@ -423,7 +424,7 @@ def test_pyat_agrees() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_ptc_agrees() -> None:
+def test_ptc_agrees(tmp_path: Path) -> None:
     """Tunes, chromaticities and amplitude detuning (dQ/d(2J)) by PTC_NORMAL."""
     pytest.importorskip("cpymad")
     from cpymad.madx import Madx
@@ -445,6 +446,7 @@ def test_ptc_agrees() -> None:
     m = Madx(stdout=False)
     try:
         m.option(echo=False, warn=False, info=False)
+        m.chdir(str(tmp_path))  # MAD-X leaves files where it runs
         m.input(
             f"beam, particle=other, mass={ref.species.mass / 1e9!r}, charge=1,"
             f"pc={ref.momentum / 1e9!r};"
