@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import betatron as bt
@@ -479,3 +480,33 @@ def test_ptc_agrees(tmp_path: Path) -> None:
         [found["anhy", 1, 0, 0], found["anhy", 0, 1, 0]],
     ]
     assert detuning / 2 == pytest.approx(np.array(anharmonicities), rel=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_madx_has_the_same_second_order() -> None:
+    """T_ijk of MAD-X's SECTORMAP, which is T in -t and -pt; its bends are exact, its edges taken off."""
+    pytest.importorskip("cpymad")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
+    from adapters import MadxElement, Twiss
+
+    no_fringe = "kill_ent_fringe=true, kill_exi_fringe=true"
+    how = {"model": "exact", "order": 6, "steps": 60}
+    pairs = [
+        ("drift", bt.Drift(0.7, **how)),
+        ("quadrupole, k1=1.7", bt.Quadrupole(0.7, k1=1.7, **how)),
+        ("sextupole, k2=7", bt.Sextupole(0.7, k2=7.0, **how)),
+        ("solenoid, ks=0.8", bt.Solenoid(0.7, ks=0.8, **how)),
+        (f"sbend, angle=0.3, {no_fringe}", bt.Bend(0.7, angle=0.3, **how)),
+        (f"sbend, angle=0.3, k1=0.8, {no_fringe}", bt.Bend(0.7, angle=0.3, k1=0.8, **how)),
+    ]
+    ref, madx, sign = (
+        bt.Reference("muon", kinetic_energy=2e8),
+        Twiss(),
+        np.array([1] * 4 + [-1] * 2),
+    )
+    for definition, e in pairs:
+        madx.track(ref, MadxElement(f"{definition}, l=0.7"), 0.7, np.zeros((6, 1)))
+        row, r = madx._madx.table.sector, range(1, 7)
+        theirs = np.array([[[row[f"t{i}{j}{k}"][0] for k in r] for j in r] for i in r])
+        ours = bt.Line([e]).taylor_map(ref, 2).T * np.einsum("i,j,k->ijk", sign, sign, sign)
+        assert ours == pytest.approx(theirs, abs=1e-13), definition
