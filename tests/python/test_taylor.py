@@ -484,7 +484,7 @@ def test_ptc_agrees(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_madx_has_the_same_second_order() -> None:
-    """T_ijk of MAD-X's SECTORMAP, which is T in -t and -pt; its bends are exact, its edges taken off."""
+    """T_ijk of MAD-X's SECTORMAP, in -t and -pt; its bends are exact, without the fringes."""
     pytest.importorskip("cpymad")
     sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
     from adapters import MadxElement, Twiss
