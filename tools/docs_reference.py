@@ -19,7 +19,7 @@ PYTHON = "reference/python.md"
 # What the classes of the package are built on, and not for users.
 INTERNAL = {
     "Beam": {"column", "check_finite", "lost_columns", "set_lost", "summary"},
-    "Line": {"element", "linear_map"},
+    "Line": {"element", "expand", "linear_map"},
 }
 
 
@@ -102,6 +102,8 @@ def python_page() -> str:
             ("betatron.Line", bt.Line),
             ("betatron.Track", line.Track),
             ("betatron.Envelope", line.Envelope),
+            ("betatron.TaylorSeries", bt.TaylorSeries),
+            ("betatron.Chromaticity", bt.Chromaticity),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
         "Run files": [

@@ -59,9 +59,9 @@ class TaylorSeries:
     start
         The particle around which the series are taken, shape (6,): x, px, y, py, t, pt.
     coefficients
-        Shape (6, n), n = 7, 28, 84, 210: by degree, within a degree by ascending indices: of 1; x, px,
-        ... pt; x^2, x px, ... pt^2; x^3, ... (`monomials` lists them). T_ijk is the coefficient over
-        the number of orders in which its indices can stand.
+        Shape (6, n), n = 7, 28, 84, 210: by degree, within a degree by ascending indices: of 1;
+        x, px, ... pt; x^2, x px, ... pt^2; x^3, ... (`monomials` lists them). T_ijk is the
+        coefficient over the number of orders in which its indices can stand.
     length
         Path length of the reference orbit [m].
     momentum_ratio
@@ -108,7 +108,7 @@ class TaylorSeries:
 
     @property
     def U(self) -> np.ndarray:
-        """A sixth of the third derivatives, shape (6, 6, 6, 6), symmetric in the last three indices."""
+        """A sixth of the third derivatives, shape (6, 6, 6, 6), symmetric in the last three."""
         return self._tensor(3)
 
     def _tensor(self, degree: int) -> np.ndarray:
@@ -202,7 +202,11 @@ class TaylorSeries:
                 f"{1 / self.momentum_ratio:.9g}; a TaylorMap element keeps it"
             )
         return TaylorMap(
-            coefficients=self.coefficients, centre=self.start, length=self.length, name=name, **common
+            coefficients=self.coefficients,
+            centre=self.start,
+            length=self.length,
+            name=name,
+            **common,
         )
 
 
@@ -211,7 +215,7 @@ class Chromaticity:
     """How tunes and orbit of a periodic line change with the momentum, delta = (p - p0)/p0.
 
     tunes
-        Fractional tunes in [0, 1), shape (2,): of the mode that is mostly horizontal, and the other.
+        Fractional tunes in [0, 1), shape (2,): of the mode that is mostly horizontal, the other.
     first, second
         dQ/d delta and d^2Q/d delta^2, shape (2,).
     dispersion, second_dispersion
@@ -249,11 +253,13 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
     for _ in range(50):
         matrix, end, behind = line.derivative(reference, z.tolist())
         if abs(behind.beta_gamma / reference.beta_gamma - 1) > 1e-14:
-            raise ValueError("closed_orbit: the line changes the momentum of the reference particle")
+            raise ValueError(
+                "closed_orbit: the line changes the momentum of the reference particle"
+            )
         if np.any(matrix[:4, 4] != 0) or np.any(matrix[5] != [0, 0, 0, 0, 0, 1]):
             raise ValueError(
-                "closed_orbit: the line holds fields that vary in time (cavities); the closed orbit "
-                "at a given energy is that of a line without them"
+                "closed_orbit: the line holds fields that vary in time (cavities); the closed "
+                "orbit at a given energy is that of a line without them"
             )
         step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
         if not np.all(np.isfinite(step)):
@@ -268,8 +274,8 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
 
 
 def _modes(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvalues exp(2 pi i Q), right eigenvectors (columns) and left ones (rows, left @ right = 1) of
-    a stable 4x4 matrix; the first is the mode mostly in x, the second the other, then the conjugates."""
+    """Eigenvalues exp(2 pi i Q), right eigenvectors (columns), left ones (rows, left @ right = 1)
+    of a stable 4x4 matrix: of the mode mostly in x, of the other, then their conjugates."""
     values, right = np.linalg.eig(matrix)
     if np.max(np.abs(np.abs(values) - 1)) > 1e-6 or np.min(np.abs(values.imag)) < 1e-12:
         raise ValueError(
@@ -301,9 +307,7 @@ def chromaticity(line: Line, reference: Reference) -> Chromaticity:
     first[5] = 1.0
     first[:4] = np.linalg.solve(np.eye(4) - matrix, series.R[:4, 5])
     second = np.zeros(6)
-    second[:4] = np.linalg.solve(
-        np.eye(4) - matrix, np.einsum("ijk,j,k->i", t, first, first)[:4]
-    )
+    second[:4] = np.linalg.solve(np.eye(4) - matrix, np.einsum("ijk,j,k->i", t, first, first)[:4])
     slope = 2 * np.einsum("ijk,k->ij", t, first)[:4, :4]
     bend = 2 * np.einsum("ijk,k->ij", t, second) + 3 * np.einsum("ijkl,k,l->ij", u, first, first)
 
@@ -335,8 +339,8 @@ def amplitude_detuning(line: Line, reference: Reference) -> np.ndarray:
     """See `Line.amplitude_detuning`."""
     series = expand(line, reference, 3, closed_orbit(line, reference))
     values, right, left = _modes(series.R[:4, :4])
-    # the map in the complex amplitudes w: coordinates are sum_k v_k w_k / 2 over both senses, so that
-    # w_k -> lambda_k w_k + quadratic + cubic, with |w|^2 = 2 J
+    # the map in the complex amplitudes w: coordinates are sum_k v_k w_k / 2 over both senses, so
+    # that w_k -> lambda_k w_k + quadratic + cubic, with |w|^2 = 2 J
     half = right / 2
     quadratic = np.einsum("ai,ijk,jb,kc->abc", 2 * left, series.T[:4, :4, :4], half, half)
     cubic = np.einsum(

@@ -129,6 +129,12 @@ def draw_value(parameter: dict, rng: np.random.Generator, ref: bt.Reference) -> 
 def draw_list(name: str, rng: np.random.Generator) -> list[float]:
     if name == "matrix":
         return (np.eye(6) + 0.3 * rng.normal(size=(6, 6))).ravel().tolist()
+    if name == "coefficients":  # of a Taylor map of degree 2
+        rows = rng.normal(size=(6, 28)) * np.repeat([1e-4, 0.3, 5.0], [1, 6, 21])
+        rows[:, 1:7] += np.eye(6)
+        return rows.ravel().tolist()
+    if name == "centre":
+        return rng.uniform(-1e-3, 1e-3, 6).tolist()
     if name in ("knl", "ksl"):
         return [rng.uniform(-s, s) for s in (1e-3, 0.5, 5.0, 50.0, 500.0)]
     if name in ("kn", "ks"):

@@ -107,7 +107,9 @@ for _parameters in ("length angle k1", "length angle k1 kn ks"):
     )  # fmt: skip
 
 
-def _edge_field(ks: Callable[[Values, bt.Reference], float]) -> Callable[[Values, bt.Reference], Any]:
+def _edge_field(
+    ks: Callable[[Values, bt.Reference], float],
+) -> Callable[[Values, bt.Reference], Any]:
     """The potential of a solenoid's field that begins and ends abruptly."""
 
     def potential(v: Values, ref: bt.Reference) -> Any:
@@ -207,9 +209,7 @@ for _model in ("paraxial", "exact"):
 
 
 def _soft_solenoid(v: Values, ref: bt.Reference) -> Fields:
-    return soft_solenoid(
-        v["ks"] * ref.rigidity + v["field"], v["cosine"], v["sine"], v["length"]
-    )
+    return soft_solenoid(v["ks"] * ref.rigidity + v["field"], v["cosine"], v["sine"], v["length"])
 
 
 def _soft_quadrupole(v: Values, ref: bt.Reference) -> Fields:

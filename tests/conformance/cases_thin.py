@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import betatron as bt
+import numpy as np
 from cases import (
     EXACT,
     FINE,
@@ -127,6 +128,27 @@ add_with_derivative(
         _turn("S", lambda v: v["rotation_z"]),
     ),
     "offset_x offset_y offset_z rotation_x rotation_y rotation_z",
+)  # fmt: skip
+
+# --- TaylorMap: Xtrack's coordinates are zeta = -beta0 t and -pt/beta0 ------------------------
+
+
+def _scaled_tensor(degree: int) -> Callable[[Values], Any]:
+    def tensor(v: Values) -> np.ndarray:
+        series = bt.TaylorSeries(np.reshape(v["coefficients"], (6, -1)), np.zeros(6))
+        scale = np.array([1, 1, 1, 1, -1 / v["beta"], -v["beta"]])
+        found = (series.orbit, series.R, series.T)[degree]
+        for axis in range(1, degree + 1):
+            found = found * scale.reshape([-1 if i == axis else 1 for i in range(degree + 1)])
+        return found / scale.reshape([-1] + [1] * degree)
+
+    return tensor
+
+
+_series = {"k": _scaled_tensor(0), "R": _scaled_tensor(1), "T": _scaled_tensor(2)}
+add_with_derivative(
+    "TaylorMap", "Xtrack", "SecondOrderTaylorMap",
+    xtrack("SecondOrderTaylorMap", _series, length=0.0), "coefficients",
 )  # fmt: skip
 
 # --- PolygonAperture -------------------------------------------------------------------------

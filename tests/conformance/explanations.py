@@ -69,8 +69,8 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Xtrack",
         "The field of a quadrupole component around a bent axis is taken to first order in the "
         "curvature; Betatron has it to fifth order. What is left out begins with k1 h^2 times the "
-        "third power of x, y. The Lorentz force in the closed cylindrical field, integrated, agrees "
-        "with Betatron.",
+        "third power of x, y. The Lorentz force in the closed cylindrical field, integrated, "
+        "agrees with Betatron.",
         (*TRANSVERSE, "t"),
         (Law("amplitude", 3, "py", "energy"), Law("angle", 2, "py", "energy")),
     ),
@@ -187,8 +187,9 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "buncher": Explanation(
         "Xtrack",
-        "A cavity is sin(w t) where the buncher is its slope, w t, and it has no radial field, which "
-        "the wave equation ties to the slope.",
+        "A cavity is sin(w t) where the buncher is its slope, w t, and it has no radial field, "
+        "which the wave equation ties to the slope (tests/python/test_conformance.py compares the "
+        "buncher with the Lorentz force in a short gap).",
         ("px", "py", "pt"),
         (
             Law("t", 3, "pt", start=0.2),
@@ -212,15 +213,15 @@ EXPLANATIONS: dict[str, Explanation] = {
     ),
     "dipole-fringe": Explanation(
         "both",
-        "Betatron's pole face is the flow of a Hamiltonian of third order (Hwang and Lee), Xtrack's a "
-        "rotation, a hard edge and a wedge (Forest): the maps agree to second order.",
+        "Betatron's pole face is the flow of a Hamiltonian of third order (Hwang and Lee), "
+        "Xtrack's a rotation, a hard edge and a wedge (Forest): the maps agree to second order.",
         (*TRANSVERSE, "t"),
         (Law("amplitude", 3, "px", "energy"), Law("amplitude", 3, "py", "energy")),
     ),
     "dipole-fringe-gap": Explanation(
         "Betatron",
-        "The gap correction of the focusing is of first order in the gap; Xtrack has it in the argument of the "
-        "tangent, as Brown.",
+        "The gap correction of the focusing is of first order in the gap; Xtrack has it in the "
+        "argument of the tangent, as Brown, and a term of the extent of the fringe.",
         (*TRANSVERSE, "t"),
         (
             Law("hgap", 2, "py", "energy", start=0.2, amplified=1e-3),

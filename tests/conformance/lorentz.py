@@ -75,7 +75,11 @@ class Lorentz(Adapter):
             """r h, and x without cancellation; the unit vectors e_x = (r, 0, q)/size."""
             r, q = 1 + h * state[0], h * state[2]
             size = np.sqrt(r * r + q * q)
-            return r / size, q / size, (2 * state[0] + h * (state[0] ** 2 + state[2] ** 2)) / (1 + size)
+            return (
+                r / size,
+                q / size,
+                (2 * state[0] + h * (state[0] ** 2 + state[2] ** 2)) / (1 + size),
+            )
 
         def slope(s: float, flat: Array) -> Array:
             state = flat.reshape(7, n)
@@ -107,7 +111,7 @@ class Lorentz(Adapter):
         if h != 0:
             x = local(end)[2]
             px = px * math.cos(h * length) + end[5] * math.sin(h * length)
-        # gamma - gamma0 = (u^2 - u0^2)/(gamma + gamma0), that of a particle at rest in the reference
+        # gamma - gamma0 = (u^2 - u0^2)/(gamma + gamma0), without cancellation
         excess = end[3] ** 2 + end[4] ** 2 + (end[5] - 1) * (end[5] + 1)
         pt = -excess / (np.sqrt(1 / ref.beta**2 + excess) + 1 / ref.beta)
         if setup.potential:
@@ -118,8 +122,8 @@ class Lorentz(Adapter):
     def linear(
         self, ref: bt.Reference, element: Callable[[bt.Reference], Setup], length: float, z: Array
     ) -> Array:
-        """The derivative by steps into the complex plane, exact to rounding (W. Squire and G. Trapp,
-        SIAM Rev. 40 (1998) 110)."""
+        """The derivative by steps into the complex plane, exact to rounding (W. Squire and G.
+        Trapp, SIAM Rev. 40 (1998) 110)."""
         step = 1e-40
         out = self.track(ref, element, length, 1j * step * np.eye(6))
         return out.imag @ z / step + out.real[:, :1]

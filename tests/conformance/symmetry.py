@@ -19,7 +19,8 @@ from cases import Values, draw_particles, draw_reference, draw_value
 
 LAWS = ("symplectic", "backward", "derivative", "conjugation")
 MODELS = ("linear", "paraxial", "exact")
-NOT_SYMPLECTIC = ("LinearMap",)  # the user's own matrix
+NOT_SYMPLECTIC = ("LinearMap", "TaylorMap")  # the user's own
+NO_INVERSE = ("TaylorMap",)  # of degree 2 here
 SPECIES = ("electron", "proton")
 FIELDS = ("gradient", "gradient_length", "field")  # in T; the others act alike on all charges
 OPPOSITE = {"electron": "positron", "proton": "antiproton"}
@@ -77,8 +78,8 @@ def laws(
         bound = np.abs(j).T @ np.abs(S) @ np.abs(j) + 1
         result["symplectic"] = float(np.max(np.abs(j.T @ S @ j - ratio * S) / bound))
 
-    line.track(beam, backward=True, progress=False)
-    if len(beam):
+    if kind not in NO_INVERSE:
+        line.track(beam, backward=True, progress=False)
         back = np.array(beam.array)[:, 0]
         carried = np.abs(np.linalg.inv(j)) @ (np.abs(out[:, 0]) + path) + np.abs(z[:, 0]) + path
         result["backward"] = float(np.max(np.abs(back - z[:, 0]) / carried))

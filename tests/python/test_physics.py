@@ -41,7 +41,9 @@ CHANGE_ENERGY = (*ACCELERATING, "Buncher", "CrabCavity", "ConstantFocusing")
 FLOWS = ("Drift", "Quadrupole", "PlasmaLens", "Bend", "Solenoid", "ConstantFocusing", "Instrument", "UniformAcceleration",
     "Undulator",
 )  # fmt: skip
-SYMPLECTIC = tuple(k for k in bt.kinds() if k not in ("LinearMap", "TaylorMap", "Aperture", "PolygonAperture"))
+SYMPLECTIC = tuple(
+    k for k in bt.kinds() if k not in ("LinearMap", "TaylorMap", "Aperture", "PolygonAperture")
+)
 
 
 def number(parameter: dict) -> st.SearchStrategy:
