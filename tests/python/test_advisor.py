@@ -18,7 +18,9 @@ def beam(n: int = 50_000, seed: int = 1) -> bt.Beam:
     return bt.Beam(ref, spread, n=n, charge=1e-9, seed=seed)
 
 
-LINE = bt.Line([bt.Drift(1.0, slices=4), bt.Quadrupole(0.2, k1=3, slices=2), bt.Drift(1.0, slices=4)])
+LINE = bt.Line(
+    [bt.Drift(1.0, slices=4), bt.Quadrupole(0.2, k1=3, slices=2), bt.Drift(1.0, slices=4)]
+)
 
 
 def kick(model: bt.SpaceCharge3D, b: bt.Beam) -> np.ndarray:
@@ -30,7 +32,8 @@ def kick(model: bt.SpaceCharge3D, b: bt.Beam) -> np.ndarray:
 
 @pytest.mark.parametrize("model", [bt.SpaceCharge2D(0.1, (24, 24)), bt.SpaceCharge3D(24)], ids=repr)
 def test_estimates_are_right(model: bt.SpaceCharge2D) -> None:
-    """Mesh error: against a grid four times as fine. Noise: against the same kick by another sample."""
+    """Mesh error: against a grid four times as fine. Noise: against the same kick by another
+    sample."""
     start = beam()
     advice = bt.advise(LINE, start, model)
     assert advice.model is model
@@ -42,7 +45,7 @@ def test_estimates_are_right(model: bt.SpaceCharge2D) -> None:
     error = np.sqrt(np.mean((coarse - fine)[:2] ** 2) / np.mean(fine[:2] ** 2))
     assert advice.errors.mesh[0] == pytest.approx(error, rel=0.35)
 
-    # the field of the small sample at the places of all its particles and of another one of the same size
+    # the field of small samples at the same places
     samples = []
     for seed in (1, 5):
         own, places = beam(seed=seed), beam(20_000, seed=7)
@@ -99,7 +102,9 @@ def test_slices_are_balanced_against_noise() -> None:
 
 
 def test_a_run_that_does_not_fit_says_so() -> None:
-    with pytest.raises(MemoryError, match=r"the run needs [\d.e+]+ GB: 1000 particles .* there are"):
+    with pytest.raises(
+        MemoryError, match=r"the run needs [\d.e+]+ GB: 1000 particles .* there are"
+    ):
         bt.advise(LINE, beam(1000), bt.SpaceCharge3D(4096))
 
 
@@ -125,6 +130,11 @@ def test_nothing_is_changed() -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict, error: type) -> None:
-    given = {"line": LINE, "beam": beam(1000), "space_charge": bt.SpaceChargeGaussian(), **arguments}
+    given = {
+        "line": LINE,
+        "beam": beam(1000),
+        "space_charge": bt.SpaceChargeGaussian(),
+        **arguments,
+    }
     with pytest.raises(error):
         bt.advise(**given)

@@ -1,5 +1,5 @@
-"""Space charge of long and Gaussian beams and of envelopes: against each other, against known solutions, and what is
-refused."""
+"""Space charge of long and Gaussian beams and of envelopes: against each other, against known
+solutions, and what is refused."""
 
 from __future__ import annotations
 
@@ -46,11 +46,17 @@ def perveance(reference: bt.Reference, current: float) -> float:
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_envelope_in_two_dimensions_solves_the_envelope_equations(order: int) -> None:
-    """A'' = -k A + 2 K/(A + B) + (4 emittance)^2/A^3 for the semi-axes A = 2 sigma_x, B (Kapchinskij, Vladimirskij)."""
+    """A'' = -k A + 2 K/(A + B) + (4 emittance)^2/A^3 for the semi-axes A = 2 sigma_x, B
+    (Kapchinskij, Vladimirskij)."""
     ref, current, emittance = proton(6.7e6), 0.5, 1e-6
     twiss = {"beta_x": 0.737881, "alpha_x": 2.4685083, "beta_y": 0.737881, "alpha_y": -2.4685083}
     start = bt.KV.from_twiss(
-        **twiss, emittance_x=emittance, emittance_y=emittance, beta_t=1, alpha_t=0, emittance_t=1e-12
+        **twiss,
+        emittance_x=emittance,
+        emittance_y=emittance,
+        beta_t=1,
+        alpha_t=0,
+        emittance_t=1e-12,
     )
     pieces = [(0.0744, 0.0), (0.061, -103.1257), (0.1488, 0.0), (0.061, 103.1257), (0.0744, 0.0)]
     k = perveance(ref, current)
@@ -87,7 +93,8 @@ def test_envelope_in_two_dimensions_solves_the_envelope_equations(order: int) ->
 
 
 def test_sphere_expands_as_the_ellipsoid_in_three_dimensions_says() -> None:
-    """R'' = N r_q/((beta gamma)^2 R^2) for the radius R of a cold uniform sphere, in its rest frame."""
+    """R'' = N r_q/((beta gamma)^2 R^2) for the radius R of a cold uniform sphere, in its rest
+    frame."""
     ref, radius, charge, length = proton(), 2e-3, 1e-9, 4.0
     cold = bt.Kurth6D.from_ellipse(
         lambda_x=radius / math.sqrt(5),
@@ -164,13 +171,19 @@ def test_ellipsoid_against_particles_on_a_grid() -> None:
 
 
 def test_uniform_beam_doubles_in_size_and_takes_test_particles_along() -> None:
-    """The expanding beam of ImpactX's example: after L = 1.516770632602484 R0/sqrt(K) its radius has doubled. Particles
-    of weight 0 inside move with it; those outside are repelled by all of it."""
+    """The expanding beam of ImpactX's example: after L = 1.516770632602484 R0/sqrt(K) its radius
+    has doubled. Particles of weight 0 inside move with it; those outside are repelled by all of
+    it."""
     ref, radius, current = proton(), 1e-3, 0.15
     k = perveance(ref, current)
     length = 1.516770632602484 * radius / math.sqrt(k)
     cold = bt.KV.from_ellipse(
-        lambda_x=radius / 2, lambda_y=radius / 2, lambda_t=1e-3, lambda_px=0, lambda_py=0, lambda_pt=0
+        lambda_x=radius / 2,
+        lambda_y=radius / 2,
+        lambda_t=1e-3,
+        lambda_px=0,
+        lambda_py=0,
+        lambda_pt=0,
     )
     beam = bt.Beam(ref, cold, n=50_000, seed=1)
     x = np.concatenate([beam.x, np.linspace(0, radius, 11), [1.5 * radius]])
@@ -184,9 +197,9 @@ def test_uniform_beam_doubles_in_size_and_takes_test_particles_along() -> None:
     line.track(beam, space_charge=bt.SpaceCharge2D(current, (64, 64)), progress=False)
     inner = beam.x[50_000:50_009]
     np.testing.assert_allclose(inner, 2 * np.linspace(0, radius, 11)[:9], atol=0.03 * radius)
-    outside = solve_ivp(
-        lambda s, u: [u[1], k / u[0]], (0, length), [1.5 * radius, 0], rtol=1e-9
-    ).y[0, -1]
+    outside = solve_ivp(lambda s, u: [u[1], k / u[0]], (0, length), [1.5 * radius, 0], rtol=1e-9).y[
+        0, -1
+    ]
     assert beam.x[-1] == pytest.approx(outside, rel=0.01)
 
 
@@ -276,7 +289,10 @@ def test_models_stand_only_where_they_make_sense() -> None:
         (lambda: bt.SpaceCharge2D(1.0, shape="cubical"), "shape = 'cubical' is not allowed"),
         (lambda: bt.SpaceCharge2D(1.0, margin=0.5), "margin = 0.5 is not allowed; allowed: >= 1"),
         (lambda: bt.SpaceCharge2D(1.0, order=3), "order = 3 must be between 0 and 2"),
-        (lambda: bt.SpaceCharge2D(1.0, spacing=0.0), "spacing = 0.0 m is not allowed; allowed: > 0"),
+        (
+            lambda: bt.SpaceCharge2D(1.0, spacing=0.0),
+            "spacing = 0.0 m is not allowed; allowed: > 0",
+        ),
         (lambda: bt.SpaceCharge2p5D(bins=1), "bins = 1 is not allowed"),
         (lambda: bt.SpaceCharge2p5D(longitudinal_scale=-1.0), "longitudinal_scale = -1 m"),
         (lambda: bt.SpaceChargeGaussian("2D"), "dimension = '2D' must be '2.5D' or '3D'"),
@@ -304,7 +320,7 @@ def test_degenerate_beams(model: bt.SpaceCharge2D) -> None:
         assert np.array_equal(neutral.px, before)
     wrong = gaussian(100)
     wrong.x[7] = math.nan
-    with pytest.raises(ValueError, match="finite|not a number|nan"):
+    with pytest.raises(ValueError, match=r"finite|not a number|nan"):
         model.kick(wrong, 1.0)
 
 
