@@ -530,9 +530,9 @@ def _normal_form(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
     transverse = _modes(matrix[:4, :4])
     dispersion = np.linalg.solve(np.eye(4) - matrix[:4, :4], matrix[:4, 5])
     s = np.kron(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
-    shift = np.eye(6)  # z -> z + d pt, t -> t - d S z: symplectic
+    shift = np.eye(6)  # z -> z + d pt, t -> t + d S z: symplectic
     shift[:4, 5] = dispersion
-    shift[4, :4] = -dispersion @ s
+    shift[4, :4] = dispersion @ s
     normal = np.eye(6)
     normal[:4, :4] = transverse
     return shift @ normal, False
