@@ -197,8 +197,8 @@ def test_kicks_heat_as_the_collision_integral():
         changes.append((temperatures(beam) - before) / path)
         assert np.allclose([np.mean(beam[k]) for k in ("px", "py", "pt")], mean, atol=1e-18)
     change = np.mean(changes, axis=0)
-    assert np.allclose(change, exact, atol=0.06 * np.abs(exact).max())
-    assert abs(change.sum()) < 0.06 * np.abs(exact).max()
+    assert np.allclose(change, exact, atol=0.1 * np.abs(exact).max())
+    assert abs(change.sum()) < 0.1 * np.abs(exact).max()
 
 
 def test_temperatures_become_equal():
