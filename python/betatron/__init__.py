@@ -16,12 +16,14 @@ from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
     IBS,
+    BeamBeam,
     IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    collide,
     ibs_rates,
     line_density,
 )
@@ -51,6 +53,7 @@ from betatron.space_charge import (
 __version__: str = _core.version
 
 __all__ = [
+    "BeamBeam",
     "CSR",
     "IBS",
     "IBSRates",
@@ -60,6 +63,7 @@ __all__ = [
     "StructureWake",
     "Wake",
     "WakeTable",
+    "collide",
     "ibs_rates",
     "line_density",
     "Beam",
