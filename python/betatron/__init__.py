@@ -12,6 +12,7 @@
 """
 
 from betatron import _core, errors
+from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
@@ -43,6 +44,7 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.space_charge_3d import SpaceCharge3D
 from betatron.space_charge import (
     SpaceCharge2D,
     SpaceCharge2p5D,
@@ -58,6 +60,7 @@ __all__ = [
     "IBS",
     "IBSRates",
     "KV",
+    "Advice",
     "ResistiveWall",
     "Resonator",
     "StructureWake",
@@ -75,6 +78,7 @@ __all__ = [
     "Reference",
     "SemiGaussian",
     "SpaceCharge2D",
+    "SpaceCharge3D",
     "SpaceCharge2p5D",
     "SpaceChargeEnvelope",
     "SpaceChargeGaussian",
@@ -85,6 +89,7 @@ __all__ = [
     "Waterbag",
     "fourier_coefficients",
     "from_at",
+    "advise",
     "errors",
     "info",
     *_element_names,

@@ -8,6 +8,7 @@ NB_MODULE(_core, m) {
   betatron::bindings::bind_beam(m);
   betatron::bindings::bind_elements(m);
   betatron::bindings::bind_collective(m);
+  betatron::bindings::bind_space_charge(m);
   betatron::bindings::bind_space_charge_models(m);
   betatron::bindings::bind_tracking(m);
 }

@@ -76,6 +76,10 @@ def check_settings(case: Facts) -> None:
             space_charge(case)
             continue
         raise Unsupported(f"setting {key} = {value!r}")
+
+
+def check_driver(case: Facts) -> None:
+    """Raise `Unsupported` if a program runs the case, which programs.py does not have."""
     if case.get("python_hooks"):
         hooks = ", ".join(map(str, case["python_hooks"]))
         raise Unsupported(f"functions called during tracking ({hooks})")
@@ -101,7 +105,8 @@ def space_charge(case: Facts) -> Any:
     """The model of space charge that a case asks for, or None.
 
     Kicks in front of the slices (order 1), as in the published runs: with the slices that a case
-    prescribes, the error of that splitting can be as large as the tolerance.
+    prescribes, the error of that splitting can be as large as the tolerance. Where a case refines
+    the grid around the beam, the whole grid is as fine: it fits the beam here.
     """
     settings = case.get("settings", {})
     kind = settings.get("algo.space_charge", False)
@@ -140,6 +145,9 @@ def space_charge(case: Facts) -> Any:
         _all_used(options)
         cells = grid.pop("cells")[:2]
         return bt.SpaceCharge2p5D(cells, bins, longitudinal=longitudinal, **grid)
+    if kind == "3D":
+        _all_used(options)
+        return bt.SpaceCharge3D(**grid)
     raise Unsupported(f"space charge ({kind})")
 
 
@@ -149,14 +157,15 @@ def _all_used(options: Facts) -> None:
 
 
 def _grid(settings: Facts) -> dict[str, Any]:
-    """Keywords of models with a grid: nodes, shape of particles, size relative to the beam."""
-    relative = settings.get("geometry.prob_relative", 3.0)
+    """Keywords of models with a grid: cells and the shape of particles."""
+    if "amr.n_cell" not in settings:
+        raise Unsupported("space charge without the number of cells")
+    finer = 2 ** int(settings.get("amr.max_level", 0))
     shape = int(settings.get("algo.particle_shape", 2))
     return {
-        "cells": tuple(int(n) for n in settings["amr.n_cell"]),
+        "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
         "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
         "order": 1,
-        "margin": float(relative[0] if isinstance(relative, Sequence) else relative),
     }
 
 
