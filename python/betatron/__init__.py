@@ -16,11 +16,16 @@ from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
+    IBS,
+    BeamBeam,
+    IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    collide,
+    ibs_rates,
     line_density,
 )
 from betatron.distributions import (
@@ -50,7 +55,10 @@ from betatron.space_charge import (
 __version__: str = _core.version
 
 __all__ = [
+    "BeamBeam",
     "CSR",
+    "IBS",
+    "IBSRates",
     "KV",
     "Advice",
     "ResistiveWall",
@@ -58,6 +66,8 @@ __all__ = [
     "StructureWake",
     "Wake",
     "WakeTable",
+    "collide",
+    "ibs_rates",
     "line_density",
     "Beam",
     "Envelope",
