@@ -12,14 +12,20 @@
 """
 
 from betatron import _core, errors
+from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
+    IBS,
+    BeamBeam,
+    IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    collide,
+    ibs_rates,
     line_density,
 )
 from betatron.distributions import (
@@ -49,13 +55,19 @@ from betatron.space_charge import (
 __version__: str = _core.version
 
 __all__ = [
+    "BeamBeam",
     "CSR",
+    "IBS",
+    "IBSRates",
     "KV",
+    "Advice",
     "ResistiveWall",
     "Resonator",
     "StructureWake",
     "Wake",
     "WakeTable",
+    "collide",
+    "ibs_rates",
     "line_density",
     "Beam",
     "Envelope",
@@ -77,6 +89,7 @@ __all__ = [
     "Waterbag",
     "fourier_coefficients",
     "from_at",
+    "advise",
     "errors",
     "info",
     *_element_names,

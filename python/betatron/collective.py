@@ -6,7 +6,9 @@ every slice of an element, or so that kicks are at most ``spacing`` apart.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from betatron._checks import number, whole
 from betatron.elements import Element
 
 if TYPE_CHECKING:
-    from betatron.beam import Beam
+    from betatron.beam import Beam, Reference
     from betatron.line import Line
 
 At = None | str | Element | Iterable[str | Element]
@@ -387,3 +389,314 @@ class Wake(_OnLineDensity):
             self.spacing,
             _flags(line, self.at),
         )
+
+
+class IBS(_OnLineDensity):
+    """Intra-beam scattering: friction and random kicks from the moments of the bunch at every place.
+
+    Parameters
+    ----------
+    coulomb_log
+        Coulomb logarithm; None: from the size, density and temperature of the bunch.
+    seed
+        Of the random numbers, which depend on it, the turn, the place and the id of a particle only.
+    bins, shape, smoothing
+        Of the line density along t, which scattering follows; see `line_density`.
+    order, spacing
+        Of the kicks, see `CSR`.
+
+    Across, and for the temperature, the bunch is taken as Gaussian. The mean momentum of the beam does not change.
+    Tracking raises ValueError for a bunch without size in x, y or t.
+    """
+
+    def __init__(
+        self,
+        coulomb_log: float | None = None,
+        seed: int = 0,
+        bins: int = 50,
+        *,
+        shape: str = "linear",
+        smoothing: int = 0,
+        order: int = 1,
+        spacing: float | None = None,
+    ) -> None:
+        super().__init__(bins, shape, smoothing, order, spacing)
+        self.seed = whole(seed, "seed", 2**63 - 1)
+        self.coulomb_log = _coulomb_log(coulomb_log)
+
+    def __repr__(self) -> str:
+        return f"IBS(coulomb_log={self.coulomb_log}, seed={self.seed})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return _core.ibs(self.coulomb_log, self._density(), self.seed, self.order, self.spacing)
+
+
+class BeamBeam(Effect):
+    """The kick of a given Gaussian bunch that comes the other way (weak-strong).
+
+    Parameters
+    ----------
+    at
+        Elements (thin ones, a `Marker`) at which the bunches meet: names, regular expressions or elements.
+    charge
+        Of the other bunch [C], with its sign: like charges repel each other.
+    sigma_x, sigma_y
+        Its rms sizes at the collision point [m], > 0, in any ratio.
+    sigma_t
+        Its rms length [m]: six dimensions, slice by slice, with energy change. None: a thin lens.
+    slices
+        Of equal charge, 1 ... 1000; in six dimensions.
+    beta_x, beta_y, alpha_x, alpha_y
+        Courant-Snyder functions of the other bunch [m, 1], S running along with the beam that is tracked; None:
+        its size is the same all along (no hourglass effect).
+    crossing_angle
+        Between the two directions of flight [rad]; |angle| < 1. Needs sigma_t.
+    crossing_plane
+        0: horizontal; pi/2: vertical [rad].
+    offset_x, offset_y
+        Of the centre of the other bunch [m].
+    other_beta
+        Its velocity over c.
+
+    Kicks in single-precision beams are computed in double. A thin lens can be tracked backward.
+    """
+
+    def __init__(
+        self,
+        at: str | Element | Iterable[str | Element],
+        charge: float,
+        sigma_x: float,
+        sigma_y: float,
+        sigma_t: float | None = None,
+        slices: int = 11,
+        *,
+        beta_x: float | None = None,
+        beta_y: float | None = None,
+        alpha_x: float = 0.0,
+        alpha_y: float = 0.0,
+        crossing_angle: float = 0.0,
+        crossing_plane: float = 0.0,
+        offset_x: float = 0.0,
+        offset_y: float = 0.0,
+        other_beta: float = 1.0,
+    ) -> None:
+        self.at = at
+        self.charge = number(charge, "charge")
+        self._x = _strong("x", sigma_x, beta_x, alpha_x, offset_x)
+        self._y = _strong("y", sigma_y, beta_y, alpha_y, offset_y)
+        self.sigma_t = None if sigma_t is None else number(sigma_t, "sigma_t")
+        if self.sigma_t is not None and not 0 < self.sigma_t < float("inf"):
+            raise ValueError(f"sigma_t = {sigma_t} m is not allowed; allowed: > 0, or None")
+        self.slices = whole(slices, "slices", 1000)
+        self.crossing_angle = number(crossing_angle, "crossing_angle")
+        self.crossing_plane = number(crossing_plane, "crossing_plane")
+        self.other_beta = number(other_beta, "other_beta")
+        self._make([1])  # checks all the rest
+
+    def __repr__(self) -> str:
+        return f"BeamBeam(at={self.at!r}, charge={self.charge:g}, sigma_x={self._x[0]:g}, sigma_y={self._y[0]:g})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return self._make(_flags(line, self.at))
+
+    def _make(self, flags: list[int]) -> _core.Effect:
+        return _core.beam_beam(
+            self.charge,
+            self._x,
+            self._y,
+            self.sigma_t or 0.0,
+            self.slices,
+            0.5 * self.crossing_angle,
+            self.crossing_plane,
+            self.other_beta,
+            flags,
+        )
+
+
+def _strong(plane: str, sigma: Any, beta: Any, alpha: Any, offset: Any) -> list[float]:
+    if beta is not None and not 0 < number(beta, f"beta_{plane}") < float("inf"):
+        raise ValueError(f"beta_{plane} = {beta} m is not allowed; allowed: > 0, or None")
+    return [
+        number(sigma, f"sigma_{plane}"),
+        0.0 if beta is None else number(beta, f"beta_{plane}"),
+        number(alpha, f"alpha_{plane}"),
+        number(offset, f"offset_{plane}"),
+    ]
+
+
+def collide(
+    first: Beam,
+    second: Beam,
+    *,
+    slices: int = 11,
+    crossing_angle: float = 0.0,
+    crossing_plane: float = 0.0,
+    threads: int | None = None,
+) -> None:
+    """Let two bunches that go in opposite directions kick each other once, in place (strong-strong).
+
+    Each is in its own coordinates, the x and y axes of both being the same. Slices of equal charge act on each other
+    in the order in which they meet, each as the Gaussian with its present moments; with one slice both bunches are
+    kicked at the place where their particles meet the centre of the other.
+
+    Parameters
+    ----------
+    slices
+        Of each bunch, 1 ... 1000.
+    crossing_angle, crossing_plane
+        As for `BeamBeam`.
+
+    Raises
+    ------
+    ValueError
+        If a slice that acts has no transverse size, or a coordinate is not finite.
+    """
+    from betatron.beam import Beam as BeamType
+
+    for beam in (first, second):
+        if not isinstance(beam, BeamType):
+            raise TypeError(f"collide() needs two beams, got {type(beam).__name__}")
+    if first is second:
+        raise ValueError("collide() needs two different beams")
+    _core.collide(
+        first,
+        second,
+        whole(slices, "slices", 1000),
+        0.5 * number(crossing_angle, "crossing_angle"),
+        number(crossing_plane, "crossing_plane"),
+        0 if threads is None else whole(threads, "threads", 100_000),
+    )
+
+
+@dataclass(frozen=True)
+class IBSRates:
+    """Growth rates (d emittance/dt)/emittance [1/s] of three modes, and the mean Coulomb logarithm.
+
+    Rates of amplitudes, as some codes state them, are half of these.
+    """
+
+    x: float
+    y: float
+    t: float
+    coulomb_log: float
+
+
+def ibs_rates(
+    line: Line,
+    reference: Reference,
+    *,
+    charge: float,
+    emittance_x: float,
+    emittance_y: float,
+    sigma_t: float,
+    sigma_pt: float | None = None,
+    coulomb_log: float | None = None,
+    spacing: float = 0.1,
+) -> IBSRates:
+    """Growth rates of a Gaussian bunch that is matched to a ring, by intra-beam scattering.
+
+    Parameters
+    ----------
+    line
+        One turn. Its linear map must be stable.
+    charge
+        Of the bunch [C]; its sign does not matter.
+    emittance_x, emittance_y
+        Geometric rms emittances of the transverse modes [m], > 0.
+    sigma_t, sigma_pt
+        Rms bunch length and energy spread, without the part from the transverse emittances. sigma_pt is for rings
+        without cavities only: with cavities it follows from sigma_t.
+    coulomb_log
+        None: from the bunch, see docs.
+    spacing
+        Of the places where scattering is computed [m].
+
+    As Bjorken and Mtingwa, with coupling and dispersion in both planes; see `IBS` for the formulas.
+    """
+    normal, has_cavities = _normal_form(line.matrix(reference))
+    sizes = {"emittance_x": emittance_x, "emittance_y": emittance_y, "sigma_t": sigma_t}
+    for name, value in sizes.items():
+        sizes[name] = number(value, name)
+        if not 0 < sizes[name] < float("inf"):
+            raise ValueError(f"ibs_rates: {name} = {value} is not allowed; allowed: > 0")
+    length = sizes["sigma_t"]
+    if has_cavities:
+        if sigma_pt is not None:
+            raise ValueError(
+                f"ibs_rates: sigma_pt = {sigma_pt} cannot be chosen in a ring with cavities; it follows from sigma_t"
+            )
+        emittance_t = length**2 / (normal[4, 4] ** 2 + normal[4, 5] ** 2)
+    else:
+        if sigma_pt is None:
+            raise ValueError("ibs_rates: a ring without cavities needs sigma_pt")
+        spread = number(sigma_pt, "sigma_pt")
+        if not 0 < spread < float("inf"):
+            raise ValueError(f"ibs_rates: sigma_pt = {sigma_pt} is not allowed; allowed: > 0")
+        emittance_t = length * spread
+        root = np.sqrt(length / spread)
+        normal[:, 4] *= root
+        normal[:, 5] /= root
+    particles = abs(number(charge, "charge")) / (abs(reference.species.charge) * 1.602176634e-19)
+    rate, logarithm = _core.ibs_rates(
+        line,
+        reference,
+        normal.ravel().tolist(),
+        [sizes["emittance_x"], sizes["emittance_y"], emittance_t],
+        particles,
+        _coulomb_log(coulomb_log),
+        number(spacing, "spacing"),
+    )
+    return IBSRates(*rate, logarithm)
+
+
+def _coulomb_log(given: Any) -> float | None:
+    if given is None:
+        return None
+    value = number(given, "coulomb_log")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"coulomb_log = {given} is not allowed; allowed: > 0, or None")
+    return value
+
+
+def _normal_form(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
+    """(N, whether there are cavities) of a one-turn matrix: N symplectic, N^-1 M N a rotation in each mode; without
+    cavities in the transverse modes, the third being t and pt themselves with the dispersion taken out."""
+    has_cavities = bool(np.abs(matrix[5, :5]).max() > 1e-13)
+    if has_cavities:
+        return _modes(matrix), True
+    transverse = _modes(matrix[:4, :4])
+    dispersion = np.linalg.solve(np.eye(4) - matrix[:4, :4], matrix[:4, 5])
+    s = np.kron(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    shift = np.eye(6)  # z -> z + d pt, t -> t + d S z: symplectic
+    shift[:4, 5] = dispersion
+    shift[4, :4] = dispersion @ s
+    normal = np.eye(6)
+    normal[:4, :4] = transverse
+    return shift @ normal, False
+
+
+def _modes(matrix: np.ndarray) -> np.ndarray:
+    """The symplectic matrix of the modes of a stable matrix, those of x, y, t in this order."""
+    n = len(matrix) // 2
+    values, vectors = np.linalg.eig(matrix)
+    if np.abs(np.abs(values) - 1).max() > 1e-6 or np.abs(values.imag).min() < 1e-12:
+        raise ValueError(
+            f"the one-turn map has no stable modes: its eigenvalues are {np.array2string(values, precision=4)}"
+        )
+    s = np.kron(np.eye(n), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    modes = []
+    for v in vectors.T:
+        area = (v.conj() @ s @ v).imag
+        if area > 0:  # one of each conjugate pair
+            modes.append(v * np.sqrt(2 / area))
+    # every mode to the plane it has most of its action in
+    share = np.array(
+        [[abs((m[2 * k].conj() * m[2 * k + 1]).imag) for k in range(n)] for m in modes]
+    )
+    best = max(itertools.permutations(range(n)), key=lambda o: sum(share[o[k], k] for k in range(n)))
+    normal = np.empty((2 * n, 2 * n))
+    for k, chosen in enumerate(best):
+        v = modes[chosen]
+        v = v * np.exp(-1j * np.angle(v[2 * k]))
+        normal[:, 2 * k], normal[:, 2 * k + 1] = v.real, v.imag
+    return normal

@@ -22,13 +22,11 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import number, whole
-from betatron.space_charge import SpaceCharge
+from betatron.space_charge import SHAPES, SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.beam import Beam
     from betatron.line import Line
-
-SHAPES = ("linear", "quadratic", "cubic")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ void bind_space_charge_models(nb::module_& m) {
       [](bool slices, double tolerance, const collective::line_options& density, bool longitudinal,
          std::optional<double> scale, int order, double spacing) {
         collective::gaussian_space_charge o;
-        o.model = slices ? collective::gaussian_model::gauss_2p5d : collective::gaussian_model::gauss_3d;
+        o.model =
+            slices ? collective::gaussian_model::gauss_2p5d : collective::gaussian_model::gauss_3d;
         o.tolerance = tolerance;
         o.density = density;
         o.longitudinal = longitudinal;

@@ -82,9 +82,8 @@ nb::tuple track_envelope(const line& l, const beam::reference& ref,
   if (covariance.size() != e.covariance.size()) throw nb::value_error("covariance must be 6 x 6");
   std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
   tracking::track_result result;
-  result.records =
-      tracking::track_envelope(l, e, {turns, first_turn, recorded, record_slices, record_start,
-                                      collective, charge});
+  result.records = tracking::track_envelope(
+      l, e, {turns, first_turn, recorded, record_slices, record_start, collective, charge});
   return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
@@ -140,8 +139,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              std::int64_t first_turn, bool backward,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
-                             const std::string& boundary, double bucket_length,
-                             nb::object monitor,
+                             const std::string& boundary, double bucket_length, nb::object monitor,
                              const std::vector<tracking::effect>& collective) {
   tracking::track_options options;
   options.turns = turns;

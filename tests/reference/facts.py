@@ -66,14 +66,14 @@ def check_settings(case: Facts) -> None:
     for key, value in case.get("settings", {}).items():
         if _is_off(value) or key.startswith(_PASSIVE_SETTINGS):
             continue
-        if key == "algo.space_charge":
-            space_charge(case)
-            continue
         if key in _COLLECTIVE_SETTINGS:
             detail = "" if value is True else f" ({value})"
             raise Unsupported(f"{_COLLECTIVE_SETTINGS[key]}{detail}")
         if key == "algo.particle_bc":
             boundary(case)
+            continue
+        if key == "algo.space_charge":
+            space_charge(case)
             continue
         raise Unsupported(f"setting {key} = {value!r}")
 
@@ -88,26 +88,6 @@ def check_driver(case: Facts) -> None:
         raise Unsupported(f"an optimiser that varies the lattice ({goals[0]})")
 
 
-def space_charge(case: Facts) -> dict[str, Any]:
-    """Keywords of `Line.track` for space charge; none if it is off.
-
-    The cases kick once per slice and in front of it. Where they refine the grid around the beam, the whole grid is
-    as fine: it fits the beam here.
-    """
-    settings = case.get("settings", {})
-    kind = settings.get("algo.space_charge")
-    if _is_off(kind):
-        return {}
-    if kind != "3D" or case.get("tracking_mode") != "particles":
-        raise Unsupported(f"space charge ({kind}, {case.get('tracking_mode')})")
-    if "amr.n_cell" not in settings:
-        raise Unsupported("space charge without the number of cells")
-    finer = 2 ** int(settings.get("amr.max_level", 0))
-    shape = ("linear", "quadratic", "cubic")[int(settings.get("algo.particle_shape", 2)) - 1]
-    cells = tuple(finer * int(n) for n in settings["amr.n_cell"])
-    return {"space_charge": bt.SpaceCharge3D(cells, shape=shape, order=1)}
-
-
 def boundary(case: Facts) -> dict[str, Any]:
     """Keywords of `Line.track` for the longitudinal boundary; none if it is open."""
     kind = case.get("settings", {}).get("algo.particle_bc", "open")
@@ -119,6 +99,74 @@ def boundary(case: Facts) -> dict[str, Any]:
     if length is None:
         raise Unsupported(f"a {kind} longitudinal boundary without the length of the bucket")
     return {"boundary": kind, "bucket_length": float(length)}
+
+
+def space_charge(case: Facts) -> Any:
+    """The model of space charge that a case asks for, or None.
+
+    Kicks in front of the slices (order 1), as in the published runs: with the slices that a case
+    prescribes, the error of that splitting can be as large as the tolerance. Where a case refines
+    the grid around the beam, the whole grid is as fine: it fits the beam here.
+    """
+    settings = case.get("settings", {})
+    kind = settings.get("algo.space_charge", False)
+    if _is_off(kind):
+        return None
+    options = {
+        key.removeprefix("algo.space_charge."): value
+        for key, value in settings.items()
+        if key.startswith("algo.space_charge.")
+    }
+    current = case["beam"].get("current_A")
+    if (case.get("tracking_mode") or "particles") == "envelope":
+        if kind not in ("2D", "3D") or options:
+            raise Unsupported(f"space charge {kind} of an envelope")
+        return bt.SpaceChargeEnvelope(kind, current=current, order=1)
+    longitudinal = bool(options.pop("apply_longitudinal_kick", True))
+    if kind == "Gauss2p5D" or kind == "Gauss3D":
+        options.pop("gauss_nint", None)  # how integrals are done, which has no bearing on the beam
+        options.pop("gauss_taylor_delta", None)
+        bins = int(options.pop("gauss_charge_z_bins", 129))
+        scale = options.pop("gauss_long_scale", None)
+        _all_used(options)
+        if kind == "Gauss3D":
+            return bt.SpaceChargeGaussian("3D", order=1)
+        return bt.SpaceChargeGaussian(
+            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale, order=1
+        )
+    grid = _grid(settings)
+    if kind == "2D":
+        _all_used(options)
+        if current is None:
+            raise Unsupported("2D space charge without a current")
+        return bt.SpaceCharge2D(float(current), grid.pop("cells")[:2], **grid)
+    if kind == "2p5D":
+        bins = int(options.pop("num_longitudinal_bins", 100))
+        _all_used(options)
+        cells = grid.pop("cells")[:2]
+        return bt.SpaceCharge2p5D(cells, bins, longitudinal=longitudinal, **grid)
+    if kind == "3D":
+        _all_used(options)
+        return bt.SpaceCharge3D(**grid)
+    raise Unsupported(f"space charge ({kind})")
+
+
+def _all_used(options: Facts) -> None:
+    if options:
+        raise Unsupported(f"space charge with {', '.join(sorted(options))}")
+
+
+def _grid(settings: Facts) -> dict[str, Any]:
+    """Keywords of models with a grid: cells and the shape of particles."""
+    if "amr.n_cell" not in settings:
+        raise Unsupported("space charge without the number of cells")
+    finer = 2 ** int(settings.get("amr.max_level", 0))
+    shape = int(settings.get("algo.particle_shape", 2))
+    return {
+        "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
+        "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
+        "order": 1,
+    }
 
 
 # --- reference particle ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import numpy as np
 from facts import (
     COORDINATES,
     ELEMENTARY_CHARGE,
+    SPEED_OF_LIGHT,
     Facts,
     Lattice,
     Unsupported,
@@ -283,6 +284,94 @@ def _table_error(match: re.Match[str], case: Facts) -> Quantity | None:
     return Quantity(value, stage=stage, needs_particles=True, magnitude=1.0 if divisor else largest)
 
 
+def _kick_error(match: re.Match[str], case: Facts) -> Quantity | None:
+    """Deviation of the momenta in the final record from a closed form at the initial positions,
+    rms or largest, over the largest value of the closed form (``pr``: of the transverse momentum).
+
+    The closed forms, of a uniform and of a Gaussian round beam, are stated in an assertion.
+    """
+    momentum, reduction, divisor = match[1], match[2], match[3]
+    if divisor not in ("pr", momentum):
+        return None
+    texts = case.get("other_assertions", [])
+    if any(text.startswith("px=L*K*x/R0^2 with K=2I/(I_A (beta gamma)^3)") for text in texts):
+        closed_form = _uniform_kick
+    elif any(re.match(r"px=L\*Ks\*g\(z\)\*x|same px,py formula", text) for text in texts):
+        closed_form = _gaussian_kick
+    else:
+        raise Unsupported("a kick without its closed form")
+
+    def value(run: Run, record: Record) -> float:
+        ends = [_particles(r) for r in _ends(run)]
+        orders = _common_order(ends)
+        before, after = (
+            {name: p[name][order] for name in COORDINATES}
+            for p, order in zip(ends, orders, strict=True)
+        )
+        expected = closed_form(run, record.reference, before)
+        if divisor == "pr":
+            largest = np.max(np.hypot(expected["px"], expected["py"]))
+        else:
+            largest = np.max(np.abs(expected[momentum]))
+        error = after[momentum] - before[momentum] - expected[momentum]
+        size = np.sqrt(np.mean(error**2)) if reduction == "rms" else np.max(np.abs(error))
+        return float(size / largest)
+
+    return Quantity(value, stage="run", needs_particles=True)
+
+
+def _classical_radius(species: bt.Species) -> float:
+    """q^2/(4 pi eps0 m c^2) in m."""
+    return 2.8179403205e-15 * 0.51099895069e6 / species.mass * species.charge**2
+
+
+def _uniform_kick(run: Run, reference: bt.Reference, z: Facts) -> dict[str, np.ndarray]:
+    """Of a uniform beam of the current I and the radius R0 = 2 sigma, over the length L."""
+    distribution = run.case["beam"]["distribution"]
+    radius = 2.0 * float(distribution["lambdaX"])
+    per_metre = float(run.case["beam"]["current_A"]) / (
+        SPEED_OF_LIGHT * ELEMENTARY_CHARGE * abs(reference.species.charge)
+    )
+    perveance = 2.0 * per_metre * _classical_radius(reference.species) / reference.beta_gamma**3
+    strength = run.lattice.length * perveance / radius**2
+    return {"px": strength * z["x"], "py": strength * z["y"]}
+
+
+def _gaussian_kick(run: Run, reference: bt.Reference, z: Facts) -> dict[str, np.ndarray]:
+    """Of a long round Gaussian bunch whose potential vanishes at the distance R = 6 m."""
+    distribution = run.case["beam"]["distribution"]
+    sigma, length = float(distribution["lambdaX"]), float(distribution["lambdaT"])
+    number = float(run.case["beam"]["bunch_charge_C"]) / (
+        ELEMENTARY_CHARGE * abs(reference.species.charge)
+    )
+    density = number * np.exp(-0.5 * (z["t"] / length) ** 2) / (math.sqrt(2.0 * math.pi) * length)
+    square = z["x"] ** 2 + z["y"] ** 2
+    strength = (
+        2.0
+        * _classical_radius(reference.species)
+        * run.lattice.length
+        / reference.beta_gamma**3
+        * density
+    )
+    radial = -np.expm1(-0.5 * square / sigma**2) / square
+    potential = 0.5 * (_exponential_integral(-0.5 * square / sigma**2) + np.log(36.0 / square))
+    return {
+        "px": strength * radial * z["x"],
+        "py": strength * radial * z["y"],
+        "pt": strength * z["t"] / length**2 * potential,
+    }
+
+
+def _exponential_integral(u: np.ndarray) -> np.ndarray:
+    """Ei(u) for u < 0, that is gamma + ln(-u) + int_0^u (exp(v) - 1)/v dv, by Gauss's rule."""
+    points, weights = np.polynomial.legendre.leggauss(60)
+    v = 0.5 * (points + 1.0)
+    inner = np.maximum(u, -40.0)[:, None]
+    integral = np.expm1(inner * v) / v @ (0.5 * weights)
+    series = np.euler_gamma + np.log(-inner[:, 0]) + integral
+    return np.where(u < -40.0, 0.0, series)
+
+
 def _wrapping_error(case: Facts) -> Quantity:
     """Largest difference of t in the final record from the initial t, brought into the bucket.
 
@@ -541,6 +630,7 @@ _NAMES: list[_NameRule] = [
     (r"s_lost", lambda m, c: _place_of_loss()),
     (r"(?:tune_?|nu_?)([xyt])", lambda m, c: _tune(m[1])),
     (rf"error_{_COORD}([if])(?: / (\w+))?", _table_error),
+    (r"d(px|py|pt)_(rms|max) / (pr|px|py|pt)_max", _kick_error),
     (r"(mean|sig)_?([HI])", lambda m, c: _invariant(m[1], m[2])),
     (r"([HI])rms", lambda m, c: _invariant("rms", m[1])),
     (r"(?:beam_joined\[')?d([HI])(?:'\])?", lambda m, c: _invariant_change(m[1])),

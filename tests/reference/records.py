@@ -131,15 +131,17 @@ class _ReferenceProbe:
 
 
 class _EnvelopeProbe(_ReferenceProbe):
-    """A covariance matrix S, carried by the linear maps of the line: S -> M S M^T."""
+    """A covariance matrix S, carried by the linear maps of the line, S -> M S M^T, and by linear
+    space charge."""
 
-    def __init__(self, reference: bt.Reference, covariance: np.ndarray) -> None:
+    def __init__(self, reference: bt.Reference, covariance: np.ndarray, options: Facts) -> None:
         super().__init__(reference)
         self._covariance = covariance
+        self._options = options
 
     def track(self, line: bt.Line) -> None:
-        matrix = np.asarray(line.matrix(self.reference.copy()), dtype=float)
-        self._covariance = matrix @ self._covariance @ matrix.T
+        end = line.envelope(self.reference, self._covariance, record=None, **self._options)
+        self._covariance = np.array(end.covariance)
         super().track(line)
 
     def moments(self) -> Mapping[str, float]:
@@ -181,9 +183,12 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads, {**boundary(case), **space_charge(case)})
+        options = {**boundary(case), "space_charge": space_charge(case)}
+        return _ParticleProbe(beam, threads, options)
     if mode == "envelope":
-        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
+        charge = case["beam"].get("bunch_charge_C")
+        options = {"space_charge": space_charge(case), "charge": charge}
+        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]), options)
     if mode == "reference_orbit":
         return _ReferenceProbe(reference)
     raise Unsupported(f"tracking mode {mode!r}")
