@@ -17,12 +17,14 @@ from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
     CSR,
     IBS,
+    BeamBeam,
     IBSRates,
     ResistiveWall,
     Resonator,
     StructureWake,
     Wake,
     WakeTable,
+    collide,
     ibs_rates,
     line_density,
 )
@@ -56,6 +58,7 @@ from betatron.taylor import Chromaticity, TaylorSeries
 __version__: str = _core.version
 
 __all__ = [
+    "BeamBeam",
     "CSR",
     "IBS",
     "IBSRates",
@@ -66,6 +69,7 @@ __all__ = [
     "StructureWake",
     "Wake",
     "WakeTable",
+    "collide",
     "ibs_rates",
     "line_density",
     "Beam",

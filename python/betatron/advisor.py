@@ -34,8 +34,9 @@ _MOST_KICKS = 100_000  # of an envelope for the estimate
 
 @dataclass(frozen=True)
 class KickErrors:
-    """Relative errors, estimated: rms of the error of a kick over rms of the kick (transverse and longitudinal), and
-    the largest relative error of a beam size along the line that comes from the splitting.
+    """Relative errors, estimated: rms of the error of a kick over rms of the kick (transverse and
+    longitudinal), and the largest relative error of a beam size along the line that comes from the
+    splitting.
 
     mesh, noise
         (transverse, longitudinal): of the finite cells, and of the finite number of particles.
@@ -133,7 +134,9 @@ class Advice:
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        lines.append(f"kicks take about {self.seconds:.3g} s; {self.available / 1e9:.3g} GB are there")
+        lines.append(
+            f"kicks take about {self.seconds:.3g} s; {self.available / 1e9:.3g} GB are there"
+        )
         if not self.fits:
             lines.append("what is proposed does NOT fit into memory")
         return "\n".join(lines)
@@ -149,7 +152,8 @@ def advise(
     sample: int = 1_000_000,
     threads: int | None = None,
 ) -> Advice:
-    """Estimate the errors and the memory of a run with space charge before it starts, and propose better numbers.
+    """Estimate the errors and the memory of a run with space charge before it starts, and propose
+    better numbers.
 
     Parameters
     ----------
@@ -158,32 +162,35 @@ def advise(
     error
         Wanted relative error in total, 1e-4 ... 0.5.
     sample
-        At most so many particles are taken for the estimate, >= 1000 (a larger beam is thinned out; its noise is
-        scaled).
+        At most so many particles are taken for the estimate, >= 1000 (a larger beam is thinned out;
+        its noise is scaled).
     threads
         As for ``Line.track``.
 
-    The errors of a kick are measured on the beam at the start of the line. The beam is cut at random into two
-    halves A and B, each with the whole charge; all particles are kicked by either, on the chosen grid and on one
-    with twice the cells (half of them, if that is too large). With K the kicks and D their difference between the
-    two grids, the mean square of ``(K_A - K_B)/2`` is that of the noise of the whole beam, and the mean of
-    ``D_A D_B``, from which independent noise drops out, the square of the systematic change, whose 4/3 is the error
-    of a solver of second order (L. F. Richardson, Phil. Trans. A 210, 307 (1911)). Models with slices are compared
-    with half their ``bins`` likewise (1/3 of the change): that is the longitudinal error of their mesh; where it is
-    hidden in the noise, that of a Gaussian bunch is taken, (bin/sigma_t)^2/3.
+    The errors of a kick are measured on the beam at the start of the line. The beam is cut at
+    random into two halves A and B, each with the whole charge; all particles are kicked by either,
+    on the chosen grid and on one with twice the cells (half of them, if that is too large). With K
+    the kicks and D their difference between the two grids, the mean square of ``(K_A - K_B)/2`` is
+    that of the noise of the whole beam, and the mean of ``D_A D_B``, from which independent noise
+    drops out, the square of the systematic change, whose 4/3 is the error of a solver of second
+    order (L. F. Richardson, Phil. Trans. A 210, 307 (1911)). Models with slices are compared with
+    half their ``bins`` likewise (1/3 of the change): that is the longitudinal error of their mesh;
+    where it is hidden in the noise, that of a Gaussian bunch is taken, (bin/sigma_t)^2/3.
 
-    The error of the steps is that of an envelope with linear space charge, tracked with the chosen kicks and with
-    four times as many.
+    The error of the steps is that of an envelope with linear space charge, tracked with the chosen
+    kicks and with four times as many.
 
-    Proposed are cells and bins, with whose square the error of the mesh falls, particles, with the root of whose
-    number the noise falls (it grows with the root of the cells per axis in three dimensions, the longitudinal one of
-    slices with the power 3/2 of the bins), and a spacing of kicks, each for ``error/sqrt(3)``. What the model itself leaves out (a Gaussian model of another beam,
-    slices of equal profile) is no part of the estimate.
+    Proposed are cells and bins, with whose square the error of the mesh falls, particles, with the
+    root of whose number the noise falls (it grows with the root of the cells per axis in three
+    dimensions, the longitudinal one of slices with the power 3/2 of the bins), and a spacing of
+    kicks, each for ``error/sqrt(3)``. What the model itself leaves out (a Gaussian model of another
+    beam, slices of equal profile) is no part of the estimate.
 
     Raises
     ------
     MemoryError
-        If the run as chosen does not fit into memory; the message says what it needs and what there is.
+        If the run as chosen does not fit into memory; the message says what it needs and what there
+        is.
     TypeError, ValueError
         For wrong arguments, and where the model cannot take the beam.
     """
@@ -192,7 +199,9 @@ def advise(
     if not isinstance(beam, AnyBeam):
         raise TypeError(f"advise() needs a betatron.Beam, got {type(beam).__name__}")
     if not isinstance(space_charge, SpaceCharge) or isinstance(space_charge, SpaceChargeEnvelope):
-        raise TypeError(f"advise() needs a model of space charge for particles, got {space_charge!r}")
+        raise TypeError(
+            f"advise() needs a model of space charge for particles, got {space_charge!r}"
+        )
     wanted = number(error, "advise: error")
     if not 1e-4 <= wanted <= 0.5:
         raise ValueError(f"advise: error = {wanted} is not allowed; allowed: 1e-4 ... 0.5")
@@ -201,7 +210,9 @@ def advise(
     if limit < 1000:
         raise ValueError(f"advise: sample = {sample} is not allowed; allowed: >= 1000")
     if len(beam) < 100:
-        raise ValueError(f"advise: {len(beam)} particles are too few for an estimate; allowed: >= 100")
+        raise ValueError(
+            f"advise: {len(beam)} particles are too few for an estimate; allowed: >= 100"
+        )
 
     memory, available = _memory(space_charge, len(beam), beam), _available(beam)
     if memory > available:
@@ -343,8 +354,9 @@ def _kick_errors(
 
 
 def _other_grid(model: SpaceCharge) -> tuple[SpaceCharge | None, tuple[float, float]]:
-    """The model on twice the cells, or on half of them, and with half its bins; and what the transverse and the
-    longitudinal difference are to be multiplied by to be the error of the given one, for second order."""
+    """The model on twice the cells, or on half of them, and with half its bins; and what the
+    transverse and the longitudinal difference are to be multiplied by to be the error of the given
+    one, for second order."""
     cells = getattr(model, "cells", None)
     changed: dict[str, Any] = {}
     factor = 1.0 / 3.0
@@ -370,20 +382,23 @@ def _has_bins(model: SpaceCharge) -> bool:
 
 
 def _smooth_bin_error(beam: Beam, model: Any) -> float:
-    """Of the slope of a Gaussian line density: the linear shape and the central difference, one sixth each."""
+    """Of the slope of a Gaussian line density: the linear shape and the central difference, one
+    sixth each."""
     moments = beam.moments()
     step = (moments["max_t"] - moments["min_t"]) / (model.bins - 1)
     return float((step / moments["sigma_t"]) ** 2 / 3.0) if moments["sigma_t"] > 0 else 0.0
 
 
 def _with_bins(model: Any, ratio: float) -> tuple[SpaceCharge, float]:
-    """The model with bins for an error that is `ratio` times smaller, and the factor of bins that this takes."""
+    """The model with bins for an error that is `ratio` times smaller, and the factor of bins that
+    this takes."""
     bins = round(min(20000, max(16, model.bins * min(16.0, max(1 / 16, math.sqrt(ratio))))))
     return dataclasses.replace(model, bins=bins), bins / model.bins
 
 
 def _with_cells(model: SpaceCharge, ratio: float) -> tuple[SpaceCharge, float]:
-    """The model with cells for an error that is `ratio` times smaller, and the factor of cells that this takes."""
+    """The model with cells for an error that is `ratio` times smaller, and the factor of cells that
+    this takes."""
     cells = getattr(model, "cells", None)
     if cells is None:
         return model, 1.0
@@ -442,10 +457,8 @@ def _step_error(line: Line, beam: Beam, model: SpaceCharge, turns: int) -> float
     current = model.current if isinstance(model, SpaceCharge2D) else None
     if not pieces or not (charge if current is None else current):
         return 0.0
-    length = sum(l for l, _ in pieces)
-    smallest = min(
-        min(model.spacing or math.inf, l / slices) for l, slices in pieces
-    )
+    length = sum(part for part, _ in pieces)
+    smallest = min(min(model.spacing or math.inf, part / slices) for part, slices in pieces)
     fine = max(smallest / 4, length / _MOST_KICKS * turns)
     covariance = beam.covariance()
     mean = [beam.moments()[f"mean_{name}"] for name in ("x", "px", "y", "py", "t", "pt")]

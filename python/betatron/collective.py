@@ -431,6 +431,143 @@ class IBS(_OnLineDensity):
         return _core.ibs(self.coulomb_log, self._density(), self.seed, self.order, self.spacing)
 
 
+class BeamBeam(Effect):
+    """The kick of a given Gaussian bunch that comes the other way (weak-strong).
+
+    Parameters
+    ----------
+    at
+        Elements (thin ones, a `Marker`) at which the bunches meet: names, regular expressions or elements.
+    charge
+        Of the other bunch [C], with its sign: like charges repel each other.
+    sigma_x, sigma_y
+        Its rms sizes at the collision point [m], > 0, in any ratio.
+    sigma_t
+        Its rms length [m]: six dimensions, slice by slice, with energy change. None: a thin lens.
+    slices
+        Of equal charge, 1 ... 1000; in six dimensions.
+    beta_x, beta_y, alpha_x, alpha_y
+        Courant-Snyder functions of the other bunch [m, 1], S running along with the beam that is tracked; None:
+        its size is the same all along (no hourglass effect).
+    crossing_angle
+        Between the two directions of flight [rad]; |angle| < 1. Needs sigma_t.
+    crossing_plane
+        0: horizontal; pi/2: vertical [rad].
+    offset_x, offset_y
+        Of the centre of the other bunch [m].
+    other_beta
+        Its velocity over c.
+
+    Kicks in single-precision beams are computed in double. A thin lens can be tracked backward.
+    """
+
+    def __init__(
+        self,
+        at: str | Element | Iterable[str | Element],
+        charge: float,
+        sigma_x: float,
+        sigma_y: float,
+        sigma_t: float | None = None,
+        slices: int = 11,
+        *,
+        beta_x: float | None = None,
+        beta_y: float | None = None,
+        alpha_x: float = 0.0,
+        alpha_y: float = 0.0,
+        crossing_angle: float = 0.0,
+        crossing_plane: float = 0.0,
+        offset_x: float = 0.0,
+        offset_y: float = 0.0,
+        other_beta: float = 1.0,
+    ) -> None:
+        self.at = at
+        self.charge = number(charge, "charge")
+        self._x = _strong("x", sigma_x, beta_x, alpha_x, offset_x)
+        self._y = _strong("y", sigma_y, beta_y, alpha_y, offset_y)
+        self.sigma_t = None if sigma_t is None else number(sigma_t, "sigma_t")
+        if self.sigma_t is not None and not 0 < self.sigma_t < float("inf"):
+            raise ValueError(f"sigma_t = {sigma_t} m is not allowed; allowed: > 0, or None")
+        self.slices = whole(slices, "slices", 1000)
+        self.crossing_angle = number(crossing_angle, "crossing_angle")
+        self.crossing_plane = number(crossing_plane, "crossing_plane")
+        self.other_beta = number(other_beta, "other_beta")
+        self._make([1])  # checks all the rest
+
+    def __repr__(self) -> str:
+        return f"BeamBeam(at={self.at!r}, charge={self.charge:g}, sigma_x={self._x[0]:g}, sigma_y={self._y[0]:g})"
+
+    def _on(self, line: Line) -> _core.Effect:
+        return self._make(_flags(line, self.at))
+
+    def _make(self, flags: list[int]) -> _core.Effect:
+        return _core.beam_beam(
+            self.charge,
+            self._x,
+            self._y,
+            self.sigma_t or 0.0,
+            self.slices,
+            0.5 * self.crossing_angle,
+            self.crossing_plane,
+            self.other_beta,
+            flags,
+        )
+
+
+def _strong(plane: str, sigma: Any, beta: Any, alpha: Any, offset: Any) -> list[float]:
+    if beta is not None and not 0 < number(beta, f"beta_{plane}") < float("inf"):
+        raise ValueError(f"beta_{plane} = {beta} m is not allowed; allowed: > 0, or None")
+    return [
+        number(sigma, f"sigma_{plane}"),
+        0.0 if beta is None else number(beta, f"beta_{plane}"),
+        number(alpha, f"alpha_{plane}"),
+        number(offset, f"offset_{plane}"),
+    ]
+
+
+def collide(
+    first: Beam,
+    second: Beam,
+    *,
+    slices: int = 11,
+    crossing_angle: float = 0.0,
+    crossing_plane: float = 0.0,
+    threads: int | None = None,
+) -> None:
+    """Let two bunches that go in opposite directions kick each other once, in place (strong-strong).
+
+    Each is in its own coordinates, the x and y axes of both being the same. Slices of equal charge act on each other
+    in the order in which they meet, each as the Gaussian with its present moments; with one slice both bunches are
+    kicked at the place where their particles meet the centre of the other.
+
+    Parameters
+    ----------
+    slices
+        Of each bunch, 1 ... 1000.
+    crossing_angle, crossing_plane
+        As for `BeamBeam`.
+
+    Raises
+    ------
+    ValueError
+        If a slice that acts has no transverse size, or a coordinate is not finite.
+    """
+    from betatron.beam import Beam as BeamType
+
+    for beam in (first, second):
+        if not isinstance(beam, BeamType):
+            raise TypeError(f"collide() needs two beams, got {type(beam).__name__}")
+    if first is second:
+        raise ValueError("collide() needs two different beams")
+    _core.collide(
+        first,
+        second,
+        whole(slices, "slices", 1000),
+        0.5 * number(crossing_angle, "crossing_angle"),
+        number(crossing_plane, "crossing_plane"),
+        0 if threads is None else whole(threads, "threads", 100_000),
+    )
+
+
 @dataclass(frozen=True)
 class IBSRates:
     """Growth rates (d emittance/dt)/emittance [1/s] of three modes, and the mean Coulomb logarithm.
@@ -530,9 +667,9 @@ def _normal_form(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
     transverse = _modes(matrix[:4, :4])
     dispersion = np.linalg.solve(np.eye(4) - matrix[:4, :4], matrix[:4, 5])
     s = np.kron(np.eye(2), np.array([[0.0, 1.0], [-1.0, 0.0]]))
-    shift = np.eye(6)  # z -> z + d pt, t -> t - d S z: symplectic
+    shift = np.eye(6)  # z -> z + d pt, t -> t + d S z: symplectic
     shift[:4, 5] = dispersion
-    shift[4, :4] = -dispersion @ s
+    shift[4, :4] = dispersion @ s
     normal = np.eye(6)
     normal[:4, :4] = transverse
     return shift @ normal, False

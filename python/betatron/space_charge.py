@@ -1,8 +1,9 @@
 """Space charge: what the charges of a beam do to each other.
 
-A model is given to ``Line.track(beam, space_charge=...)``; `SpaceChargeEnvelope` to ``Line.envelope``. Kicks stand
-between stretches of lattice: one in every slice of an element with length, or so that they are at most ``spacing``
-apart. With ``order=1`` a kick stands in front of its piece of the element, with ``order=2`` in the middle.
+A model is given to ``Line.track(beam, space_charge=...)``; `SpaceChargeEnvelope` to
+``Line.envelope``. Kicks stand between stretches of lattice: one in every slice of an element with
+length, or so that they are at most ``spacing`` apart. With ``order=1`` a kick stands in front of
+its piece of the element, with ``order=2`` in the middle.
 
 Formulas and sources: docs/space_charge_models.md.
 """
@@ -32,8 +33,9 @@ class SpaceCharge(Effect):
     _needs_charge = False
 
     def kick(self, beam: Beam, length: float, *, threads: int | None = None) -> None:
-        """One kick on the momenta of a beam, in place, as for a straight path of ``length`` [m] (negative: undoes
-        it). ``threads`` as in ``Line.track``. Raises ValueError as tracking does."""
+        """One kick on the momenta of a beam, in place, as for a straight path of ``length`` [m]
+        (negative: undoes it). ``threads`` as in ``Line.track``. Raises ValueError as tracking
+        does."""
         from betatron.line import Line
 
         path = number(length, "length")
@@ -48,7 +50,8 @@ class SpaceCharge(Effect):
 
 
 class _Model(SpaceCharge):
-    """What the models here have in common; they are frozen dataclasses, whose fields are their arguments."""
+    """What the models here have in common; they are frozen dataclasses, whose fields are their
+    arguments."""
 
     def _make(self) -> _core.Effect:
         raise NotImplementedError
@@ -108,18 +111,21 @@ class _OnPlane(_Model):
         super()._check()
 
     def memory(self, particles: int = 0, precision: str = "double") -> float:
-        """Bytes that a kick needs besides the beam, about; neither particles nor precision matter."""
+        """Bytes that a kick needs besides the beam, about; neither particles nor precision
+        matter."""
         return _core.space_charge_2d_memory(self.cells)
 
 
 @dataclass(frozen=True)
 class SpaceCharge2D(_OnPlane):
-    """Space charge of an unbunched beam of constant current: the field in the transverse plane, on a grid.
+    """Space charge of an unbunched beam of constant current: the field in the transverse plane, on
+    a grid.
 
     Parameters
     ----------
     current
-        Of the beam [A]; the charge that the particles carry gives only their shares in it. The sign does not matter.
+        Of the beam [A]; the charge that the particles carry gives only their shares in it. The sign
+        does not matter.
     cells
         Nodes of the grid along x and y, 8 ... 4096 each. It fits the beam at every kick.
     shape
@@ -131,7 +137,8 @@ class SpaceCharge2D(_OnPlane):
     spacing
         Largest distance of kicks [m]; None: one kick per slice.
 
-    Open boundaries, integrated Green's function. t of the particles has no meaning and pt is not changed.
+    Open boundaries, integrated Green's function. t of the particles has no meaning and pt is not
+    changed.
 
     Raises
     ------
@@ -166,28 +173,30 @@ class SpaceCharge2D(_OnPlane):
 
 @dataclass(frozen=True)
 class SpaceCharge2p5D(_OnPlane):
-    """Space charge of a long bunch: the field of its transverse profile, times the line density of each slice.
+    """Space charge of a long bunch: the field of its transverse profile, times the line density of
+    each slice.
 
     Parameters
     ----------
     cells, shape, margin, order, spacing
         As for `SpaceCharge2D`.
     bins, smoothing
-        Points of the line density, 2 ... 20000, and passes of the filter (1, 2, 1)/4 over it, 0 ... 10000.
+        Points of the line density, 2 ... 20000, and passes of the filter (1, 2, 1)/4 over it, 0 ...
+        10000.
     longitudinal
         Also kick pt, by the potential times the slope of the line density.
     longitudinal_scale
-        Distance at which the potential of a slice is 0 [m], which stands for the length of the bunch; None:
-        1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one.
+        Distance at which the potential of a slice is 0 [m], which stands for the length of the
+        bunch; None: 1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one.
 
-    Good where beta gamma sigma_t is much larger than sigma_x and sigma_y. All slices have the same transverse
-    profile, that of the whole bunch.
+    Good where beta gamma sigma_t is much larger than sigma_x and sigma_y. All slices have the same
+    transverse profile, that of the whole bunch.
 
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; in tracking for coordinates that are not finite, and where all particles have
-        the same t.
+        For values out of range, here; in tracking for coordinates that are not finite, and where
+        all particles have the same t.
     """
 
     cells: tuple[int, int] | int = (64, 64)
@@ -220,13 +229,14 @@ class SpaceCharge2p5D(_OnPlane):
 
 @dataclass(frozen=True)
 class SpaceChargeGaussian(_Model):
-    """Space charge of a beam that is taken for Gaussian, with its present first and second moments: without a grid,
-    and without the noise of particles.
+    """Space charge of a beam that is taken for Gaussian, with its present first and second moments:
+    without a grid, and without the noise of particles.
 
     Parameters
     ----------
     dimension
-        "3D": a bunch, in its rest frame. "2.5D": the field of a long beam, times the line density of each slice.
+        "3D": a bunch, in its rest frame. "2.5D": the field of a long beam, times the line density
+        of each slice.
     tolerance
         Of the integrals, relative to the largest field: 1e-14 ... 1e-2.
     bins, smoothing, longitudinal, longitudinal_scale
@@ -239,8 +249,8 @@ class SpaceChargeGaussian(_Model):
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; in tracking for coordinates that are not finite, and for a beam without extent
-        in one direction (its field would be infinite).
+        For values out of range, here; in tracking for coordinates that are not finite, and for a
+        beam without extent in one direction (its field would be infinite).
     """
 
     dimension: str = "3D"
@@ -270,20 +280,22 @@ class SpaceChargeGaussian(_Model):
 
 @dataclass(frozen=True)
 class SpaceChargeEnvelope(_Model):
-    """Linear space charge of an envelope (``Line.envelope``): the field of the uniform beam with its second moments.
+    """Linear space charge of an envelope (``Line.envelope``): the field of the uniform beam with
+    its second moments.
 
     Parameters
     ----------
     dimension
-        "2D": a long beam of a current, an ellipse. "3D": a bunch, an ellipsoid in its rest frame; ``Line.envelope``
-        needs its charge.
+        "2D": a long beam of a current, an ellipse. "3D": a bunch, an ellipsoid in its rest frame;
+        ``Line.envelope`` needs its charge.
     current
         Of the beam [A], for "2D" only; the sign does not matter.
     order, spacing
         As for `SpaceCharge2D`.
 
-    Tilted and coupled beams are treated in their principal axes. The second moments of every beam whose profile has
-    the symmetry of an ellipse move like this, if its emittance does not change (Sacherer 1971).
+    Tilted and coupled beams are treated in their principal axes. The second moments of every beam
+    whose profile has the symmetry of an ellipse move like this, if its emittance does not change
+    (Sacherer 1971).
 
     Raises
     ------
@@ -313,4 +325,6 @@ class SpaceChargeEnvelope(_Model):
 def _dimension(model: Any, *allowed: str) -> None:
     if model.dimension not in allowed:
         choices = " or ".join(map(repr, allowed))
-        raise ValueError(f"{type(model).__name__}: dimension = {model.dimension!r} must be {choices}")
+        raise ValueError(
+            f"{type(model).__name__}: dimension = {model.dimension!r} must be {choices}"
+        )

@@ -10,9 +10,11 @@
 #include <limits>
 
 #include "bindings/bindings.h"
+#include "collective/beam_beam.h"
 #include "collective/csr.h"
 #include "collective/ibs.h"
 #include "collective/wake.h"
+#include "tracking/cpu/executor.h"
 
 namespace nb = nanobind;
 
@@ -185,6 +187,36 @@ void bind_collective(nb::module_& m) {
       },
       nb::arg("terms"), nb::arg("density"), nb::arg("length"), nb::arg("memory"), nb::arg("order"),
       nb::arg("spacing"), nb::arg("at"));
+
+  m.def(
+      "beam_beam",
+      [](double charge, const std::array<double, 4>& x, const std::array<double, 4>& y, double sigma_t,
+         int slices, double half_angle, double plane, double other_beta, std::vector<std::uint8_t> at) {
+        collective::beam_beam_options o;
+        o.charge = charge;
+        o.x = {x[0], x[1], x[2], x[3]};
+        o.y = {y[0], y[1], y[2], y[3]};
+        o.sigma_t = sigma_t;
+        o.slices = slices;
+        o.half_angle = half_angle;
+        o.plane = plane;
+        o.other_beta = other_beta;
+        o.at = std::move(at);
+        return collective::beam_beam(o);
+      },
+      nb::arg("charge"), nb::arg("x"), nb::arg("y"), nb::arg("sigma_t"), nb::arg("slices"),
+      nb::arg("half_angle"), nb::arg("plane"), nb::arg("other_beta"), nb::arg("at"),
+      "x, y: sigma, beta, alpha, offset.");
+  m.def(
+      "collide",
+      [](beam::bunch& a, beam::bunch& b, int slices, double half_angle, double plane,
+         unsigned threads) {
+        nb::gil_scoped_release unlocked;
+        collective::collide(a, b, {slices, half_angle, plane},
+                            threads != 0 ? threads : tracking::available_threads());
+      },
+      nb::arg("first"), nb::arg("second"), nb::arg("slices"), nb::arg("half_angle"),
+      nb::arg("plane"), nb::arg("threads"));
 
   m.def(
       "ibs",

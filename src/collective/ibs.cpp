@@ -67,7 +67,8 @@ double classical_radius(const beam::reference& ref) {
 }  // namespace
 
 scattering scatter(const matrix6& covariance, const beam::reference& ref, double particles,
-                   std::optional<double> logarithm, double line_density) {
+                   std::optional<double> logarithm, double line_density,
+                   const matrix3* known) {
   const std::array<double, 3> to_u = rest_frame(ref);
   matrix3 space, inverse, cross, local;  // <XX>, its inverse, <uX>, <uu> at one place
   // scaled to unit sizes: x, y and t may differ by many orders of magnitude
@@ -109,7 +110,7 @@ scattering scatter(const matrix6& covariance, const beam::reference& ref, double
       local[i][j] = sum;
     }
   }
-  const auto principal = find_principal_axes<3>(local);
+  const auto principal = find_principal_axes<3>(known ? *known : local);
   s.temperature = principal.variance;
   s.axes = principal.axes;
   const double hottest = s.temperature[2];
@@ -317,28 +318,75 @@ std::uint64_t stream_of(const tracking::kick_place& at) {
   return h & ~std::uint64_t{1};  // two streams per kick
 }
 
+/// What kicks need to know of the bunch.
+struct bunch_state {
+  const beam::moments& m;
+  const line_grid& grid;
+  std::span<const double> relative;  ///< density along t over its mean, at the nodes
+  const matrix3& regression;
+  std::array<double, 3> to_u;
+};
+
+/// u of a particle relative to the mean at its place.
 template <class F>
-void kick_particles(const beam::columns<F>& c, const scattering& s, const beam::moments& m,
-                    const beam::reference& ref, const line_density& d, std::span<const double> relative,
-                    shape order, double length, std::uint64_t seed, std::uint64_t stream,
-                    unsigned threads) {
-  const std::array<double, 3> to_u = rest_frame(ref);
+std::array<double, 3> thermal(const bunch_state& b, const beam::columns<F>& c, std::size_t n) {
+  std::array<double, 3> u, away;
+  for (std::size_t i = 0; i < 3; ++i) {
+    away[i] = static_cast<double>(c.z[positions[i]][n]) - b.m.mean[positions[i]];
+  }
+  for (std::size_t i = 0; i < 3; ++i) {
+    u[i] = b.to_u[i] * (static_cast<double>(c.z[momenta[i]][n]) - b.m.mean[momenta[i]]);
+    for (std::size_t k = 0; k < 3; ++k) u[i] -= b.regression[i][k] * away[k];
+  }
+  return u;
+}
+
+template <shape S, class F>
+double relative_density(const bunch_state& b, const beam::columns<F>& c, std::size_t n) {
+  return interpolate<S>(weights_at<S>(b.grid, static_cast<double>(c.z[4][n])), b.relative.data());
+}
+
+/// <u u> weighted with the density.
+template <class F>
+matrix3 temperature_of(const beam::columns<F>& c, const bunch_state& b, shape order, unsigned threads) {
+  std::vector<std::array<double, 10>> sums(chunk_count(c.size));
+  with_shape(order, [&](auto spline) {
+    for_chunks(c.size, threads, [&](std::size_t chunk, std::size_t first, std::size_t last) {
+      std::array<double, 10> sum{};
+      for (std::size_t n = first; n < last; ++n) {
+        const auto u = thermal(b, c, n);
+        const double weight =
+            static_cast<double>(c.weight[n]) * relative_density<spline()>(b, c, n);
+        for (std::size_t i = 0; i < 3; ++i) {
+          for (std::size_t j = 0; j < 3; ++j) sum[3 * i + j] += weight * u[i] * u[j];
+        }
+        sum[9] += weight;
+      }
+      sums[chunk] = sum;
+    });
+  });
+  std::array<double, 10> all{};
+  for (const auto& sum : sums) {
+    for (std::size_t i = 0; i < 10; ++i) all[i] += sum[i];
+  }
+  matrix3 t;
+  for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t j = 0; j < 3; ++j) t[i][j] = all[3 * i + j] / all[9];
+  }
+  return t;
+}
+
+template <class F>
+void kick_particles(const beam::columns<F>& c, const scattering& s, const bunch_state& b, shape order,
+                    double length, std::uint64_t seed, std::uint64_t stream, unsigned threads) {
   std::vector<double> change(3 * c.size);
   std::vector<std::array<double, 4>> sums(chunk_count(c.size));
   with_shape(order, [&](auto spline) {
     for_chunks(c.size, threads, [&](std::size_t chunk, std::size_t first, std::size_t last) {
       std::array<double, 4> sum{};
       for (std::size_t n = first; n < last; ++n) {
-        const double t = static_cast<double>(c.z[4][n]);
-        const double path = length * interpolate<spline()>(weights_at<spline()>(d.grid, t), relative.data());
-        std::array<double, 3> u, away;
-        for (std::size_t i = 0; i < 3; ++i) {
-          away[i] = static_cast<double>(c.z[positions[i]][n]) - m.mean[positions[i]];
-        }
-        for (std::size_t i = 0; i < 3; ++i) {
-          u[i] = to_u[i] * (static_cast<double>(c.z[momenta[i]][n]) - m.mean[momenta[i]]);
-          for (std::size_t k = 0; k < 3; ++k) u[i] -= s.regression[i][k] * away[k];
-        }
+        const double path = length * relative_density<spline()>(b, c, n);
+        const auto u = thermal(b, c, n);
         const auto pair = numerics::normal_pair(seed, stream, c.id[n]);
         const std::array<double, 3> random = {pair.first, pair.second,
                                               numerics::normal(seed, stream + 1, c.id[n])};
@@ -347,13 +395,14 @@ void kick_particles(const beam::columns<F>& c, const scattering& s, const beam::
           const double along = s.axes[k][0] * u[0] + s.axes[k][1] * u[1] + s.axes[k][2] * u[2];
           // exact for constant friction k and diffusion D: u -> u e^-kl + sqrt(D (1 - e^-2kl)/(2k)) g
           const double depth = s.friction[k] * path;
-          const double spread = std::sqrt(-s.diffusion[k] / (2 * s.friction[k]) * std::expm1(-2 * depth));
+          const double spread =
+              std::sqrt(-s.diffusion[k] / (2 * s.friction[k]) * std::expm1(-2 * depth));
           const double step = std::expm1(-depth) * along + spread * random[k];
           for (std::size_t i = 0; i < 3; ++i) du[i] += step * s.axes[k][i];
         }
         const double weight = static_cast<double>(c.weight[n]);
         for (std::size_t i = 0; i < 3; ++i) {
-          change[3 * n + i] = du[i] / to_u[i];
+          change[3 * n + i] = du[i] / b.to_u[i];
           sum[i] += weight * change[3 * n + i];
         }
         sum[3] += weight;
@@ -395,12 +444,15 @@ tracking::effect ibs(const ibs_options& o) {
     const line_density d = deposit(b, grid, o.density, false, at.threads);
     const double total = d.total();
     const double mean = numerics::dot(d.charge, d.charge) / (grid.step * total * total);
-    const scattering s = scatter(m.cov, at.ref, m.weight, o.logarithm, grid.is_point ? 0 : mean);
+    const double line = grid.is_point ? 0 : mean;
     std::vector<double> relative = d.charge;  // density over its mean
     for (double& r : relative) r /= grid.step * total * mean;
+    const scattering first = scatter(m.cov, at.ref, m.weight, o.logarithm, line);
+    const bunch_state state{m, grid, relative, first.regression, rest_frame(at.ref)};
     b.visit([&](const auto& c) {
-      kick_particles(c, s, m, at.ref, d, relative, o.density.shape, at.length, o.seed, stream_of(at),
-                     at.threads);
+      const matrix3 local = temperature_of(c, state, o.density.shape, at.threads);
+      const scattering s = scatter(m.cov, at.ref, m.weight, o.logarithm, line, &local);
+      kick_particles(c, s, state, o.density.shape, at.length, o.seed, stream_of(at), at.threads);
     });
   };
   return e;

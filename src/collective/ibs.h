@@ -46,10 +46,11 @@ struct scattering {
 /// ln(r_max/r_min), r_max the smaller of the rms radius of the bunch in the rest frame and its Debye length, r_min the
 /// larger of the classical distance of closest approach and the quantum limit hbar/(2 p) (as MAD-X, from the mean
 /// temperature). `line_density`: mean over particles of the density along t [1/m], 0 for that of a Gaussian,
-/// 1/(2 sqrt(pi) sigma_t). Throws std::invalid_argument where the bunch has no size in x, y or t, or no spread of
+/// 1/(2 sqrt(pi) sigma_t). `local`: T, where it is known better than from the covariance. Throws std::invalid_argument where the bunch has no size in x, y or t, or no spread of
 /// momentum at one place, or the logarithm is not > 0.
 scattering scatter(const beam::matrix6& covariance, const beam::reference& ref, double particles,
-                   std::optional<double> logarithm, double line_density = 0);
+                   std::optional<double> logarithm, double line_density = 0,
+                   const std::array<std::array<double, 3>, 3>* local = nullptr);
 
 struct ibs_growth {
   std::array<double, 3> rate{};  ///< (d emittance/dt)/emittance of the three modes [1/s]
@@ -72,7 +73,8 @@ struct ibs_options {
 };
 
 /// Kicks of friction and random kicks, as if the bunch were Gaussian across and at each place had the same
-/// temperature; the mean momentum does not change. The numbers depend on the seed, the turn, the place and the id of a
+/// temperature: that of its particles weighted with the density along t, with which the mean of the energy in the rest
+/// frame does not change even where dense slices have another temperature. The mean momentum does not change. The numbers depend on the seed, the turn, the place and the id of a
 /// particle only. Cannot be tracked backward.
 tracking::effect ibs(const ibs_options& o);
 

@@ -38,20 +38,6 @@ struct transverse_field {
   T x, y;
 };
 
-namespace detail {
-
-/// Gauss-Legendre rule of 20 points on 0 ... 1, symmetric: the points of one half.
-inline constexpr double legendre_points[10] = {
-    0.0034357004074525376, 0.018014036361043104, 0.043882785874337047, 0.080441514088890588,
-    0.1268340467699246,    0.18197315963674249,  0.24456649902458645,  0.31314695564229022,
-    0.38610707442917746,   0.46173673943325133};
-inline constexpr double legendre_weights[10] = {
-    0.0088070035695760592, 0.020300714900193471, 0.031336024167054532, 0.041638370788352374,
-    0.050965059908620218,  0.059097265980759209, 0.065844319224588313, 0.071048054659191026,
-    0.074586493236301873,  0.076376693565362925};
-
-}  // namespace detail
-
 /// A Gaussian beam in two dimensions, upright. The sizes must be positive.
 struct gaussian_2d {
   double sigma_x, sigma_y;
@@ -78,16 +64,25 @@ struct gaussian_2d {
     const auto inner = amplitude < T(ratio >= 0.5 ? 8.0 : -1.0);
     T ex(0.0), ey(0.0);
     if (any_of(inner)) {
+      // Gauss-Legendre rule of 20 points on 0 ... 1, symmetric: the points of one half. Local, because a constant of
+      // the header would be a symbol that instruction sets share (see numerics/hd.h).
+      constexpr double points[10] = {
+          0.0034357004074525376, 0.018014036361043104, 0.043882785874337047, 0.080441514088890588,
+          0.1268340467699246,    0.18197315963674249,  0.24456649902458645,  0.31314695564229022,
+          0.38610707442917746,   0.46173673943325133};
+      constexpr double weights[10] = {
+          0.0088070035695760592, 0.020300714900193471, 0.031336024167054532, 0.041638370788352374,
+          0.050965059908620218,  0.059097265980759209, 0.065844319224588313, 0.071048054659191026,
+          0.074586493236301873,  0.076376693565362925};
       const double slope = 1 / (a * (a + b));
-#pragma GCC unroll 2
+#pragma GCC unroll 10
       for (int i = 0; i < 10; ++i) {
 #pragma GCC unroll 2
         for (int side = 0; side < 2; ++side) {
-          const double v = side == 0 ? detail::legendre_points[i] : 1 - detail::legendre_points[i];
+          const double v = side == 0 ? points[i] : 1 - points[i];
           const double t = 1 - (1 - ratio) * v, inverse = 1 / (t * t);
           const double c = 0.5 * slope * v * (1 + t);
-          const T e =
-              T(slope * detail::legendre_weights[i]) * exp(T(-c) * (x * x + T(inverse) * y * y));
+          const T e = T(slope * weights[i]) * exp(T(-c) * (x * x + T(inverse) * y * y));
           ex += e;
           ey += T(inverse) * e;
         }

@@ -65,9 +65,6 @@ def check_settings(case: Facts) -> None:
     for key, value in case.get("settings", {}).items():
         if _is_off(value) or key.startswith(_PASSIVE_SETTINGS):
             continue
-        if key == "algo.space_charge":
-            space_charge(case)
-            continue
         if key in _COLLECTIVE_SETTINGS:
             detail = "" if value is True else f" ({value})"
             raise Unsupported(f"{_COLLECTIVE_SETTINGS[key]}{detail}")
@@ -128,7 +125,8 @@ def space_charge(case: Facts) -> Any:
 
     In three dimensions kicks stand in the middle of the slices (order 2): with the slices that a case
     prescribes, kicks in front of them make a stationary beam breathe by more than the tolerance. The
-    other models kick in front of the slices, as the published runs did.
+    other models kick in front of the slices, as the published runs did. Where a case refines the grid
+    around the beam, the whole grid is as fine: it fits the beam here.
     """
     settings = case.get("settings", {})
     kind = settings.get("algo.space_charge", False)
@@ -159,12 +157,6 @@ def space_charge(case: Facts) -> Any:
     if "amr.n_cell" not in settings:
         raise Unsupported("space charge without the number of cells")
     grid = _grid(settings)
-    if kind == "3D":
-        _all_used(options)
-        # Where the case refines the grid around the beam, the whole grid is as fine: it fits the beam here.
-        finer = 2 ** int(settings.get("amr.max_level", 0))
-        cells = tuple(finer * n for n in grid["cells"])
-        return bt.SpaceCharge3D(cells, shape=grid["shape"], order=2)
     if kind == "2D":
         _all_used(options)
         if current is None:
@@ -175,6 +167,9 @@ def space_charge(case: Facts) -> Any:
         _all_used(options)
         cells = grid.pop("cells")[:2]
         return bt.SpaceCharge2p5D(cells, bins, longitudinal=longitudinal, **grid)
+    if kind == "3D":
+        _all_used(options)
+        return bt.SpaceCharge3D(**{**grid, "order": 2})
     raise Unsupported(f"space charge ({kind})")
 
 
@@ -184,14 +179,15 @@ def _all_used(options: Facts) -> None:
 
 
 def _grid(settings: Facts) -> dict[str, Any]:
-    """Keywords of models with a grid: nodes, shape of particles, size relative to the beam."""
-    relative = settings.get("geometry.prob_relative", 3.0)
+    """Keywords of models with a grid: cells and the shape of particles."""
+    if "amr.n_cell" not in settings:
+        raise Unsupported("space charge without the number of cells")
+    finer = 2 ** int(settings.get("amr.max_level", 0))
     shape = int(settings.get("algo.particle_shape", 2))
     return {
-        "cells": tuple(int(n) for n in settings["amr.n_cell"]),
+        "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
         "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
         "order": 1,
-        "margin": float(relative[0] if isinstance(relative, Sequence) else relative),
     }
 
 
