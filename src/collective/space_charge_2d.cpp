@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -232,11 +233,14 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
 
   frame at;
   at.nodes = options_.cells;
+  const double epsilon = b.precision() == beam::precision::single
+                             ? static_cast<double>(std::numeric_limits<float>::epsilon())
+                             : std::numeric_limits<double>::epsilon();
   for (std::size_t axis = 0; axis < 2; ++axis) {
     const std::size_t i = used[axis];
     const double cells = static_cast<double>(at.nodes[axis] - 1 - 2 * mesh_margin);
     // not finer than the coordinates themselves
-    const double resolved = 4e-16 * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
+    const double resolved = epsilon * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
     const double size = (m.max[i] - m.min[i]) * options_.margin * (1 + 1e-9);
     at.edges[axis] = size > 0 ? std::max(size / cells, resolved) : 0;
   }
