@@ -44,13 +44,13 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
-from betatron.space_charge_3d import SpaceCharge3D
 from betatron.space_charge import (
     SpaceCharge2D,
     SpaceCharge2p5D,
     SpaceChargeEnvelope,
     SpaceChargeGaussian,
 )
+from betatron.space_charge_3d import SpaceCharge3D
 
 __version__: str = _core.version
 
