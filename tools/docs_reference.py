@@ -80,7 +80,8 @@ def _parameter_table(parameters: list[dict[str, Any]]) -> Iterator[str]:
 def python_page() -> str:
     """The public classes and functions with their docstrings, as Markdown."""
     import betatron as bt
-    from betatron import elements, line, runfile
+    from betatron import advisor, elements, line, runfile
+    from betatron.collective import Effect
     from betatron.distributions import Distribution
     from betatron.plot import BeamPlots, LinePlots, TrackPlots
 
@@ -102,6 +103,16 @@ def python_page() -> str:
             ("betatron.Line", bt.Line),
             ("betatron.Track", line.Track),
             ("betatron.Envelope", line.Envelope),
+        ],
+        "Collective effects": [
+            (f"betatron.{name}", getattr(bt, name))
+            for name in bt.__all__
+            if inspect.isclass(getattr(bt, name)) and issubclass(getattr(bt, name), Effect)
+        ]
+        + [
+            ("betatron.advise", bt.advise),
+            ("betatron.Advice", bt.Advice),
+            ("betatron.advisor.KickErrors", advisor.KickErrors),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
         "Run files": [

@@ -2,13 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "beam/text.h"
 #include "collective/slice_profile.h"
 #include "collective/strength.h"
+#include "numerics/pack.h"
 #include "numerics/parallel.h"
 
 namespace betatron::collective {
@@ -25,78 +28,99 @@ const char* name_of(plane_model m) {
   return m == plane_model::beam ? "SpaceCharge2D" : "SpaceCharge2p5D";
 }
 
-/// Place of a particle on one axis of the grid: first node, and the weights of order + 1 nodes, B-splines (Hockney and
+/// Place of a particle on one axis of the grid: first node, and the weights of Order + 1 nodes, B-splines (Hockney and
 /// Eastwood, sec. 5-3).
+template <int Order>
 struct share {
   std::size_t first;
-  double weight[4];
+  double weight[Order + 1];
+
+  explicit share(double u) {
+    if constexpr (Order == 1) {
+      first = static_cast<std::size_t>(u);
+      const double d = u - static_cast<double>(first);
+      weight[0] = 1 - d;
+      weight[1] = d;
+    } else if constexpr (Order == 2) {
+      const auto i = static_cast<std::size_t>(u + 0.5);
+      const double d = u - static_cast<double>(i);
+      first = i - 1;
+      weight[0] = 0.5 * (0.5 - d) * (0.5 - d);
+      weight[1] = 0.75 - d * d;
+      weight[2] = 0.5 * (0.5 + d) * (0.5 + d);
+    } else {
+      const auto i = static_cast<std::size_t>(u);
+      const double d = u - static_cast<double>(i), e = 1 - d;
+      first = i - 1;
+      weight[0] = e * e * e / 6;
+      weight[1] = 2.0 / 3 - d * d * (1 - d / 2);
+      weight[2] = 2.0 / 3 - e * e * (1 - e / 2);
+      weight[3] = d * d * d / 6;
+    }
+  }
 };
 
-share share_of(int order, double u) {
-  share s{};
+/// f with the order of the shape as a constant.
+template <class Function>
+void with_order(int order, Function&& f) {
   if (order == 1) {
-    s.first = static_cast<std::size_t>(u);
-    const double d = u - static_cast<double>(s.first);
-    s.weight[0] = 1 - d;
-    s.weight[1] = d;
+    f(std::integral_constant<int, 1>{});
   } else if (order == 2) {
-    const auto i = static_cast<std::size_t>(u + 0.5);
-    const double d = u - static_cast<double>(i);
-    s.first = i - 1;
-    s.weight[0] = 0.5 * (0.5 - d) * (0.5 - d);
-    s.weight[1] = 0.75 - d * d;
-    s.weight[2] = 0.5 * (0.5 + d) * (0.5 + d);
+    f(std::integral_constant<int, 2>{});
   } else {
-    const auto i = static_cast<std::size_t>(u);
-    const double d = u - static_cast<double>(i), e = 1 - d;
-    s.first = i - 1;
-    s.weight[0] = e * e * e / 6;
-    s.weight[1] = 2.0 / 3 - d * d * (1 - d / 2);
-    s.weight[2] = 2.0 / 3 - e * e * (1 - e / 2);
-    s.weight[3] = d * d * d / 6;
+    f(std::integral_constant<int, 3>{});
   }
-  return s;
 }
 
 /// Where the grid lies.
 struct frame {
   std::array<double, 2> origin{}, edges{};
   std::array<std::size_t, 2> nodes{};
-  int order = 2;
+};
 
-  share along(std::size_t axis, double x) const {
-    const double low = static_cast<double>(mesh_margin),
-                 high = static_cast<double>(nodes[axis] - 1 - mesh_margin);
-    return share_of(order, std::clamp((x - origin[axis]) / edges[axis], low, high));
+/// Places on one axis.
+template <int Order>
+class ruler {
+ public:
+  ruler(const frame& at, std::size_t axis)
+      : origin_(at.origin[axis]),
+        inverse_(1 / at.edges[axis]),
+        low_(static_cast<double>(mesh_margin)),
+        high_(static_cast<double>(at.nodes[axis] - 1 - mesh_margin)) {}
+
+  share<Order> operator()(double x) const {
+    return share<Order>(std::clamp((x - origin_) * inverse_, low_, high_));
   }
+
+ private:
+  double origin_, inverse_, low_, high_;
 };
 
-/// u and its negative gradient at a node.
-struct node_field {
-  double u, ex, ey;
-};
+/// Four numbers that are worked on together: u and its negative gradient at a node, and nothing.
+using node_field = numerics::pack<double, 4, numerics::isa::base>;
 
 /// The charge of all particles on the grid, 1 in total. Summed in parts whose number depends on nothing but the numbers
 /// of particles and nodes, then in order: the same for any number of threads.
-template <class F>
+template <int Order, class F>
 void deposit(const beam::columns<const F>& c, double total, const frame& at,
              fields::grid<double>& charge, unsigned threads) {
   const std::size_t nodes = at.nodes[0] * at.nodes[1];
   const std::size_t parts = std::clamp<std::size_t>(c.size / (2 * nodes), 1, 16);
+  const double share_of_one = 1 / total;
   std::vector<std::vector<double>> sums(parts);
-  const auto n = static_cast<std::size_t>(at.order) + 1;
+  const ruler<Order> along_x(at, 0), along_y(at, 1);
   numerics::parallel_for(threads, parts, [&](std::size_t part) {
     std::vector<double>& sum = sums[part];
     sum.assign(nodes, 0);
     const std::size_t end = c.size * (part + 1) / parts;
     for (std::size_t k = c.size * part / parts; k < end; ++k) {
-      const share x = at.along(0, static_cast<double>(c.z[0][k])),
-                  y = at.along(1, static_cast<double>(c.z[2][k]));
-      const double w = static_cast<double>(c.weight[k]) / total;
-      for (std::size_t j = 0; j < n; ++j) {
-        double* row = sum.data() + (y.first + j) * at.nodes[0] + x.first;
+      const auto x = along_x(static_cast<double>(c.z[0][k])),
+                 y = along_y(static_cast<double>(c.z[2][k]));
+      const double w = static_cast<double>(c.weight[k]) * share_of_one;
+      double* row = sum.data() + y.first * at.nodes[0] + x.first;
+      for (int j = 0; j <= Order; ++j, row += at.nodes[0]) {
         const double v = w * y.weight[j];
-        for (std::size_t i = 0; i < n; ++i) row[i] += v * x.weight[i];
+        for (int i = 0; i <= Order; ++i) row[i] += v * x.weight[i];
       }
     }
   });
@@ -110,12 +134,13 @@ void deposit(const beam::columns<const F>& c, double total, const frame& at,
 }
 
 std::vector<node_field> differentiate(const fields::grid<double>& u, const frame& at) {
-  std::vector<node_field> field(at.nodes[0] * at.nodes[1]);
+  std::vector<node_field> field(at.nodes[0] * at.nodes[1], node_field(0.0));
   for (std::size_t j = 1; j + 1 < at.nodes[1]; ++j) {
     for (std::size_t i = 1; i + 1 < at.nodes[0]; ++i) {
-      field[j * at.nodes[0] + i] = {u.at(i, j, 0),
-                                    (u.at(i - 1, j, 0) - u.at(i + 1, j, 0)) / (2 * at.edges[0]),
-                                    (u.at(i, j - 1, 0) - u.at(i, j + 1, 0)) / (2 * at.edges[1])};
+      node_field& here = field[j * at.nodes[0] + i];
+      here.set(0, u.at(i, j, 0));
+      here.set(1, (u.at(i - 1, j, 0) - u.at(i + 1, j, 0)) / (2 * at.edges[0]));
+      here.set(2, (u.at(i, j - 1, 0) - u.at(i, j + 1, 0)) / (2 * at.edges[1]));
     }
   }
   return field;
@@ -126,28 +151,25 @@ void add(F& column, double kick) {
   column = static_cast<F>(static_cast<double>(column) + kick);
 }
 
-/// Adds strength(particle) times the field, and tilt(particle) times the potential: {px and py, pt}.
-template <class F, class Strength>
+/// act(particle, u, e_x, e_y there) for all particles.
+template <int Order, class F, class Act>
 void gather(const beam::columns<F>& c, const std::vector<node_field>& field, const frame& at,
-            unsigned threads, const Strength& strength) {
+            unsigned threads, const Act& act) {
   constexpr std::size_t chunk = 8192;
-  const auto n = static_cast<std::size_t>(at.order) + 1;
+  const ruler<Order> along_x(at, 0), along_y(at, 1);
   numerics::parallel_for(threads, (c.size + chunk - 1) / chunk, [&](std::size_t part) {
     const std::size_t end = std::min(c.size, (part + 1) * chunk);
     for (std::size_t k = part * chunk; k < end; ++k) {
-      const share x = at.along(0, static_cast<double>(c.z[0][k])),
-                  y = at.along(1, static_cast<double>(c.z[2][k]));
-      node_field here{};
-      for (std::size_t j = 0; j < n; ++j) {
-        const node_field* row = field.data() + (y.first + j) * at.nodes[0] + x.first;
-        for (std::size_t i = 0; i < n; ++i) {
-          const double w = y.weight[j] * x.weight[i];
-          here.u += w * row[i].u;
-          here.ex += w * row[i].ex;
-          here.ey += w * row[i].ey;
-        }
+      const auto x = along_x(static_cast<double>(c.z[0][k])),
+                 y = along_y(static_cast<double>(c.z[2][k]));
+      node_field sum(0.0);
+      const node_field* row = field.data() + y.first * at.nodes[0] + x.first;
+      for (int j = 0; j <= Order; ++j, row += at.nodes[0]) {
+        node_field inner = node_field(x.weight[0]) * row[0];
+        for (int i = 1; i <= Order; ++i) inner += node_field(x.weight[i]) * row[i];
+        sum += node_field(y.weight[j]) * inner;
       }
-      strength(k, here);
+      act(k, sum[0], sum[1], sum[2]);
     }
   });
 }
@@ -211,12 +233,14 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
 
   frame at;
   at.nodes = options_.cells;
-  at.order = options_.shape;
+  const double epsilon = b.precision() == beam::precision::single
+                             ? static_cast<double>(std::numeric_limits<float>::epsilon())
+                             : std::numeric_limits<double>::epsilon();
   for (std::size_t axis = 0; axis < 2; ++axis) {
     const std::size_t i = used[axis];
     const double cells = static_cast<double>(at.nodes[axis] - 1 - 2 * mesh_margin);
     // not finer than the coordinates themselves
-    const double resolved = 4e-16 * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
+    const double resolved = epsilon * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
     const double size = (m.max[i] - m.min[i]) * options_.margin * (1 + 1e-9);
     at.edges[axis] = size > 0 ? std::max(size / cells, resolved) : 0;
   }
@@ -238,28 +262,35 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
       if (!solver_) solver_.emplace(options_.cells);
       fields::grid<double> mesh({at.nodes[0], at.nodes[1], 2});
       mesh.clear(threads);
-      deposit<F>(c, m.weight, at, mesh, threads);
+      with_order(options_.shape, [&](auto order) {
+        deposit<decltype(order)::value, F>(c, m.weight, at, mesh, threads);
+      });
       solver_->set_cells(at.edges);
       solver_->solve(mesh);
       field = differentiate(mesh, at);
     }
     if (options_.model == plane_model::beam) {
       const double f = unit * density_of_current(*options_.current, b.ref.particle);
-      gather(c, field, at, threads, [&](std::size_t k, const node_field& here) {
-        add(c.z[1][k], f * here.ex);
-        add(c.z[3][k], f * here.ey);
+      with_order(options_.shape, [&](auto order) {
+        gather<decltype(order)::value>(c, field, at, threads,
+                                       [&](std::size_t k, double, double ex, double ey) {
+                                         add(c.z[1][k], f * ex);
+                                         add(c.z[3][k], f * ey);
+                                       });
       });
       return;
     }
     const slice_profile density(b, options_.density, name_of(options_.model), threads);
     const double scale = options_.scale ? *options_.scale : slice_scale(bg, m.sigma(4));
     const double logarithm = std::log(scale);
-    gather(c, field, at, threads, [&](std::size_t k, const node_field& here) {
+    const auto act = [&](std::size_t k, double u, double ex, double ey) {
       const slice_profile::local line = density.at(static_cast<double>(c.z[4][k]));
-      add(c.z[1][k], unit * line.value * here.ex);
-      add(c.z[3][k], unit * line.value * here.ey);
-      if (options_.longitudinal) add(c.z[5][k], -unit * line.slope * (logarithm + here.u));
-    });
+      add(c.z[1][k], unit * line.value * ex);
+      add(c.z[3][k], unit * line.value * ey);
+      if (options_.longitudinal) add(c.z[5][k], -unit * line.slope * (logarithm + u));
+    };
+    with_order(options_.shape,
+               [&](auto order) { gather<decltype(order)::value>(c, field, at, threads, act); });
   });
 }
 

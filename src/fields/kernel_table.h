@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include "fields/fft_lines.h"
+#include "fields/fft_plan.h"
+#include "numerics/hd.h"
 
 namespace betatron::fields {
 
@@ -18,6 +20,26 @@ struct axis_view {
   fft_view<F> complex, half;
   const F* turn;
 };
+
+template <class F>
+axis_view<F> view_of(const axis_plan<F>& a) {
+  const auto transform = [](const fft_plan<F>& p) {
+    return fft_view<F>{p.n,
+                       p.radices.data(),
+                       p.radices.size(),
+                       p.twiddles.data(),
+                       p.frequency.data(),
+                       p.position.data()};
+  };
+  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
+}
+
+/// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
+/// stands for 4 (p - m/2 - 1) + 1, which may be above m.
+BETATRON_INLINE std::size_t folded_frequency(std::size_t p, std::size_t m) {
+  const std::size_t f = p <= m / 2 ? 2 * p : 4 * (p - m / 2 - 1) + 1;
+  return f <= m ? f : 2 * m - f;
+}
 
 /// Numbers nx x ny x nz on a grid: x fastest, rows `row` apart, planes `plane` apart.
 template <class F>

@@ -34,13 +34,6 @@ constexpr std::size_t complex_size = 2 * width;
 
 // --- real numbers padded with zeros -------------------------------------------------------------------------------
 
-/// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
-/// stands for 4 (p - m/2 - 1) + 1, which may be above m.
-std::size_t folded_frequency(std::size_t p, std::size_t m) {
-  const std::size_t f = p <= m / 2 ? 2 * p : 4 * (p - m / 2 - 1) + 1;
-  return f <= m ? f : 2 * m - f;
-}
-
 /// x(j), j < a.n, as if padded to 2 a.m; emit(plane, re, im). The even frequencies are a transform of a.m real
 /// numbers, the odd ones (of real numbers: every second of them, the others are conjugate) one of a.m/2 complex
 /// numbers (x_j - i x_{j + m/2}) exp(-i pi j/m). Source: for the former e.g. W. H. Press et al., Numerical Recipes,

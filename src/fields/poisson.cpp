@@ -26,19 +26,6 @@ std::size_t round_up(std::size_t n) {
   return (n + width - 1) / width * width;
 }
 
-template <class F>
-axis_view<F> view_of(const axis_plan<F>& a) {
-  const auto transform = [](const fft_plan<F>& p) {
-    return fft_view<F>{p.n,
-                       p.radices.data(),
-                       p.radices.size(),
-                       p.twiddles.data(),
-                       p.frequency.data(),
-                       p.position.data()};
-  };
-  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
-}
-
 /// A piece of work for each thread, allocated once per call: `work(memory, i)` for i < count.
 template <class F, class Work>
 void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size, Work&& work) {

@@ -7,18 +7,6 @@ namespace betatron::fields {
 
 namespace {
 
-axis_view<double> view_of(const axis_plan<double>& a) {
-  const auto transform = [](const fft_plan<double>& p) {
-    return fft_view<double>{p.n,
-                            p.radices.data(),
-                            p.radices.size(),
-                            p.twiddles.data(),
-                            p.frequency.data(),
-                            p.position.data()};
-  };
-  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
-}
-
 std::size_t round_up(std::size_t n) {
   const std::size_t width = kernels<double>().width;
   return (n + width - 1) / width * width;
@@ -31,12 +19,6 @@ double corner(double x, double y) {
   const double a = x == 0 ? 0 : x * x * std::atan(y / x);
   const double b = y == 0 ? 0 : y * y * std::atan(x / y);
   return x * y * (std::log(square) - 3) + a + b;
-}
-
-/// Frequency at a position of forward_z, 0 ... m.
-std::size_t frequency_at(std::size_t p, std::size_t m) {
-  const std::size_t f = p <= m / 2 ? 2 * p : 4 * (p - m / 2 - 1) + 1;
-  return f <= m ? f : 2 * m - f;
 }
 
 /// Where the Taylor series takes over, in edges: its next term is below 1e-12 there.
@@ -97,14 +79,14 @@ void open_solver_2d::set_cells(const std::array<double, 2>& edges) {
       if (p > x.m) {
         second[j * green_row_ + p] = 0;
       } else {
-        second[j * green_row_ + frequency_at(p, x.m)] = first[p * column + j];
+        second[j * green_row_ + folded_frequency(p, x.m)] = first[p * column + j];
       }
     }
   }
   k.green_row(y, second.data(), green_row_, green_row_, work_.data());
   for (std::size_t p = 0; p <= y.m; ++p) {
     std::copy_n(second.data() + p * green_row_, green_row_,
-                green_.data() + frequency_at(p, y.m) * green_row_);
+                green_.data() + folded_frequency(p, y.m) * green_row_);
   }
 }
 
