@@ -46,13 +46,13 @@ from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
 from betatron.radiation import Radiation
-from betatron.space_charge_3d import SpaceCharge3D
 from betatron.space_charge import (
     SpaceCharge2D,
     SpaceCharge2p5D,
     SpaceChargeEnvelope,
     SpaceChargeGaussian,
 )
+from betatron.space_charge_3d import SpaceCharge3D
 from betatron.taylor import Chromaticity, TaylorSeries
 
 __version__: str = _core.version

@@ -1,7 +1,7 @@
 """What a beam does to itself: coherent synchrotron radiation, wakefields, intra-beam scattering.
 
-An effect is given to ``Line.track(beam, collective=[...])``. It kicks the beam between stretches of lattice: once in
-every slice of an element, or so that kicks are at most ``spacing`` apart.
+An effect is given to ``Line.track(beam, collective=[...])``. It kicks the beam between stretches of
+lattice: once in every slice of an element, or so that kicks are at most ``spacing`` apart.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def _flags(line: Line, at: At) -> list[int]:
 class _OnLineDensity(Effect):
     """Effects that see the beam as a density along t."""
 
-    def __init__(self, bins: int, shape: str, smoothing: int, order: int, spacing: float | None) -> None:
+    def __init__(
+        self, bins: int, shape: str, smoothing: int, order: int, spacing: float | None
+    ) -> None:
         self.bins = whole(bins, "bins", 20000)
         self.shape = shape
         self.smoothing = whole(smoothing, "smoothing", 10000)
@@ -82,25 +84,31 @@ def line_density(
     smoothing
         Passes of the filter (1, 2, 1)/4, 0 ... 10000.
 
-    The sum of the density times the step of t is the charge of the beam. c times the density is the current.
+    The sum of the density times the step of t is the charge of the beam. c times the density is the
+    current.
     """
-    options = _core.LineOptions(whole(bins, "bins", 20000), shape, whole(smoothing, "smoothing", 10000))
+    options = _core.LineOptions(
+        whole(bins, "bins", 20000), shape, whole(smoothing, "smoothing", 10000)
+    )
     t, density, _, _ = _core.line_density(beam, options, False)
     return t, density
 
 
 class CSR(_OnLineDensity):
-    """Coherent synchrotron radiation of a line charge on the reference orbit, in bends and behind them.
+    """Coherent synchrotron radiation of a line charge on the reference orbit, in bends and behind
+    them.
 
     Parameters
     ----------
     bins, shape, smoothing
         Of the line density, see `line_density`.
     model
-        "steady_state": in every bend as if the beam had always been in it. "transient": with what happens at
-        entrances and exits of magnets, in the drifts after them and from one magnet to the next.
+        "steady_state": in every bend as if the beam had always been in it. "transient": with what
+        happens at entrances and exits of magnets, in the drifts after them and from one magnet to
+        the next.
     drifts
-        With the transient model: also in everything without curvature behind the first bend (default).
+        With the transient model: also in everything without curvature behind the first bend
+        (default).
     shielding_gap
         Distance of two conducting plates above and below the orbit [m]; None: free space.
     order
@@ -108,9 +116,9 @@ class CSR(_OnLineDensity):
     spacing
         Largest distance of kicks [m]; None: one kick per slice.
 
-    The formulas, for every gamma and both signs of curvature, stand in docs/collective_wakes.md with their sources.
-    Kicks change pt only. A bunch needs a length: tracking raises ValueError where all particles have the same t, and
-    for the transient model on lines whose plane turns.
+    The formulas, for every gamma and both signs of curvature, stand in docs/wakes.md with their
+    sources. Kicks change pt only. A bunch needs a length: tracking raises ValueError where all
+    particles have the same t, and for the transient model on lines whose plane turns.
     """
 
     def __init__(
@@ -130,9 +138,13 @@ class CSR(_OnLineDensity):
             raise ValueError(f"model = {model!r} must be 'steady_state' or 'transient'")
         self.model = model
         self.drifts = bool(drifts)
-        self.shielding_gap = None if shielding_gap is None else number(shielding_gap, "shielding_gap")
+        self.shielding_gap = (
+            None if shielding_gap is None else number(shielding_gap, "shielding_gap")
+        )
         if self.shielding_gap is not None and not 0 < self.shielding_gap < float("inf"):
-            raise ValueError(f"shielding_gap = {shielding_gap} m is not allowed; allowed: > 0, or None")
+            raise ValueError(
+                f"shielding_gap = {shielding_gap} m is not allowed; allowed: > 0, or None"
+            )
 
     def __repr__(self) -> str:
         return f"CSR(bins={self.bins}, model={self.model!r})"
@@ -153,24 +165,27 @@ class CSR(_OnLineDensity):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The energy gain per path length of the particles of a beam: (t [m], dE/ds [eV/m]).
 
-        ``orbit`` is the way that the beam has come: (length [m], curvature [1/m]) of arcs, the present one first;
-        in front of the last one the orbit is straight. ``[(float("inf"), 1/R)]`` is the steady state.
+        ``orbit`` is the way that the beam has come: (length [m], curvature [1/m]) of arcs, the
+        present one first; in front of the last one the orbit is straight. ``[(float("inf"), 1/R)]``
+        is the steady state.
         """
         arcs = [(number(a, "length"), number(b, "curvature")) for a, b in orbit]
         for length, curvature in arcs:
             if not (length > 0 and np.isfinite(curvature)):
                 raise ValueError(
-                    f"orbit: an arc of {length} m and {curvature} 1/m is not allowed; allowed: length > 0"
+                    f"orbit: an arc of {length} m and {curvature} 1/m is not allowed; "
+                    "allowed: length > 0"
                 )
         return _core.csr_profile(beam, self._density(), arcs, self.shielding_gap or 0.0)
 
 
 class WakeFunction:
-    """What a point charge leaves behind: one or more of the wakes "longitudinal", "dipole_x", "dipole_y",
-    "quadrupole_x", "quadrupole_y". See its kinds: `Resonator`, `ResistiveWall`, `StructureWake`, `WakeTable`.
+    """What a point charge leaves behind: one or more of the wakes "longitudinal", "dipole_x",
+    "dipole_y", "quadrupole_x", "quadrupole_y". See its kinds: `Resonator`, `ResistiveWall`,
+    `StructureWake`, `WakeTable`.
 
-    Functions of the distance t [m] behind the source (c times the delay), in V/C (longitudinal) and V/C/m
-    (transverse), or per metre of path where ``per_metre`` is true.
+    Functions of the distance t [m] behind the source (c times the delay), in V/C (longitudinal) and
+    V/C/m (transverse), or per metre of path where ``per_metre`` is true.
     """
 
     def __init__(self, terms: dict[str, _core.WakeTerm]) -> None:
@@ -187,21 +202,22 @@ class WakeFunction:
         return next(iter(self._terms.values())).per_metre
 
     def __call__(self, t: Any, kind: str | None = None) -> np.ndarray:
-        """Values at distances t [m], 0 for t < 0. ``kind`` may be left out where there is one only."""
+        """Values at distances t [m], 0 for t < 0. ``kind`` may be left out where there is one
+        only."""
         given = np.asarray(t, dtype=np.float64)
         return self._term(kind).at(given.ravel().tolist()).reshape(given.shape)
 
     def loss_factor(self, beam: Beam, bins: int = 1000) -> float:
-        """Energy lost over the square of the charge [V/C] (per metre where the wake is), for the line density of
-        a beam: int int lambda(t) lambda(t') W(t - t')."""
+        """Energy lost over the square of the charge [V/C] (per metre where the wake is), for the
+        line density of a beam: int int lambda(t) lambda(t') W(t - t')."""
         options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
         return self._term("longitudinal").loss_factor(beam, options)
 
     def potential(
         self, beam: Beam, kind: str | None = None, bins: int = 1000
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The wake of a whole beam: (t [m], sum of Q_j W(t - t_j)) [V for longitudinal; V/m for quadrupole; for
-        dipole sum of Q_j x_j W, V], per metre where the wake is."""
+        """The wake of a whole beam: (t [m], sum of Q_j W(t - t_j)) [V for longitudinal; V/m for
+        quadrupole; for dipole sum of Q_j x_j W, V], per metre where the wake is."""
         options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
         return _core.wake_profile(beam, options, self._term(kind))
 
@@ -219,7 +235,8 @@ class Resonator(WakeFunction):
     Parameters
     ----------
     shunt_impedance
-        R of Z = R/(1 + i Q (f_r/f - f/f_r)) [Ohm], or of Z = (f_r/f) R/(1 + ...) [Ohm/m] for transverse kinds.
+        R of Z = R/(1 + i Q (f_r/f - f/f_r)) [Ohm], or of Z = (f_r/f) R/(1 + ...) [Ohm/m] for
+        transverse kinds.
     quality, frequency
         Q and f_r [Hz], > 0.
     kind
@@ -229,12 +246,16 @@ class Resonator(WakeFunction):
     def __init__(
         self, shunt_impedance: float, quality: float, frequency: float, kind: str = "longitudinal"
     ) -> None:
-        super().__init__({kind: _core.resonator(
-            kind,
-            number(shunt_impedance, "shunt_impedance"),
-            number(quality, "quality"),
-            number(frequency, "frequency"),
-        )})
+        super().__init__(
+            {
+                kind: _core.resonator(
+                    kind,
+                    number(shunt_impedance, "shunt_impedance"),
+                    number(quality, "quality"),
+                    number(frequency, "frequency"),
+                )
+            }
+        )
 
 
 class ResistiveWall(WakeFunction):
@@ -247,8 +268,8 @@ class ResistiveWall(WakeFunction):
     conductivity
         For direct current [1/(Ohm m)], > 0; copper has 5.9e7.
     pipe
-        "round", or "flat": two plates at y = +-radius, with form factors that hold for distances much longer than
-        (2 radius^2/(Z0 conductivity))^(1/3).
+        "round", or "flat": two plates at y = +-radius, with form factors that hold for distances
+        much longer than (2 radius^2/(Z0 conductivity))^(1/3).
     """
 
     def __init__(self, radius: float, conductivity: float, pipe: str = "round") -> None:
@@ -267,8 +288,8 @@ class StructureWake(WakeFunction):
     Parameters
     ----------
     iris_radius, gap, period
-        a, g, p of the cells [m]; 0 < g <= p. The fits are for 0.34 <= a/p <= 0.69, 0.54 <= g/p <= 0.89 and distances
-        up to 0.15 p.
+        a, g, p of the cells [m]; 0 < g <= p. The fits are for 0.34 <= a/p <= 0.69, 0.54 <= g/p <=
+        0.89 and distances up to 0.15 p.
     """
 
     def __init__(self, iris_radius: float, gap: float, period: float) -> None:
@@ -311,7 +332,10 @@ class WakeTable(WakeFunction):
         }
         terms = {
             kind: _core.wake_table(
-                kind, distances, np.asarray(values, dtype=np.float64).ravel().tolist(), bool(per_metre)
+                kind,
+                distances,
+                np.asarray(values, dtype=np.float64).ravel().tolist(),
+                bool(per_metre),
             )
             for kind, values in columns.items()
             if values is not None
@@ -329,20 +353,22 @@ class Wake(_OnLineDensity):
     functions
         One `WakeFunction` or several.
     at
-        Names, regular expressions or elements of the line where the wakes act, thin ones included; None: all
-        elements with length (wakes per metre only).
+        Names, regular expressions or elements of the line where the wakes act, thin ones included;
+        None: all elements with length (wakes per metre only).
     length
-        Metres of structure that each of these elements stands for; None: its own length. Only for wakes per metre.
+        Metres of structure that each of these elements stands for; None: its own length. Only for
+        wakes per metre.
     memory
-        Turns whose fields are remembered. 0: every passage finds the surroundings without field. With 1 or more,
-        resonators keep their field for ever, exactly; of other wakes that of the last `memory` turns is kept.
+        Turns whose fields are remembered. 0: every passage finds the surroundings without field.
+        With 1 or more, resonators keep their field for ever, exactly; of other wakes that of the
+        last `memory` turns is kept.
     bins, shape, smoothing
         Of the line density, see `line_density`.
     order, spacing
         Of the kicks in long elements, see `CSR`.
 
-    Sign: a longitudinal W > 0 takes energy from a later particle, a transverse one deflects it to the side of the
-    source (dipole) or to its own (quadrupole).
+    Sign: a longitudinal W > 0 takes energy from a later particle, a transverse one deflects it to
+    the side of the source (dipole) or to its own (quadrupole).
     """
 
     def __init__(
@@ -362,7 +388,9 @@ class Wake(_OnLineDensity):
         self.functions = [functions] if isinstance(functions, WakeFunction) else list(functions)
         for f in self.functions:
             if not isinstance(f, WakeFunction):
-                raise TypeError(f"Wake takes wake functions (Resonator, ResistiveWall, ...), got {f!r}")
+                raise TypeError(
+                    f"Wake takes wake functions (Resonator, ResistiveWall, ...), got {f!r}"
+                )
         self.at = at
         self.memory = whole(memory, "memory", 1_000_000)
         self.length = None if length is None else number(length, "length")
@@ -374,7 +402,9 @@ class Wake(_OnLineDensity):
         if not self.functions:
             raise ValueError("Wake needs at least one wake function")
         if at is None and not all(f.per_metre for f in self.functions):
-            raise ValueError("Wake: a wake that is not per metre needs `at`: the elements where it acts")
+            raise ValueError(
+                "Wake: a wake that is not per metre needs `at`: the elements where it acts"
+            )
 
     def __repr__(self) -> str:
         return f"Wake([{', '.join(type(f).__name__ for f in self.functions)}], at={self.at!r})"
@@ -392,21 +422,23 @@ class Wake(_OnLineDensity):
 
 
 class IBS(_OnLineDensity):
-    """Intra-beam scattering: friction and random kicks from the moments of the bunch at every place.
+    """Intra-beam scattering: friction and random kicks from the moments of the bunch at every
+    place.
 
     Parameters
     ----------
     coulomb_log
         Coulomb logarithm; None: from the size, density and temperature of the bunch.
     seed
-        Of the random numbers, which depend on it, the turn, the place and the id of a particle only.
+        Of the random numbers, which depend on it, the turn, the place and the id of a particle
+        only.
     bins, shape, smoothing
         Of the line density along t, which scattering follows; see `line_density`.
     order, spacing
         Of the kicks, see `CSR`.
 
-    Across, and for the temperature, the bunch is taken as Gaussian. The mean momentum of the beam does not change.
-    Tracking raises ValueError for a bunch without size in x, y or t.
+    Across, and for the temperature, the bunch is taken as Gaussian. The mean momentum of the beam
+    does not change. Tracking raises ValueError for a bunch without size in x, y or t.
     """
 
     def __init__(
@@ -437,7 +469,8 @@ class BeamBeam(Effect):
     Parameters
     ----------
     at
-        Elements (thin ones, a `Marker`) at which the bunches meet: names, regular expressions or elements.
+        Elements (thin ones, a `Marker`) at which the bunches meet: names, regular expressions or
+        elements.
     charge
         Of the other bunch [C], with its sign: like charges repel each other.
     sigma_x, sigma_y
@@ -447,8 +480,8 @@ class BeamBeam(Effect):
     slices
         Of equal charge, 1 ... 1000; in six dimensions.
     beta_x, beta_y, alpha_x, alpha_y
-        Courant-Snyder functions of the other bunch [m, 1], S running along with the beam that is tracked; None:
-        its size is the same all along (no hourglass effect).
+        Courant-Snyder functions of the other bunch [m, 1], S running along with the beam that is
+        tracked; None: its size is the same all along (no hourglass effect).
     crossing_angle
         Between the two directions of flight [rad]; |angle| < 1. Needs sigma_t.
     crossing_plane
@@ -494,7 +527,10 @@ class BeamBeam(Effect):
         self._make([1])  # checks all the rest
 
     def __repr__(self) -> str:
-        return f"BeamBeam(at={self.at!r}, charge={self.charge:g}, sigma_x={self._x[0]:g}, sigma_y={self._y[0]:g})"
+        return (
+            f"BeamBeam(at={self.at!r}, charge={self.charge:g}, "
+            f"sigma_x={self._x[0]:g}, sigma_y={self._y[0]:g})"
+        )
 
     def _on(self, line: Line) -> _core.Effect:
         return self._make(_flags(line, self.at))
@@ -533,11 +569,13 @@ def collide(
     crossing_plane: float = 0.0,
     threads: int | None = None,
 ) -> None:
-    """Let two bunches that go in opposite directions kick each other once, in place (strong-strong).
+    """Let two bunches that go in opposite directions kick each other once, in place
+    (strong-strong).
 
-    Each is in its own coordinates, the x and y axes of both being the same. Slices of equal charge act on each other
-    in the order in which they meet, each as the Gaussian with its present moments; with one slice both bunches are
-    kicked at the place where their particles meet the centre of the other.
+    Each is in its own coordinates, the x and y axes of both being the same. Slices of equal charge
+    act on each other in the order in which they meet, each as the Gaussian with its present
+    moments; with one slice both bunches are kicked at the place where their particles meet the
+    centre of the other.
 
     Parameters
     ----------
@@ -604,8 +642,8 @@ def ibs_rates(
     emittance_x, emittance_y
         Geometric rms emittances of the transverse modes [m], > 0.
     sigma_t, sigma_pt
-        Rms bunch length and energy spread, without the part from the transverse emittances. sigma_pt is for rings
-        without cavities only: with cavities it follows from sigma_t.
+        Rms bunch length and energy spread, without the part from the transverse emittances.
+        sigma_pt is for rings without cavities only: with cavities it follows from sigma_t.
     coulomb_log
         None: from the bunch, see docs.
     spacing
@@ -623,7 +661,8 @@ def ibs_rates(
     if has_cavities:
         if sigma_pt is not None:
             raise ValueError(
-                f"ibs_rates: sigma_pt = {sigma_pt} cannot be chosen in a ring with cavities; it follows from sigma_t"
+                f"ibs_rates: sigma_pt = {sigma_pt} cannot be chosen in a ring with cavities; "
+                "it follows from sigma_t"
             )
         emittance_t = length**2 / (normal[4, 4] ** 2 + normal[4, 5] ** 2)
     else:
@@ -659,8 +698,9 @@ def _coulomb_log(given: Any) -> float | None:
 
 
 def _normal_form(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
-    """(N, whether there are cavities) of a one-turn matrix: N symplectic, N^-1 M N a rotation in each mode; without
-    cavities in the transverse modes, the third being t and pt themselves with the dispersion taken out."""
+    """(N, whether there are cavities) of a one-turn matrix: N symplectic, N^-1 M N a rotation in
+    each mode; without cavities in the transverse modes, the third being t and pt themselves with
+    the dispersion taken out."""
     has_cavities = bool(np.abs(matrix[5, :5]).max() > 1e-13)
     if has_cavities:
         return _modes(matrix), True
@@ -681,7 +721,8 @@ def _modes(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eig(matrix)
     if np.abs(np.abs(values) - 1).max() > 1e-6 or np.abs(values.imag).min() < 1e-12:
         raise ValueError(
-            f"the one-turn map has no stable modes: its eigenvalues are {np.array2string(values, precision=4)}"
+            f"the one-turn map has no stable modes: its eigenvalues are "
+            f"{np.array2string(values, precision=4)}"
         )
     s = np.kron(np.eye(n), np.array([[0.0, 1.0], [-1.0, 0.0]]))
     modes = []
@@ -693,7 +734,9 @@ def _modes(matrix: np.ndarray) -> np.ndarray:
     share = np.array(
         [[abs((m[2 * k].conj() * m[2 * k + 1]).imag) for k in range(n)] for m in modes]
     )
-    best = max(itertools.permutations(range(n)), key=lambda o: sum(share[o[k], k] for k in range(n)))
+    best = max(
+        itertools.permutations(range(n)), key=lambda o: sum(share[o[k], k] for k in range(n))
+    )
     normal = np.empty((2 * n, 2 * n))
     for k, chosen in enumerate(best):
         v = modes[chosen]

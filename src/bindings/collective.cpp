@@ -95,11 +95,11 @@ nb::tuple wake_profile(const beam::bunch& b, const line_options& o, const wake_t
   const auto d = collective::deposit(b, grid, o, x || y, 1);
   const auto half = collective::wake_kernel(term, grid.step, grid.nodes);
   std::vector<double> kernel(2 * grid.nodes - 1);
-  std::copy(half.begin(), half.end(),
-            kernel.begin() + static_cast<std::ptrdiff_t>(grid.nodes - 1));
-  return nb::make_tuple(
-      array_of(nodes_of(grid)),
-      array_of(collective::convolve(x ? d.x_charge : y ? d.y_charge : d.charge, kernel)));
+  std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(grid.nodes - 1));
+  return nb::make_tuple(array_of(nodes_of(grid)), array_of(collective::convolve(x   ? d.x_charge
+                                                                                : y ? d.y_charge
+                                                                                    : d.charge,
+                                                                                kernel)));
 }
 
 }  // namespace
@@ -127,7 +127,8 @@ void bind_collective(nb::module_& m) {
       nb::arg("line"), nb::arg("density"), nb::arg("transient"), nb::arg("drifts"), nb::arg("gap"),
       nb::arg("order"), nb::arg("spacing"));
   m.def("csr_profile", &csr_profile, nb::arg("bunch"), nb::arg("density"), nb::arg("behind"),
-        nb::arg("gap"), "(t, energy gain per metre [eV/m]); behind: (length, curvature) backwards.");
+        nb::arg("gap"),
+        "(t, energy gain per metre [eV/m]); behind: (length, curvature) backwards.");
 
   nb::class_<wake_term>(m, "WakeTerm", "A wake function.")
       .def_ro("per_metre", &wake_term::per_metre)
@@ -190,8 +191,9 @@ void bind_collective(nb::module_& m) {
 
   m.def(
       "beam_beam",
-      [](double charge, const std::array<double, 4>& x, const std::array<double, 4>& y, double sigma_t,
-         int slices, double half_angle, double plane, double other_beta, std::vector<std::uint8_t> at) {
+      [](double charge, const std::array<double, 4>& x, const std::array<double, 4>& y,
+         double sigma_t, int slices, double half_angle, double plane, double other_beta,
+         std::vector<std::uint8_t> at) {
         collective::beam_beam_options o;
         o.charge = charge;
         o.x = {x[0], x[1], x[2], x[3]};
@@ -220,7 +222,8 @@ void bind_collective(nb::module_& m) {
 
   m.def(
       "ibs",
-      [](std::optional<double> logarithm, const line_options& density, std::uint64_t seed, int order,
+      [](std::optional<double> logarithm, const line_options& density, std::uint64_t seed,
+         int order,
          double spacing) { return collective::ibs({logarithm, density, seed, order, spacing}); },
       nb::arg("coulomb_log").none(), nb::arg("density"), nb::arg("seed"), nb::arg("order"),
       nb::arg("spacing"));

@@ -46,12 +46,9 @@ class boost {
     z.px = px;
     z.py = py;
     const auto l = positions(z);
-    z = {l[0][0] * z.x + l[0][1] * z.y + l[0][2] * z.sigma,
-         z.px,
-         l[1][0] * z.x + l[1][1] * z.y + l[1][2] * z.sigma,
-         z.py,
-         l[2][0] * z.x + l[2][1] * z.y + l[2][2] * z.sigma,
-         z.delta};
+    z = {l[0][0] * z.x + l[0][1] * z.y + l[0][2] * z.sigma, z.px,
+         l[1][0] * z.x + l[1][1] * z.y + l[1][2] * z.sigma, z.py,
+         l[2][0] * z.x + l[2][1] * z.y + l[2][2] * z.sigma, z.delta};
   }
 
   void undo(star& z) const {
@@ -60,7 +57,8 @@ class boost {
       const std::size_t r = (i + 1) % 3, s = (i + 2) % 3, c = (j + 1) % 3, d = (j + 2) % 3;
       return l[r][c] * l[s][d] - l[r][d] * l[s][c];
     };
-    const double determinant = l[0][0] * minor(0, 0) + l[0][1] * minor(0, 1) + l[0][2] * minor(0, 2);
+    const double determinant =
+        l[0][0] * minor(0, 0) + l[0][1] * minor(0, 1) + l[0][2] * minor(0, 2);
     const auto solved = [&](std::size_t i) {
       return (minor(0, i) * z.x + minor(1, i) * z.y + minor(2, i) * z.sigma) / determinant;
     };
@@ -152,14 +150,16 @@ void meet(star& z, const slice_of& slice) {
 class frame {
  public:
   frame(const beam::reference& ref, const collision_options& o)
-      : inverse_beta_(ref.inverse_beta()), boost_(o.half_angle, o.plane), crossed_(o.half_angle != 0) {}
+      : inverse_beta_(ref.inverse_beta()),
+        boost_(o.half_angle, o.plane),
+        crossed_(o.half_angle != 0) {}
 
   template <class F>
   star read(const beam::columns<F>& c, std::size_t i) const {
     const double pt = static_cast<double>(c.z[5][i]);
     const double excess = pt * (pt - 2 * inverse_beta_);  // P^2 - 1
-    star z{static_cast<double>(c.z[0][i]), static_cast<double>(c.z[1][i]),
-           static_cast<double>(c.z[2][i]), static_cast<double>(c.z[3][i]),
+    star z{static_cast<double>(c.z[0][i]),  static_cast<double>(c.z[1][i]),
+           static_cast<double>(c.z[2][i]),  static_cast<double>(c.z[3][i]),
            -static_cast<double>(c.z[4][i]), excess / (1 + std::sqrt(1 + excess))};
     if (crossed_) boost_.apply(z);
     return z;
@@ -170,8 +170,7 @@ class frame {
     if (crossed_) boost_.undo(z);
     const double excess = z.delta * (2 + z.delta);
     // pt = 1/beta0 - sqrt(1/beta0^2 + P^2 - 1)
-    const double pt =
-        -excess / (inverse_beta_ + std::sqrt(inverse_beta_ * inverse_beta_ + excess));
+    const double pt = -excess / (inverse_beta_ + std::sqrt(inverse_beta_ * inverse_beta_ + excess));
     const std::array<double, 6> values = {z.x, z.px, z.y, z.py, -z.sigma, pt};
     for (std::size_t k = 0; k < 6; ++k) c.z[k][i] = static_cast<F>(values[k]);
   }
@@ -197,7 +196,8 @@ void check(const strong_plane& p, const std::string& name) {
 }
 
 void check_crossing(double half_angle, double plane, int slices) {
-  require(std::fabs(half_angle) < 0.5, "half of the crossing angle", half_angle, "|angle| < 0.5 rad");
+  require(std::fabs(half_angle) < 0.5, "half of the crossing angle", half_angle,
+          "|angle| < 0.5 rad");
   require(true, "crossing_plane", plane, "finite numbers");
   require(slices >= 1 && slices <= 1000, "slices", slices, "1 ... 1000");
 }
@@ -278,7 +278,8 @@ tracking::effect beam_beam(const beam_beam_options& o) {
     };
     std::vector<slice_of> slices;
     const auto centres = gaussian_slices(o.slices);
-    for (auto centre = centres.rbegin(); centre != centres.rend(); ++centre) {  // the head comes first
+    for (auto centre = centres.rbegin(); centre != centres.rend();
+         ++centre) {  // the head comes first
       const double sigma = *centre * o.sigma_t / cosine;
       slices.push_back({sigma, unit * part / o.slices, plane(o.x, std::cos(o.plane), sigma),
                         plane(o.y, std::sin(o.plane), sigma)});
@@ -380,10 +381,10 @@ slice_of seen(const sliced& s, std::size_t k, double unit, const char* name) {
     y[4] += w * dpy * dpy;
   }
   if (!(x[2] > 0) || !(y[2] > 0)) {
-    throw std::invalid_argument(std::string("collide: slice ") + std::to_string(k) + " of the " + name +
-                                " beam has rms sizes of " + beam::number_text(std::sqrt(x[2])) + " m and " +
-                                beam::number_text(std::sqrt(y[2])) +
-                                " m; allowed: > 0 (more particles, or fewer slices)");
+    throw std::invalid_argument(
+        std::string("collide: slice ") + std::to_string(k) + " of the " + name +
+        " beam has rms sizes of " + beam::number_text(std::sqrt(x[2])) + " m and " +
+        beam::number_text(std::sqrt(y[2])) + " m; allowed: > 0 (more particles, or fewer slices)");
   }
   x[1] = -x[1];
   x[3] = -x[3];
@@ -423,7 +424,8 @@ void collide(beam::bunch& a, beam::bunch& b, const collision_options& o, unsigne
   for (std::size_t sum = 0; sum < 2 * slices - 1; ++sum) {
     for (std::size_t i = sum < slices ? 0 : sum - slices + 1; i <= std::min(sum, slices - 1); ++i) {
       const std::size_t k = sum - i;
-      if (first.border[i] == first.border[i + 1] || second.border[k] == second.border[k + 1]) continue;
+      if (first.border[i] == first.border[i + 1] || second.border[k] == second.border[k + 1])
+        continue;
       const slice_of of_second = seen(second, k, unit_a, "second");
       const slice_of of_first = seen(first, i, unit_b, "first");
       kick(first, i, of_second, threads);

@@ -46,8 +46,8 @@ struct strong_plane {
 struct beam_beam_options {
   double charge = 0;  ///< of the other bunch [C], with its sign
   strong_plane x{}, y{};
-  double sigma_t = 0;  ///< rms length [m]; 0: four dimensions
-  int slices = 11;     ///< of the other bunch, in six dimensions
+  double sigma_t = 0;     ///< rms length [m]; 0: four dimensions
+  int slices = 11;        ///< of the other bunch, in six dimensions
   double half_angle = 0;  ///< half of the crossing angle [rad]
   double plane = 0;       ///< of the crossing: 0 horizontal, pi/2 vertical [rad]
   double other_beta = 1;  ///< v/c of the other bunch

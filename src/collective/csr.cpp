@@ -19,10 +19,11 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 /// A place on the orbit behind the observer, who stands at the origin and looks along the axis.
 struct place {
-  double path = 0;        ///< along the orbit, to the observer
-  double shortening = 0;  ///< path - distance along the axis of the observer, formed without cancellation
-  double aside = 0;       ///< distance across that axis
-  double angle = 0;       ///< of the direction of flight
+  double path = 0;  ///< along the orbit, to the observer
+  double shortening =
+      0;  ///< path - distance along the axis of the observer, formed without cancellation
+  double aside = 0;  ///< distance across that axis
+  double angle = 0;  ///< of the direction of flight
 };
 
 /// The place x further back on an arc (x < 0: ahead).
@@ -31,9 +32,7 @@ place back(const place& p, double curvature, double x) {
   double c[4];
   numerics::stumpff<4>(half * half, half * half, c);
   const double sine = std::sin(0.5 * middle);
-  return {p.path + x,
-          p.shortening +
-              x * (2 * sine * sine + std::cos(middle) * half * half * c[3]),
+  return {p.path + x, p.shortening + x * (2 * sine * sine + std::cos(middle) * half * half * c[3]),
           p.aside + x * std::sin(middle) * c[1], p.angle - 2 * half};
 }
 
@@ -53,8 +52,9 @@ sight see(const place& p, double lift, double beta, double gamma) {
   const double projected = along * cosine + p.aside * sine;
   const double across = along * sine - p.aside * cosine;
   // 1 - cos a_s and path - rho without cancellation where the source is behind
-  const double deviation = projected > 0 ? (across * across + lift * lift) / (rho * (rho + projected))
-                                         : 1 - projected / rho;
+  const double deviation = projected > 0
+                               ? (across * across + lift * lift) / (rho * (rho + projected))
+                               : 1 - projected / rho;
   const double detour = along > 0 ? p.shortening - aside2 / (rho + along) : p.path - rho;
   sight s;
   s.behind = slowness * rho + detour;
@@ -137,7 +137,9 @@ class march {
   double length_of(std::size_t a) const { return a < arcs_.size() ? arcs_[a].length : infinity; }
   double curvature_of(std::size_t a) const { return a < arcs_.size() ? arcs_[a].curvature : 0; }
 
-  void add(double integral) { cells_[static_cast<std::size_t>(last_ - 1 + cell_)] += sign_ * integral; }
+  void add(double integral) {
+    cells_[static_cast<std::size_t>(last_ - 1 + cell_)] += sign_ * integral;
+  }
 
   /// The cells within the arc that the observer is on, in closed form; p goes to its far end.
   double own_circle(place& p) {
@@ -166,7 +168,9 @@ class march {
     double x = begin;
     const place start = back(p, curvature, -begin);
     const auto at = [&](double y) { return back(start, curvature, y); };
-    const auto distance = [&](double y) { return see(at(y), lift_, beta_, gamma_).behind - offset_; };
+    const auto distance = [&](double y) {
+      return see(at(y), lift_, beta_, gamma_).behind - offset_;
+    };
     while (x < length && cell_ <= last_) {
       // panels grow with the distance from the observer and, on arcs, with that from the last corner
       double panel = 0.25 * (std::fabs(start.path + x) + lift_) + 0.01 * lift_;
@@ -289,7 +293,8 @@ std::vector<double> alternating_weights(int n) {
   return w;
 }
 
-constexpr int images = 20;  // the error of the alternating sum is then below (3 + sqrt 8)^-20 = 5e-16 of its terms
+constexpr int images =
+    20;  // the error of the alternating sum is then below (3 + sqrt 8)^-20 = 5e-16 of its terms
 
 }  // namespace
 
@@ -313,7 +318,8 @@ std::vector<double> csr_field(const line_density& d, const beam::reference& ref,
   using namespace numerics::constants;
   const std::size_t n = d.charge.size();
   const double step = d.grid.step * ref.beta();
-  const double scale = std::fabs(ref.particle.charge) / (4 * pi * vacuum_permittivity) / (step * step);
+  const double scale =
+      std::fabs(ref.particle.charge) / (4 * pi * vacuum_permittivity) / (step * step);
   // a cell of density between nodes j and j + 1, which is behind by j - i ... j - i + 1 steps, slopes upwards to the
   // head by (q_j - q_{j+1})/step^2
   std::vector<double> slope(n);

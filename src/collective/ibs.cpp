@@ -67,13 +67,13 @@ double classical_radius(const beam::reference& ref) {
 }  // namespace
 
 scattering scatter(const matrix6& covariance, const beam::reference& ref, double particles,
-                   std::optional<double> logarithm, double line_density,
-                   const matrix3* known) {
+                   std::optional<double> logarithm, double line_density, const matrix3* known) {
   const std::array<double, 3> to_u = rest_frame(ref);
   matrix3 space, inverse, cross, local;  // <XX>, its inverse, <uX>, <uu> at one place
   // scaled to unit sizes: x, y and t may differ by many orders of magnitude
   std::array<double, 3> size;
-  for (std::size_t i = 0; i < 3; ++i) size[i] = std::sqrt(entry(covariance, positions[i], positions[i]));
+  for (std::size_t i = 0; i < 3; ++i)
+    size[i] = std::sqrt(entry(covariance, positions[i], positions[i]));
   for (std::size_t i = 0; i < 3; ++i) {
     if (!(size[i] > 0) || !std::isfinite(size[i])) {
       throw std::invalid_argument(std::string("IBS: the rms size of the bunch in ") +
@@ -211,9 +211,9 @@ void check_symplectic(const matrix6& n) {
     for (std::size_t k = 0; k < 6; ++k) {
       const double wanted = j / 2 != k / 2 || j == k ? 0 : j < k ? 1 : -1;
       if (!(std::fabs(bracket(n, j, k) - wanted) < 1e-6)) {
-        throw std::invalid_argument("IBS: the normal form is not symplectic: the bracket of columns " +
-                                    std::to_string(j) + " and " + std::to_string(k) + " is " +
-                                    beam::number_text(bracket(n, j, k)));
+        throw std::invalid_argument(
+            "IBS: the normal form is not symplectic: the bracket of columns " + std::to_string(j) +
+            " and " + std::to_string(k) + " is " + beam::number_text(bracket(n, j, k)));
       }
     }
   }
@@ -263,7 +263,8 @@ ibs_growth ibs_rates(const lattice::line& l, const beam::reference& start, const
     const scattering s = scatter(here, ref, particles, logarithm);
     const matrix6 g = s.growth(ref);
     for (std::size_t n = 0; n < 3; ++n) {
-      sum[n] += weight * 0.5 * (dot(rows[n].a, times(g, rows[n].a)) + dot(rows[n].b, times(g, rows[n].b)));
+      sum[n] += weight * 0.5 *
+                (dot(rows[n].a, times(g, rows[n].a)) + dot(rows[n].b, times(g, rows[n].b)));
     }
     result.logarithm += weight * s.logarithm;
   };
@@ -273,8 +274,8 @@ ibs_growth ibs_rates(const lattice::line& l, const beam::reference& start, const
     const int slices = lattice::slice_count(e);
     const double wanted = std::ceil(total / spacing / slices);
     if (wanted > 1e6) {
-      throw std::invalid_argument("IBS: spacing = " + beam::number_text(spacing) +
-                                  " m cuts " + lattice::describe(e) + " into more than 1e6 pieces");
+      throw std::invalid_argument("IBS: spacing = " + beam::number_text(spacing) + " m cuts " +
+                                  lattice::describe(e) + " into more than 1e6 pieces");
     }
     const int count = total == 0 ? slices : slices * std::max(1, static_cast<int>(wanted));
     const double step = total / count;
@@ -308,8 +309,9 @@ namespace {
 /// A stream of random numbers for one kick.
 std::uint64_t stream_of(const tracking::kick_place& at) {
   std::uint64_t h = 0x1b5;
-  for (const std::uint64_t part : {static_cast<std::uint64_t>(at.turn), static_cast<std::uint64_t>(at.element),
-                                   std::bit_cast<std::uint64_t>(at.from)}) {
+  for (const std::uint64_t part :
+       {static_cast<std::uint64_t>(at.turn), static_cast<std::uint64_t>(at.element),
+        std::bit_cast<std::uint64_t>(at.from)}) {
     h += part + 0x9e3779b97f4a7c15u;  // splitmix64
     h = (h ^ (h >> 30)) * 0xbf58476d1ce4e5b9u;
     h = (h ^ (h >> 27)) * 0x94d049bb133111ebu;
@@ -348,7 +350,8 @@ double relative_density(const bunch_state& b, const beam::columns<F>& c, std::si
 
 /// <u u> weighted with the density.
 template <class F>
-matrix3 temperature_of(const beam::columns<F>& c, const bunch_state& b, shape order, unsigned threads) {
+matrix3 temperature_of(const beam::columns<F>& c, const bunch_state& b, shape order,
+                       unsigned threads) {
   std::vector<std::array<double, 10>> sums(chunk_count(c.size));
   with_shape(order, [&](auto spline) {
     for_chunks(c.size, threads, [&](std::size_t chunk, std::size_t first, std::size_t last) {
@@ -377,8 +380,9 @@ matrix3 temperature_of(const beam::columns<F>& c, const bunch_state& b, shape or
 }
 
 template <class F>
-void kick_particles(const beam::columns<F>& c, const scattering& s, const bunch_state& b, shape order,
-                    double length, std::uint64_t seed, std::uint64_t stream, unsigned threads) {
+void kick_particles(const beam::columns<F>& c, const scattering& s, const bunch_state& b,
+                    shape order, double length, std::uint64_t seed, std::uint64_t stream,
+                    unsigned threads) {
   std::vector<double> change(3 * c.size);
   std::vector<std::array<double, 4>> sums(chunk_count(c.size));
   with_shape(order, [&](auto spline) {

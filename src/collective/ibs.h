@@ -31,12 +31,12 @@ namespace betatron::collective {
 
 /// Scattering at one place of the line.
 struct scattering {
-  std::array<double, 3> temperature{};                 ///< T_i, principal variances of u
-  std::array<std::array<double, 3>, 3> axes{};         ///< rows: principal axes in terms of u
-  std::array<double, 3> friction{};                    ///< A R_i [1/m]
-  std::array<double, 3> diffusion{};                   ///< D_i [1/m]
-  std::array<std::array<double, 3>, 3> regression{};   ///< u(X) = regression (X - <X>)
-  double logarithm = 0;                                ///< L
+  std::array<double, 3> temperature{};                ///< T_i, principal variances of u
+  std::array<std::array<double, 3>, 3> axes{};        ///< rows: principal axes in terms of u
+  std::array<double, 3> friction{};                   ///< A R_i [1/m]
+  std::array<double, 3> diffusion{};                  ///< D_i [1/m]
+  std::array<std::array<double, 3>, 3> regression{};  ///< u(X) = regression (X - <X>)
+  double logarithm = 0;                               ///< L
 
   /// d<(px, py, pt)(px, py, pt)>/ds, as a 6 x 6 matrix with the other entries 0 [1/m].
   beam::matrix6 growth(const beam::reference& ref) const;
@@ -60,9 +60,9 @@ struct ibs_growth {
 /// Growth of the emittances [m] of a bunch in a ring, or along a line: the mean over its length, at places at most
 /// `spacing` m apart. `normal`: the symplectic N of the start, with covariance N diag(e1, e1, e2, e2, e3, e3) N^T.
 /// Throws as scatter, and where N is not symplectic.
-ibs_growth ibs_rates(const lattice::line& l, const beam::reference& start, const beam::matrix6& normal,
-                     const std::array<double, 3>& emittances, double particles,
-                     std::optional<double> logarithm, double spacing);
+ibs_growth ibs_rates(const lattice::line& l, const beam::reference& start,
+                     const beam::matrix6& normal, const std::array<double, 3>& emittances,
+                     double particles, std::optional<double> logarithm, double spacing);
 
 struct ibs_options {
   std::optional<double> logarithm{};

@@ -44,7 +44,8 @@ void check(const line_options& o, const std::string& effect);
 /// A grid over all particles of the beam, with empty nodes at both ends for the shape and the filter. Where all
 /// particles have the same t, the step is 1e-12 of |t| or of 1 m. Throws std::invalid_argument naming the effect where
 /// a t is not finite.
-line_grid grid_over(const beam::bunch& b, const line_options& o, const std::string& effect, unsigned threads);
+line_grid grid_over(const beam::bunch& b, const line_options& o, const std::string& effect,
+                    unsigned threads);
 
 /// Sums over particles, per node: of charge [C], and if asked of charge times x and times y [C m]. The charge has no
 /// sign: it is e |q| weight.
@@ -56,8 +57,8 @@ struct line_density {
   double total() const;  ///< C
 };
 
-line_density deposit(const beam::bunch& b, const line_grid& grid, const line_options& o, bool dipoles,
-                     unsigned threads);
+line_density deposit(const beam::bunch& b, const line_grid& grid, const line_options& o,
+                     bool dipoles, unsigned threads);
 
 /// `passes` times q_i <- (q_{i-1} + 2 q_i + q_{i+1})/4, in place; the ends are taken as reflecting, so that the sum
 /// stays.

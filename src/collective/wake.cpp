@@ -57,7 +57,8 @@ double wall_wake(double xi) {
 }
 double wall_wake_integral(double xi) {
   const double root3 = std::sqrt(3.0);
-  const double wave = (1 + std::exp(-xi) * (root3 * std::sin(root3 * xi) - std::cos(root3 * xi))) / 4;
+  const double wave =
+      (1 + std::exp(-xi) * (root3 * std::sin(root3 * xi) - std::cos(root3 * xi))) / 4;
   return wave / 3 - std::sqrt(2.0) / pi * (wall_integrals(0)[1] - wall_integrals(xi)[1]);
 }
 
@@ -381,8 +382,9 @@ tracking::effect wake(const wake_options& o) {
     dipoles = dipoles || w.kind == wake_kind::dipole_x || w.kind == wake_kind::dipole_y;
     if (!w.per_metre && o.at.empty()) {
       throw std::invalid_argument(
-          o.name + ": a wake in V/C that is not per metre belongs to single elements; say which, "
-                   "with `at`");
+          o.name +
+          ": a wake in V/C that is not per metre belongs to single elements; say which, "
+          "with `at`");
     }
   }
   const auto memory = std::make_shared<memory_map>();

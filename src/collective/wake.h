@@ -33,7 +33,13 @@
 
 namespace betatron::collective {
 
-enum class wake_kind : std::uint8_t { longitudinal, dipole_x, dipole_y, quadrupole_x, quadrupole_y };
+enum class wake_kind : std::uint8_t {
+  longitudinal,
+  dipole_x,
+  dipole_y,
+  quadrupole_x,
+  quadrupole_y
+};
 
 /// "longitudinal", "dipole_x", ... Throws std::invalid_argument listing the names.
 wake_kind wake_kind_named(std::string_view name);
@@ -44,8 +50,9 @@ wake_kind wake_kind_named(std::string_view name);
 struct oscillator {
   double alpha = 0, square = 0;  ///< 1/m, 1/m^2
 
-  std::array<double, 2> basis(double t) const;                            ///< f1, f2 at t >= 0
-  std::array<double, 2> later(const std::array<double, 2>& ab, double t) const;  ///< (a, b) as seen from t later
+  std::array<double, 2> basis(double t) const;  ///< f1, f2 at t >= 0
+  std::array<double, 2> later(const std::array<double, 2>& ab,
+                              double t) const;  ///< (a, b) as seen from t later
 };
 
 /// One wake function.
@@ -85,15 +92,17 @@ std::vector<wake_term> periodic_structure(double iris_radius, double gap, double
 
 /// A table of W at t[0] = 0 < t[1] < ... [m], linear in between and 0 beyond. Throws std::invalid_argument naming the
 /// entry that is wrong.
-wake_term wake_table(wake_kind kind, std::vector<double> t, std::vector<double> values, bool per_metre);
+wake_term wake_table(wake_kind kind, std::vector<double> t, std::vector<double> values,
+                     bool per_metre);
 
 struct wake_options {
   std::string name = "Wake";
   std::vector<wake_term> terms{};
   line_options density{};
-  double length = 0;  ///< of the structure that a thin element stands for [m]; multiplies what is per metre. 0: the
-                      ///< length of the element
-  int memory = 0;     ///< turns whose fields are kept; 0: those of the same passage only
+  double length =
+      0;  ///< of the structure that a thin element stands for [m]; multiplies what is per metre. 0: the
+          ///< length of the element
+  int memory = 0;  ///< turns whose fields are kept; 0: those of the same passage only
   int order = 1;
   double spacing = 0;
   std::vector<std::uint8_t> at{};  ///< one flag per element; empty: all elements with length

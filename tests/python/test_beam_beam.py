@@ -1,9 +1,9 @@
-"""Beam-beam kicks against closed forms, another code's figures, and the laws of Hamiltonian motion."""
-
-import numpy as np
-import pytest
+"""Beam-beam kicks against closed forms, another code's figures, and the laws of Hamiltonian
+motion."""
 
 import betatron as bt
+import numpy as np
+import pytest
 
 E = 1.602176634e-19
 PROTON = bt.Reference("proton", momentum=7e12)
@@ -16,7 +16,9 @@ RADIUS = 1.5346983e-18  # of the proton
 def beam(coordinates, ref=PROTON, precision=np.float64, charge=1e-12):
     c = np.atleast_2d(np.asarray(coordinates, dtype=precision))
     names = ("x", "px", "y", "py", "t", "pt")
-    return bt.Beam.from_arrays(ref, charge=charge, **{k: c[:, i].copy() for i, k in enumerate(names)})
+    return bt.Beam.from_arrays(
+        ref, charge=charge, **{k: c[:, i].copy() for i, k in enumerate(names)}
+    )
 
 
 def kicked(coordinates, **options):
@@ -36,9 +38,12 @@ def test_round_beam_in_closed_form():
     assert np.allclose(end[:, 3], 0.8 * kick, rtol=1e-7, atol=0)
 
 
-@pytest.mark.parametrize(("sx", "sy"), [(1.7e-5, 1.7e-5), (1e-4, 1e-6), (1e-6, 3e-5), (1e-5, 1.0001e-5)])
+@pytest.mark.parametrize(
+    ("sx", "sy"), [(1.7e-5, 1.7e-5), (1e-4, 1e-6), (1e-6, 3e-5), (1e-5, 1.0001e-5)]
+)
 def test_tune_shift_is_the_beam_beam_parameter(sx, sy):
-    # xi_x = N r beta_x/(2 pi gamma sx (sx + sy)), with a small part of the charge so that it is linear
+    # xi_x = N r beta_x/(2 pi gamma sx (sx + sy)), with a small part of the charge so that it is
+    # linear
     beta_x, beta_y = 0.5, 0.3
     mu = 2 * np.pi * np.array([0.31, 0.22])
     matrix = np.eye(6)
@@ -87,25 +92,51 @@ def test_slow_beams():
     assert b.px[0] == pytest.approx(exact, rel=1e-9)
 
 
-#: xfields 0.27.5, BeamBeamBiGaussian3D with 11 slices: coordinates of two particles, then for three cases half of the
-#: crossing angle, its plane, and the changes of px, py and -pt
+#: xfields 0.27.5, BeamBeamBiGaussian3D with 11 slices: coordinates of two particles, then for three
+#: cases half of the crossing angle, its plane, and the changes of px, py and -pt
 XFIELDS = {
     "start": [
-        [-1.955373457835069e-05, -1.863616604922144e-05, -5.2149170764548814e-05, -1.1838215329100153e-05, 0.07421918945720975, 2.2472387647853864e-05],
-        [4.45894569756079e-06, -3.6296176795728644e-05, -1.5432279027973016e-05, -1.619782400158192e-05, -0.181739294258222, 1.0334338626072359e-05],
+        [
+            -1.955373457835069e-05,
+            -1.863616604922144e-05,
+            -5.2149170764548814e-05,
+            -1.1838215329100153e-05,
+            0.07421918945720975,
+            2.2472387647853864e-05,
+        ],
+        [
+            4.45894569756079e-06,
+            -3.6296176795728644e-05,
+            -1.5432279027973016e-05,
+            -1.619782400158192e-05,
+            -0.181739294258222,
+            1.0334338626072359e-05,
+        ],
     ],
-    "hourglass": (0.0, 0.0, [
-        [-2.642424849024131e-07, -7.863180700483208e-07, 7.511763858370412e-12],
-        [7.263534562499654e-08, -1.0629254456198777e-06, 5.5892015340497196e-11],
-    ]),
-    "crossing": (0.00015, 0.0, [
-        [-3.485933589220015e-07, -6.758820240453076e-07, -4.4803033197760456e-11],
-        [8.895005735768159e-07, -7.121751173904974e-07, 1.4105382030138957e-10],
-    ]),
-    "large and skew": (0.005, 0.3, [
-        [-3.813020417262403e-08, -1.3024787077343875e-07, -3.7346795423134536e-10],
-        [6.556499712973647e-08, 1.7870265552120105e-08, 3.3826227402268603e-10],
-    ]),
+    "hourglass": (
+        0.0,
+        0.0,
+        [
+            [-2.642424849024131e-07, -7.863180700483208e-07, 7.511763858370412e-12],
+            [7.263534562499654e-08, -1.0629254456198777e-06, 5.5892015340497196e-11],
+        ],
+    ),
+    "crossing": (
+        0.00015,
+        0.0,
+        [
+            [-3.485933589220015e-07, -6.758820240453076e-07, -4.4803033197760456e-11],
+            [8.895005735768159e-07, -7.121751173904974e-07, 1.4105382030138957e-10],
+        ],
+    ),
+    "large and skew": (
+        0.005,
+        0.3,
+        [
+            [-3.813020417262403e-08, -1.3024787077343875e-07, -3.7346795423134536e-10],
+            [6.556499712973647e-08, 1.7870265552120105e-08, 3.3826227402268603e-10],
+        ],
+    ),
 }
 
 
@@ -198,7 +229,15 @@ def test_strong_strong_is_weak_strong_for_a_weak_beam():
     LINE.track(
         other,
         collective=bt.BeamBeam(
-            "ip", N * E, 1.7e-5, 1.2e-5, 0.075, 11, beta_x=1.7e-5 / 1.1e-4, beta_y=0.1, crossing_angle=3e-4
+            "ip",
+            N * E,
+            1.7e-5,
+            1.2e-5,
+            0.075,
+            11,
+            beta_x=1.7e-5 / 1.1e-4,
+            beta_y=0.1,
+            crossing_angle=3e-4,
         ),
     )
     assert np.abs(strong.array - still).max() < 1e-12
@@ -214,7 +253,9 @@ def test_strong_strong_exchanges_momentum():
     a.x[:] += 1e-5
     before = [(np.mean(c.px), np.mean(c.py)) for c in (a, b)]
     bt.collide(a, b, slices=1)
-    change = [(np.mean(c.px) - p[0], np.mean(c.py) - p[1]) for c, p in zip((a, b), before, strict=True)]
+    change = [
+        (np.mean(c.px) - p[0], np.mean(c.py) - p[1]) for c, p in zip((a, b), before, strict=True)
+    ]
     assert change[0][0] > 0 > change[1][0]
     # a soft Gaussian conserves momentum as well as the bunches are Gaussian
     assert change[0][0] == pytest.approx(-change[1][0], rel=0.03)
@@ -258,7 +299,10 @@ def test_degenerate_bunches():
         ({"sigma_t": -1.0}, "sigma_t = -1.0 m"),
         ({"beta_x": 0.0}, "beta_x = 0.0 m"),
         ({"sigma_t": 0.1, "slices": 0}, "slices = 0"),
-        ({"crossing_angle": 0.1}, "half of the crossing angle = 0.05 is not allowed; allowed: 0 without"),
+        (
+            {"crossing_angle": 0.1},
+            "half of the crossing angle = 0.05 is not allowed; allowed: 0 without",
+        ),
         ({"sigma_t": 0.1, "crossing_angle": 2.0}, "half of the crossing angle = 1"),
         ({"other_beta": 1.5}, "other_beta = 1.5"),
     ],

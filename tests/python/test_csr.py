@@ -1,11 +1,10 @@
 """Coherent synchrotron radiation against closed forms and the fields of moving charges."""
 
+import betatron as bt
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.optimize import brentq
-
-import betatron as bt
 
 COULOMB = 8.9875517862e9  # 1/(4 pi eps0)
 INF = float("inf")
@@ -41,7 +40,8 @@ def mean_and_rms(beam, t, field):
 
 @pytest.mark.parametrize("curvature", [0.7, -0.7])
 def test_steady_state_of_a_gaussian(curvature):
-    # -0.3505 and 0.2459 N r_c m c^2/(R^(2/3) sigma^(4/3)): Gamma(5/6)/(6^(1/3) sqrt(pi)) is the first
+    # -0.3505 and 0.2459 N r_c m c^2/(R^(2/3) sigma^(4/3)): Gamma(5/6)/(6^(1/3) sqrt(pi)) is the
+    # first
     sigma = 50e-6
     beam = gaussian(sigma)
     t, field = bt.CSR(bins=400).field(beam, [(INF, curvature)])
@@ -69,8 +69,9 @@ def test_entrance_transient_is_that_of_saldin(angle):
 
 @pytest.mark.parametrize("behind", [0.02, 0.1, 0.7])
 def test_drift_after_a_long_bend_is_that_of_stupakov_and_emma(behind):
-    # EPAC 2002, p. 1479, for gamma -> infinity: a charge seen at the angle psi before the exit is behind by
-    # s = R psi^3/24 (psi + 4 x)/(psi + x), x = behind/R, and the potential is 4/(R (psi + 2 x))
+    # EPAC 2002, p. 1479, for gamma -> infinity: a charge seen at the angle psi before the exit is
+    # behind by s = R psi^3/24 (psi + 4 x)/(psi + x), x = behind/R, and the potential is 4/(R (psi +
+    # 2 x))
     sigma, radius = 20e-6, 5.0
     beam = gaussian(sigma, gamma=1e6)
     t, field = bt.CSR(bins=400).field(beam, [(behind, 0.0), (INF, 1 / radius)])
@@ -92,7 +93,9 @@ def test_finite_gamma_is_the_field_of_charges_on_a_circle(gamma):
     t, field = bt.CSR(bins=300).field(beam, [(INF, 1 / radius)])
 
     def angle_of(s):
-        return brentq(lambda f: radius * f - 2 * radius * beta * np.sin(f / 2) - s, 0, 3, xtol=1e-15)
+        return brentq(
+            lambda f: radius * f - 2 * radius * beta * np.sin(f / 2) - s, 0, 3, xtol=1e-15
+        )
 
     def potential(s):
         f = angle_of(s)
@@ -119,7 +122,8 @@ def test_a_chicane_of_arcs_joins_smoothly():
     beam = gaussian(50e-6, gamma=2000)
     one = bt.CSR().field(beam, [(0.3, 0.0), (0.2, -0.5), (1.0, 0.0), (0.4, 0.5)])[1]
     other = bt.CSR().field(
-        beam, [(0.1, 0.0), (0.2, 0.0), (0.15, -0.5), (0.05, -0.5), (1.0, 0.0), (0.4, 0.5), (3.0, 0.0)]
+        beam,
+        [(0.1, 0.0), (0.2, 0.0), (0.15, -0.5), (0.05, -0.5), (1.0, 0.0), (0.4, 0.5), (3.0, 0.0)],
     )[1]
     assert np.abs(one - other).max() < 2e-3 * np.abs(one).max()
 
@@ -130,13 +134,17 @@ def test_plates_suppress_the_radiation():
     free = mean_and_rms(beam, *bt.CSR(bins=400).field(beam, [(INF, 1 / radius)]))[0]
 
     def shielded(gap):
-        return mean_and_rms(beam, *bt.CSR(bins=400, shielding_gap=gap).field(beam, [(INF, 1 / radius)]))[0]
+        return mean_and_rms(
+            beam, *bt.CSR(bins=400, shielding_gap=gap).field(beam, [(INF, 1 / radius)])
+        )[0]
 
     assert shielded(0.1) == pytest.approx(free, rel=1e-3)
     for gap in (2e-3, 2.5e-3, 3e-3):
         # Kheifets, Zotter: 4.2 (n_th/n_c)^(5/6) exp(-2 n_th/n_c)
         ratio = np.sqrt(2 / 3) * (np.pi * radius / gap) ** 1.5 / (radius / sigma)
-        assert shielded(gap) / free == pytest.approx(4.2 * ratio ** (5 / 6) * np.exp(-2 * ratio), rel=0.05)
+        assert shielded(gap) / free == pytest.approx(
+            4.2 * ratio ** (5 / 6) * np.exp(-2 * ratio), rel=0.05
+        )
 
 
 def random_beam(n=20000, precision="double", species="electron", charge=1e-9):
@@ -155,13 +163,21 @@ def test_energy_lost_in_a_bend_is_the_integral(model):
     _, lam = bt.line_density(beam, 100)
     step = t[1] - t[0]
     loss = np.sum(field * lam * step) / abs(beam.charge) * 0.1
-    bt.Line([bt.Bend(0.1, angle=0.02, model=model)]).track(beam, collective=bt.CSR(bins=100, order=1))
+    bt.Line([bt.Bend(0.1, angle=0.02, model=model)]).track(
+        beam, collective=bt.CSR(bins=100, order=1)
+    )
     gain = -np.mean(np.array(beam.pt) - before) * beam.reference.momentum
     assert gain == pytest.approx(loss, rel=1e-9)
 
 
 def test_precisions_agree_and_threads_do_not_matter():
-    line = bt.Line([bt.Bend(0.5, angle=0.05, slices=5), bt.Drift(0.3, slices=3), bt.Bend(0.5, angle=-0.05, slices=5)])
+    line = bt.Line(
+        [
+            bt.Bend(0.5, angle=0.05, slices=5),
+            bt.Drift(0.3, slices=3),
+            bt.Bend(0.5, angle=-0.05, slices=5),
+        ]
+    )
     effect = bt.CSR(model="transient", shielding_gap=0.03)
     kicks = {}
     for precision in ("double", "single"):
@@ -203,7 +219,9 @@ def test_beams_that_cannot_radiate():
     ref = bt.Reference("electron", kinetic_energy=1e9)
     for n in (1, 3):
         zero = np.zeros(n)
-        beam = bt.Beam.from_arrays(ref, x=zero, px=zero, y=zero, py=zero, t=zero, pt=zero, charge=1e-9)
+        beam = bt.Beam.from_arrays(
+            ref, x=zero, px=zero, y=zero, py=zero, t=zero, pt=zero, charge=1e-9
+        )
         with pytest.raises(ValueError, match=f"CSR at s = .* all {n} particles have the same t"):
             line.track(beam, collective=bt.CSR())
     empty = np.zeros(0)
@@ -228,6 +246,8 @@ def test_wrong_parameters_are_named(make, message):
 
 
 def test_transient_model_needs_one_plane():
-    line = bt.Line([bt.Bend(0.5, angle=0.05), bt.PlaneRotation(angle=0.1), bt.Bend(0.5, angle=0.05)])
+    line = bt.Line(
+        [bt.Bend(0.5, angle=0.05), bt.PlaneRotation(angle=0.1), bt.Bend(0.5, angle=0.05)]
+    )
     with pytest.raises(ValueError, match="turns the plane"):
         line.track(random_beam(100), collective=bt.CSR(model="transient"))

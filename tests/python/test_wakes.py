@@ -1,10 +1,9 @@
 """Wakefields against closed forms, impedances and direct sums over particles."""
 
+import betatron as bt
 import numpy as np
 import pytest
 from scipy.integrate import quad
-
-import betatron as bt
 
 C = 299792458.0
 
@@ -75,9 +74,7 @@ def test_resonator_wake_is_the_transform_of_its_impedance(kind):
                 return z.real * np.cos(w * t / C)
             return (omega / w * z).real * np.sin(w * t / C)
 
-        value = sum(
-            quad(spectrum, a * omega, (a + 1) * omega, limit=500)[0] for a in range(0, 300)
-        )
+        value = sum(quad(spectrum, a * omega, (a + 1) * omega, limit=500)[0] for a in range(0, 300))
         assert wake(t) == pytest.approx(2 / np.pi * value, rel=2e-2, abs=1e-3 * abs(wake(0.01)))
 
 
@@ -225,7 +222,7 @@ def test_resonators_remember_for_ever_and_others_for_some_turns():
     turns, period = 5, 30.0 / ref.beta
     effect = bt.Wake([resonator, dipole, table], at="here", memory=2)
     q = 1e-9
-    gain, px, pts, pxs = 0.0, 0.0, [], []
+    pts, pxs = [], []
     for turn in range(turns):
         behind = period * np.arange(1, turn + 1)
         gain = -q * (0.5 * resonator(0.0) + resonator(behind).sum())
@@ -261,7 +258,11 @@ def test_degenerate_beams():
     wake = bt.Wake(bt.Resonator(1e5, 1.0, 1e9), at="w")
     line = bt.Line([bt.Marker(name="w")])
     for n in (0, 1, 2):
-        beam = bt.Beam.from_arrays(ref, charge=None if n == 0 else 1e-9, **{k: np.zeros(n) for k in ("x", "px", "y", "py", "t", "pt")})
+        beam = bt.Beam.from_arrays(
+            ref,
+            charge=None if n == 0 else 1e-9,
+            **{k: np.zeros(n) for k in ("x", "px", "y", "py", "t", "pt")},
+        )
         line.track(beam, collective=wake)
         if n:  # all charge at one place feels half of W(0+)
             half = 0.5 * wake.functions[0](0.0) * 1e-9

@@ -154,8 +154,6 @@ def space_charge(case: Facts) -> Any:
         return bt.SpaceChargeGaussian(
             "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale, order=1
         )
-    if "amr.n_cell" not in settings:
-        raise Unsupported("space charge without the number of cells")
     grid = _grid(settings)
     if kind == "2D":
         _all_used(options)
