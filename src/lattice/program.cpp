@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 #include <variant>
 
 #include "elements/misalignment.h"
@@ -98,16 +99,15 @@ class writer {
 
   void operator()(elements::radiation_loss<double> loss) {
     loss.number = radiated_++;
-    reference_gamma_ -= elements::reference_loss(loss, reference_gamma_);
+    reference_loss_ += elements::reference_loss(loss, loss.gamma - reference_loss_);
     put(operation::radiate, &loss, sizeof loss / sizeof(double));
   }
 
   /// Where an element begins, steps that radiate are counted from 0.
   void enter_element() { radiated_ = 0; }
 
-  /// The gamma of the reference particle, which from here on falls by what it radiates.
-  void follow_reference(double gamma) { reference_gamma_ = gamma; }
-  double reference_gamma() const { return reference_gamma_; }
+  /// What the reference particle has radiated of gamma since this was asked the last time.
+  double reference_loss() { return std::exchange(reference_loss_, 0); }
 
   void refresh(std::array<double, 2> energy) {
     energy_ = energy;
@@ -143,7 +143,7 @@ class writer {
   std::int32_t element_ = 0;
   double s_ = 0;
   int radiated_ = 0;
-  double reference_gamma_ = 1;
+  double reference_loss_ = 0;
 };
 
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
@@ -390,12 +390,13 @@ namespace {
 /// Takes `loss` of gamma from the reference particle, and makes coordinates relative to what is left.
 void lose(double loss, beam::reference& ref, const element& e, writer& write) {
   if (loss == 0) return;
-  const double before = ref.beta_gamma();
+  const double before = ref.beta_gamma(), energy = ref.kinetic;
   ref.kinetic -= loss;
   if (!(ref.kinetic > 0)) {
     throw std::invalid_argument(describe(e) + ": the reference particle radiates all its energy");
   }
-  write(elements::reference_change<double>{loss, before, ref.beta_gamma()});
+  // the difference: what the reference particle could lose in its precision
+  write(elements::reference_change<double>{energy - ref.kinetic, before, ref.beta_gamma()});
 }
 
 }  // namespace
@@ -448,11 +449,9 @@ program compile(const line& l, std::size_t first, std::size_t last, beam::refere
       write.place(i, behind.s);
       try {
         if (forward) {
-          write.follow_reference(ref.gamma());
           emit_model(e, s, anomaly, write);
-          if (radiation != nullptr && radiation->reference) {
-            lose(ref.gamma() - write.reference_gamma(), behind, e, write);
-          }
+          const double loss = write.reference_loss();
+          if (radiation != nullptr && radiation->reference) lose(loss, behind, e, write);
         } else {
           maps.clear();
           emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
