@@ -68,6 +68,9 @@ def parameters(kind: str) -> st.SearchStrategy:
     for p in bt.kinds()[kind]:
         if p["name"] == "matrix":
             fields["matrix"] = st.just(np.eye(6).ravel().tolist())
+        elif p["name"] in ("rotation", "slopes"):
+            count = 3 if p["name"] == "rotation" else 18
+            fields[p["name"]] = st.lists(st.floats(-3, 3), min_size=count, max_size=count)
         elif p["name"] in ("cosine", "sine"):
             fields[p["name"]] = st.just([]) | st.tuples(
                 *(st.floats(-s, s) for s in (2.0, 1.0, 0.3))
