@@ -28,7 +28,12 @@ BOUNDED = [
 
 
 # Values of lists that have to have a certain length.
-LISTS = {"matrix": np.eye(6).ravel().tolist(), "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]}
+LISTS = {
+    "matrix": np.eye(6).ravel().tolist(),
+    "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+    "rotation": [0.1, 0.2, 0.3],
+    "slopes": [0.5] * 18,
+}
 
 
 def named(pair: Any) -> str | None:
@@ -120,9 +125,6 @@ def elements(draw: st.DrawFn) -> bt.Element:
         else:
             low, high = max(p["minimum"], -1e3), min(p["maximum"], 1e3)
             values[p["name"]] = draw(st.floats(low, high, exclude_min=p["open_below"]))
-    if kind == "SpinMap":  # as many as there must be, or none
-        for name, count in (("rotation", 3), ("slopes", 18)):
-            values[name] = (values.get(name, []) * 18)[:count]
     if kind == "Bend" and values["length"] == 0.0:
         values["length"] = 1.0  # an angle needs a length
     return getattr(bt, kind)(**values)

@@ -340,6 +340,83 @@ def test_slices_make_the_whole() -> None:
         np.testing.assert_allclose(cut, whole, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("ref", REFERENCES[:1] + REFERENCES[3:4], ids=IDS[:1] + IDS[3:4])
+def test_electric_fields_turn_the_spin(ref: bt.Reference) -> None:
+    """Ez and Bz along a straight, by the equation of motion with its electric term, from edge to edge of Bz."""
+    length, gain, field = 0.2, 0.6 * ref.kinetic_energy, 0.3 * ref.rigidity
+    anomaly, mass = ref.species.anomaly, ref.species.mass
+    ks, dgamma = 0.3, gain / mass / length
+
+    def slope(s: float, u: np.ndarray) -> np.ndarray:  # momenta over m c; B over m c/q: ks beta gamma
+        gamma = u[4]
+        p = np.array([u[1], u[3], np.sqrt(gamma**2 - 1 - u[1] ** 2 - u[3] ** 2)])
+        b = np.array([0.0, 0.0, ks * ref.beta_gamma])
+        beta = p / gamma
+        n = p / np.linalg.norm(p)
+        along = n * (n @ b)
+        turn = -((1 + anomaly * gamma) * (b - along) + (1 + anomaly) * along) / p[2]
+        turn += (anomaly + 1 / (gamma + 1)) * np.cross(beta, [0.0, 0.0, dgamma]) / beta[2]
+        force = np.cross(p, b) / p[2]
+        ds = np.cross(turn, u[5:])
+        return np.array([p[0] / p[2], force[0], p[1] / p[2], force[1], dgamma, *ds])
+
+    z, s = samples(1, seed=3)[0]
+    z = z * [0, 10, 0, 10, 0, 1]  # on the axis: no edge at the entrance
+    start = [0.0, z[1] * ref.beta_gamma, 0.0, z[3] * ref.beta_gamma, ref.gamma]
+    start[4] -= ref.beta_gamma * z[5]
+    end = solve_ivp(slope, (0, length), [*start, *s], "DOP853", rtol=1e-12, atol=1e-14).y[:, -1]
+    # the edge at the exit: the radial field turns momentum and spin
+    p = np.array([end[1], end[3], 0.0])
+    p[2] = np.sqrt(end[4] ** 2 - 1 - p @ p)
+    kick = ks * ref.beta_gamma / 2 * np.array([-end[2], end[0], 0.0])
+    middle = p + kick / 2
+    middle[2] = np.sqrt(end[4] ** 2 - 1 - middle[:2] @ middle[:2])
+    f = np.array([-kick[1], kick[0], 0.0])
+    n = middle / np.linalg.norm(middle)
+    along = n * (n @ f)
+    turn = (1 + anomaly * end[4]) * (f - along) + (1 + anomaly) * along
+    expected = expm(cross(turn / middle[2])) @ end[5:]
+
+    errors = []
+    for steps in (20, 40):
+        element = bt.UniformAcceleration(
+            length=length, voltage=gain, field=field, model="exact", steps=steps
+        )
+        found = through(bt.Line([element]), ref, z, s)
+        np.testing.assert_allclose(found[[0, 2]], end[[0, 2]], rtol=1e-9)
+        errors.append(np.abs(found[6:] - expected).max())
+    assert errors[1] < 1e-6
+    assert errors[1] < errors[0] / 3 + 1e-10
+
+
+def test_a_short_gap_turns_the_spin_as_a_cavity_does() -> None:
+    ref = REFERENCES[3]
+    z, s = samples(1)[0]
+    z = z * [0, 30, 0, 30, 0, 1]
+    voltage = 0.02 * ref.kinetic_energy
+    gap = bt.UniformAcceleration(length=1e-9, voltage=voltage, model="exact", steps=20)
+    cavity = bt.RFCavity(voltage=voltage, frequency=1.0, phase=0.0)
+    spins = [through(bt.Line([e]), ref, z, s)[6:] for e in (gap, cavity)]
+    assert np.abs(spins[0] - s).max() > 1e-5
+    np.testing.assert_allclose(spins[1], spins[0], atol=1e-7)
+
+
+@pytest.mark.parametrize("energy", [1e4, 2e9])
+def test_transverse_kick_of_a_cavity(energy: float) -> None:
+    """A buncher's radial kick D is electric by gamma^2 D, which turns the spin by beta (G + 1/(gamma + 1)) times the
+    momentum over m c, and magnetic by (1 - gamma^2) D."""
+    ref = bt.Reference("proton", kinetic_energy=energy)
+    z, s = np.array([1e-6, 0, 0, 0, 0, 0]), np.array([0.0, 0.0, 1.0])
+    g, anomaly = ref.gamma, ref.species.anomaly
+    found = through(bt.Line([bt.Buncher(voltage=0.1 * energy, frequency=1e9)]), ref, z, s)
+    electric = ref.beta * ref.beta_gamma * (anomaly + 1 / (g + 1)) * g**2
+    expected = found[1] * (electric + (1 + anomaly * g) * (1 - g**2))
+    assert found[6] == pytest.approx(expected, rel=1e-6)
+    crab = bt.CrabCavity(voltage=1e6, frequency=4e8, phase=np.pi / 2)
+    found = through(bt.Line([crab]), ref, 0 * z, s)
+    assert found[6] == pytest.approx(found[1] * (1 + anomaly * g), rel=1e-6)
+
+
 def test_spin_tune_of_a_flat_ring() -> None:
     ref = REFERENCES[1]
     ring = bt.Line([bt.Quadrupole(length=0.2, k1=1), bt.Bend(length=1, angle=np.pi / 4)] * 8)
