@@ -412,7 +412,7 @@ def test_transverse_kick_of_a_cavity(energy: float) -> None:
     electric = ref.beta * ref.beta_gamma * (anomaly + 1 / (g + 1)) * g**2
     expected = found[1] * (electric + (1 + anomaly * g) * (1 - g**2))
     assert found[6] == pytest.approx(expected, rel=1e-6)
-    crab = bt.CrabCavity(voltage=1e6, frequency=4e8, phase=np.pi / 2)
+    crab = bt.CrabCavity(voltage=1e-5 * energy, frequency=4e8, phase=np.pi / 2)
     found = through(bt.Line([crab]), ref, 0 * z, s)
     assert found[6] == pytest.approx(found[1] * (1 + anomaly * g), rel=1e-6)
 
