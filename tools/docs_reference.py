@@ -102,6 +102,7 @@ def python_page() -> str:
             ("betatron.Line", bt.Line),
             ("betatron.Track", line.Track),
             ("betatron.Envelope", line.Envelope),
+            ("betatron.Radiation", bt.Radiation),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
         "Run files": [

@@ -56,6 +56,16 @@ enum class spin_effect {
   unknown,  ///< the fields are not known well enough
 };
 
+/// Of a map that does not say it, the effect is unknown.
+template <class Map>
+constexpr spin_effect spin_effect_of() {
+  if constexpr (requires { Map::spin; }) {
+    return Map::spin;
+  } else {
+    return spin_effect::unknown;
+  }
+}
+
 /// S -> exp(w x) S, by Rodrigues' formula; a Newton step for |S| = 1 takes away what rounding adds to the length.
 template <class T>
 BETATRON_INLINE void rotate(vector3<T>& s, const vector3<T>& w) {

@@ -42,7 +42,7 @@ concept is_radiation = std::is_same_v<Map, elements::radiation_mark<double>> ||
 /// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
 template <class Map>
 void check_spin_effect() {
-  if constexpr (Map::spin == elements::spin_effect::unknown) {
+  if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::unknown) {
     throw std::domain_error(
         "its effect on the spin is not known; track without spins, or replace it by elements through which spins "
         "can be tracked");
@@ -163,7 +163,7 @@ class lineariser {
     map.push(z_, e);
     if (anomaly_) {
       check_spin_effect<Map>();
-      if constexpr (Map::spin == elements::spin_effect::turned) {
+      if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::turned) {
         const double bg = 1 / std::sqrt(energy_[1]);
         const elements::gyration<double> g{*anomaly_, energy_[0] * bg, bg};
         for (vector3<tangent>& s : spins_) map.turn_spin(s, before, z_, e, g);
