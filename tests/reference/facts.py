@@ -75,6 +75,10 @@ def check_settings(case: Facts) -> None:
         if key in ("algo.spin", "algo.isr", "algo.isr_on_ref_part"):
             continue
         raise Unsupported(f"setting {key} = {value!r}")
+
+
+def check_driver(case: Facts) -> None:
+    """Raise `Unsupported` if a program runs the case, which programs.py does not have."""
     if case.get("python_hooks"):
         hooks = ", ".join(map(str, case["python_hooks"]))
         raise Unsupported(f"functions called during tracking ({hooks})")

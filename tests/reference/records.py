@@ -20,6 +20,7 @@ from facts import (
     Lattice,
     Unsupported,
     boundary,
+    check_driver,
     check_settings,
     make_beam,
     make_covariance,
@@ -27,6 +28,7 @@ from facts import (
     radiation,
     tracks_spins,
 )
+from programs import program_of
 
 AXES = ("x", "y", "t")
 
@@ -217,8 +219,13 @@ def run_case(
     of an element raises `Unsupported`, as does everything else that cannot be translated.
     """
     check_settings(case)
+    program = program_of(case)
+    if program is None:
+        check_driver(case)
     lattice = Lattice(case)
     lattice.check(make_reference(case["reference"]))
+    if program is not None and program.prepare is not None:
+        program.prepare(case, lattice)
     probe = _make_probe(case, precision=precision, seed=seed, particles=particles, threads=threads)
 
     def record(name: str, period: int, index: int, options: Facts | None = None) -> Record:
@@ -238,6 +245,9 @@ def run_case(
             pending.clear()
 
     for period in range(lattice.periods):
+        if program is not None and program.before_period is not None:
+            advance()
+            program.before_period(lattice, period, probe.reference)
         for index, name in enumerate(lattice.sequence):
             if fresh and lattice.needs_rigidity(name):
                 advance()

@@ -17,13 +17,14 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from facts import Facts, Unsupported, prescribed_particles
+from programs import program_of
 from quantities import Quantity, Stages, Value, parse, rule_names, tolerance
 from records import Record, Run, run_case
 
@@ -187,7 +188,9 @@ def _run(
     for expectation in expectations:
         if expectation.rule is not None:
             needed += [parse(name, case) for name in rule_names(expectation.rule)]
-    keep = any(quantity.needs_particles for quantity in needed)
+    program = program_of(case)
+    survivors = program is not None and program.survivors is not None
+    keep = survivors or any(quantity.needs_particles for quantity in needed)
     size_dependent = any(_SIZE_DEPENDENT.search(quantity.key) for quantity in needed)
     return run_case(
         case,
@@ -231,6 +234,9 @@ def _compare_all(
     stages = Stages(case, conventions)
     run.ends = (stages.find(run, "initial"), stages.find(run, "final"))
     comparisons = []
+    program = program_of(case)
+    if program is not None and program.survivors is not None:
+        comparisons.append(_compare_survivors(run, program.survivors))
     for expectation, quantity in quantities:
         try:
             record = _record(run, stages, expectation, quantity)
@@ -241,6 +247,20 @@ def _compare_all(
             text = f"{expectation.stage} {expectation.name}: {error}"
             comparisons.append(_Comparison(False, float("inf"), text))
     return comparisons
+
+
+def _compare_survivors(
+    run: Run, survivors: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> _Comparison:
+    """Exactly the particles of the initial beam that the case keeps must be there at the end."""
+    assert run.end is not None and run.start.particles is not None and run.end.particles is not None
+    start = run.start.particles
+    kept = np.isin(start.id, run.end.particles.id)
+    wanted = survivors(start["x"], start["y"])
+    wrong = int(np.count_nonzero(kept != wanted))
+    text = f"{wrong} of {len(kept)} particles on the wrong side, {np.count_nonzero(kept)} kept"
+    passed = wrong == 0 and 0 < np.count_nonzero(kept) < len(kept)
+    return _Comparison(passed, 0.0 if passed else float("inf"), text)
 
 
 def _record(run: Run, stages: Stages, expectation: Expectation, quantity: Quantity) -> Record:
