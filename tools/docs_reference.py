@@ -105,6 +105,7 @@ def python_page() -> str:
             ("betatron.Envelope", line.Envelope),
             ("betatron.TaylorSeries", bt.TaylorSeries),
             ("betatron.Chromaticity", bt.Chromaticity),
+            ("betatron.Radiation", bt.Radiation),
         ],
         "Collective effects": [
             (f"betatron.{name}", getattr(bt, name))

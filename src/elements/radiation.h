@@ -89,13 +89,16 @@ struct radiation_loss {
     const T chi = bg * bg * kappa * compton;
     const T rate = bg * bg * bg * g * kappa * kappa * path;
     T lost = rate * mean * ((chi * g2 + g1) * chi + F(1));
+    const auto some_left = g - lost > T(F(1));
+    const T half = lost * F(0.5);  // in the same field goes with gamma and beta gamma: as they are in the middle
+    lost = lost * (F(1) - half / g) * (F(1) - half * g / (bg * bg));
     if (quantum != R(0)) {
       const T width = rate * g * g * g * kappa * (variance * cube) * ((chi * h2 + h1) * chi + F(1));
       lost = lost + noise * sqrt(select(width > T(F(0)), width, T(F(0))));
     }
     const T pt = z.pt + lost * (R(1) / beta_gamma);
     const T p2 = pt * (pt - inv_beta * F(2)) + F(1);
-    const auto inside = (p2 > T(F(0))) & (g - lost > T(F(1)));
+    const auto inside = some_left & (p2 > T(F(0))) & (g - lost > T(F(1)));
     // the part of the momentum that is lost, without the difference of two nearly equal numbers
     const T change = (pt - z.pt) * (inv_beta * F(2) - pt - z.pt);
     const T part = change / ((p + sqrt(select(inside, p2, T(F(1))))) * p);

@@ -11,7 +11,7 @@
 // Simpson's rule, and adds the first commutator of the Magnus series, W = int (M f + ...) ds,
 //   S -> exp(W - (L/12) W x [M f]_start^end) S,
 // an error of order L^5 per step; the step looks the same from both ends and is undone by the one of length -L.
-// Rotations keep the length of the spin to rounding. Components are along x, y, s of the frame.
+// Spins are unit vectors, and stay so to rounding. Components are along x, y, s of the frame.
 // Sources: V. Bargmann, L. Michel, V. L. Telegdi, Phys. Rev. Lett. 2 (1959) 435; S. R. Mane, Yu. M. Shatunov,
 // K. Yokoya, Rep. Prog. Phys. 68 (2005) 1997, sec. 2; S. Blanes et al., Phys. Rep. 470 (2009) 151, sec. 5.
 #pragma once
@@ -56,7 +56,17 @@ enum class spin_effect {
   unknown,  ///< the fields are not known well enough
 };
 
-/// S -> exp(w x) S, by Rodrigues' formula.
+/// Of a map that does not say it, the effect is unknown.
+template <class Map>
+constexpr spin_effect spin_effect_of() {
+  if constexpr (requires { Map::spin; }) {
+    return Map::spin;
+  } else {
+    return spin_effect::unknown;
+  }
+}
+
+/// S -> exp(w x) S, by Rodrigues' formula; a Newton step for |S| = 1 takes away what rounding adds to the length.
 template <class T>
 BETATRON_INLINE void rotate(vector3<T>& s, const vector3<T>& w) {
   using F = scalar_of<T>;
@@ -64,6 +74,7 @@ BETATRON_INLINE void rotate(vector3<T>& s, const vector3<T>& w) {
   stumpff<4>(w.x * w.x + w.y * w.y + w.z * w.z, F(0), c);
   const vector3<T> across = cross(w, s);
   s = s + across * c[1] + cross(w, across) * c[2];
+  s = s * ((s.x * s.x + s.y * s.y + s.z * s.z) * F(-0.5) + F(1.5));
 }
 
 /// The linear map M of the head of this file, for one particle.

@@ -6,6 +6,7 @@
 #include <optional>
 #include <stdexcept>
 #include <type_traits>
+#include <utility>
 #include <variant>
 
 #include "elements/misalignment.h"
@@ -41,7 +42,7 @@ concept is_radiation = std::is_same_v<Map, elements::radiation_mark<double>> ||
 /// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
 template <class Map>
 void check_spin_effect() {
-  if constexpr (Map::spin == elements::spin_effect::unknown) {
+  if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::unknown) {
     throw std::domain_error(
         "its effect on the spin is not known; track without spins, or replace it by elements through which spins "
         "can be tracked");
@@ -89,7 +90,7 @@ class writer {
 
   void operator()(elements::radiation_loss<double> loss) {
     loss.number = radiated_++;
-    reference_gamma_ -= elements::reference_loss(loss, reference_gamma_);
+    reference_loss_ += elements::reference_loss(loss, loss.gamma - reference_loss_);
     put(operation::radiate, &loss, sizeof loss / sizeof(double));
   }
 
@@ -97,9 +98,8 @@ class writer {
   /// of the fraction of its length in front of the piece, which single precision can hold.
   void enter_piece(double from) { radiated_ = static_cast<int>(from * (1 << 23)); }
 
-  /// The gamma of the reference particle, which from here on falls by what it radiates.
-  void follow_reference(double gamma) { reference_gamma_ = gamma; }
-  double reference_gamma() const { return reference_gamma_; }
+  /// What the reference particle has radiated of gamma since this was asked the last time.
+  double reference_loss() { return std::exchange(reference_loss_, 0); }
 
   void refresh(std::array<double, 2> energy) {
     energy_ = energy;
@@ -135,7 +135,7 @@ class writer {
   std::int32_t element_ = 0;
   double s_ = 0;
   int radiated_ = 0;
-  double reference_gamma_ = 1;
+  double reference_loss_ = 0;
 };
 
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
@@ -155,7 +155,7 @@ class lineariser {
     map.push(z_, e);
     if (anomaly_) {
       check_spin_effect<Map>();
-      if constexpr (Map::spin == elements::spin_effect::turned) {
+      if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::turned) {
         const double bg = 1 / std::sqrt(energy_[1]);
         const elements::gyration<double> g{*anomaly_, energy_[0] * bg, bg};
         for (vector3<tangent>& s : spins_) map.turn_spin(s, before, z_, e, g);
@@ -438,12 +438,13 @@ namespace {
 /// Takes `loss` of gamma from the reference particle, and makes coordinates relative to what is left.
 void lose(double loss, beam::reference& ref, const element& e, writer& write) {
   if (loss == 0) return;
-  const double before = ref.beta_gamma();
+  const double before = ref.beta_gamma(), energy = ref.kinetic;
   ref.kinetic -= loss;
   if (!(ref.kinetic > 0)) {
     throw std::invalid_argument(describe(e) + ": the reference particle radiates all its energy");
   }
-  write(elements::reference_change<double>{loss, before, ref.beta_gamma()});
+  // the difference: what the reference particle could lose in its precision
+  write(elements::reference_change<double>{energy - ref.kinetic, before, ref.beta_gamma()});
 }
 
 }  // namespace
@@ -493,10 +494,10 @@ program compile(const line& l, const position& first, const position& last, beam
     write.enter_piece(part.from);
     try {
       if (forward) {
-        write.follow_reference(ref.gamma());
         emit_model(e, s, anomaly, write);
+        const double loss = write.reference_loss();
         if (radiation != nullptr && radiation->reference) {
-          lose(ref.gamma() - write.reference_gamma(), behind, e, write);
+          lose(loss, behind, e, write);
         }
       } else {
         maps.clear();

@@ -33,6 +33,8 @@ LISTS = {
     "coefficients": np.eye(6, 7, 1).ravel().tolist(),
     "centre": [0.0, 1e-3, 0.0, 0.0, 0.0, 0.0],
     "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+    "rotation": [0.1, 0.2, 0.3],
+    "slopes": [0.5] * 18,
 }
 
 

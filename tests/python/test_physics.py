@@ -74,6 +74,9 @@ def parameters(kind: str) -> st.SearchStrategy:
             fields["coefficients"] = st.just(np.eye(6, 7, 1).ravel().tolist())
         elif p["name"] == "centre":
             fields["centre"] = st.just([]) | st.just([1e-3, 0.0, 0.0, -1e-3, 0.0, 0.0])
+        elif p["name"] in ("rotation", "slopes"):
+            count = 3 if p["name"] == "rotation" else 18
+            fields[p["name"]] = st.lists(st.floats(-3, 3), min_size=count, max_size=count)
         elif p["name"] in ("cosine", "sine"):
             fields[p["name"]] = st.just([]) | st.tuples(
                 *(st.floats(-s, s) for s in (2.0, 1.0, 0.3))

@@ -123,7 +123,7 @@ bool push_spin(const real* coefficients, const tile<real>& shared,
 
 template <class Map>
 constexpr typename kernel_table<real>::spin_function spin_kernel() {
-  if constexpr (Map::spin == elements::spin_effect::turned) {
+  if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::turned) {
     return push_spin<Map>;
   } else {
     return nullptr;

@@ -478,6 +478,18 @@ std::vector<linear_dense<double>> samples<linear_dense>(const particle_energy& e
   return r;
 }
 
+template <>
+std::vector<spin_rotation<double>> samples<spin_rotation>(const particle_energy&) {
+  spin_rotation<double> r{{0.1, 0, -0.3}, {}, {2, 0.4, 1}};
+  for (int i = 0; i < 18; ++i) r.slope[i] = 0.7 * i - 5;
+  return {{}, r};
+}
+template <>
+std::vector<reference_change<double>> samples<reference_change>(const particle_energy& e) {
+  const double gamma = e.inv_beta * e.bg, loss = 1e-4 * (gamma - 1);
+  return {{loss, e.bg, std::sqrt((gamma - loss - 1) * (gamma - loss + 1))}};
+}
+
 template <class T>
 std::array<T, 6> columns(const phase_space<T>& z) {
   return {z.x, z.px, z.y, z.py, z.t, z.pt};
@@ -517,6 +529,13 @@ void for_all_samples(F&& f) {
       }
     }
   });
+}
+
+/// A unit vector.
+vector3<double> rotated_to(std::uint64_t i) {
+  const double cosine = 2 * uniform(6, 0, i) - 1, angle = 6.283185307 * uniform(6, 1, i);
+  const double sine = std::sqrt(1 - cosine * cosine);
+  return {sine * std::cos(angle), sine * std::sin(angle), cosine};
 }
 
 template <class F, int W>
@@ -587,6 +606,38 @@ TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
           CAPTURE(b);
           CHECK(std::fabs(sum - expected) <= allowed);
         }
+      }
+    }
+  });
+}
+
+TEST_CASE("spins keep their length, and the inverse map turns them back") {
+  for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    if constexpr (spin_effect_of<Map<double>>() == spin_effect::turned && requires { map.inverse(); }) {
+      gyration<double> there{1.8, e.inv_beta * e.bg, e.bg}, back = there;
+      if constexpr (requires { map.bg_out; }) {
+        back = {1.8, std::sqrt(1 + map.bg_out * map.bg_out), map.bg_out};
+      }
+      for (std::uint64_t i = 0; i < 5; ++i) {
+        const auto start = particle(i, e.inv_beta);
+        const auto spin = rotated_to(i);
+        auto z = start;
+        auto s = spin;
+        const auto e0 = energy_of(z.pt, e.inv_beta, e.inv_bg2);
+        if (!push(map, z, e)) continue;
+        map.turn_spin(s, start, z, e0, there);
+        CHECK(std::fabs(s.x * s.x + s.y * s.y + s.z * s.z - 1) < 8 * eps);
+        const auto end = z;
+        const double bg = back.beta_gamma;
+        const auto e1 = energy_of(z.pt, std::sqrt(1 + 1 / (bg * bg)), 1 / (bg * bg));
+        push(map.inverse(), z, {std::sqrt(1 + 1 / (bg * bg)), 1 / (bg * bg), bg});
+        map.inverse().turn_spin(s, end, z, e1, back);
+        // what the rounding of the orbit turns the spin by: at most (1 + G gamma) times it
+        const matrix j = jacobian(map, start, e).second;
+        const double allowed = 4000 * eps * largest(j) * largest(j) * (3 + 1.8 * e.inv_beta * e.bg);
+        CHECK(std::fabs(s.x - spin.x) <= allowed);
+        CHECK(std::fabs(s.y - spin.y) <= allowed);
+        CHECK(std::fabs(s.z - spin.z) <= allowed);
       }
     }
   });

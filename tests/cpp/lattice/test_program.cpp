@@ -124,6 +124,8 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
       set(*e, p.name, 0.05 * std::fabs(u));
     } else if (p.name == "hkick" || p.name == "vkick") {
       set(*e, p.name, 1e-3 * u);
+    } else if (p.name == "rotation" || p.name == "slopes") {
+      set(*e, p.name, std::vector<double>(p.name == "slopes" ? 18 : 3, u));
     } else if (std::holds_alternative<std::vector<double>>(p.default_value)) {
       set(*e, p.name, std::vector<double>{1e-3 * u, u, -3 * u, 10 * u});
     } else if (std::holds_alternative<double>(p.default_value)) {

@@ -125,7 +125,11 @@ TEST_CASE_TEMPLATE("all maps occur in the line that the interpreter is tested wi
                              elements::all_maps::code<elements::bucket_filter>()}) {
     seen[static_cast<std::size_t>(boundary)] = 1;  // no elements: see the tests above and below
   }
-  seen[static_cast<std::size_t>(elements::all_maps::code<elements::spin_rotation>())] = 1;  // no orbit
+  // these two are only where spins are tracked, or radiation, which the interpreter is not given
+  for (const int other : {elements::all_maps::code<elements::spin_rotation>(),
+                          elements::all_maps::code<elements::reference_change>()}) {
+    seen[static_cast<std::size_t>(other)] = 1;
+  }
   for (std::size_t code = 0; code < seen.size(); ++code) {
     CAPTURE(code);
     CHECK(seen[code] > 0);
