@@ -103,6 +103,8 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
             values[name] *= ref.kinetic_energy
     if kind == "Undulator":
         values["strength"] *= ref.beta_gamma
+    if kind == "ConstantFocusing":  # else pt = -(kt beta gamma)^2 t of a t that is rounding
+        values["kt"] /= ref.beta_gamma
     return values
 
 
@@ -236,10 +238,18 @@ def test_forward_then_backward_is_nothing(
     line.track(beam, backward=True)
     assume(len(beam) == 1)
     back = np.array(beam.array, dtype=np.float64)[:, 0]
+    # the axes of a tilted element, of length one, are rounded; a Patch is one too
+    place = {name: abs(v) for name, v in (values | shift).items() if isinstance(v, float)}
+    tilt = sum(place.get(name, 0.0) for name in ("pitch", "yaw", "rotation_x", "rotation_y"))
+    along = place.get("dz", 0.0) + place.get("offset_z", 0.0)
+    moved = (tilt * (1 + values.get("length", 0)) + along) * np.array([1, 1, 1, 1, 1 / ref.beta, 0])
     # the rounding of the way there, carried back by the inverse map
     inverse = np.linalg.inv(forward)
     carried = np.abs(inverse) @ (
-        np.abs(there[:, 0]) + np.abs(forward) @ np.abs(z) + values.get("length", 0) / ref.beta
+        np.abs(there[:, 0])
+        + np.abs(forward) @ (np.abs(z) + moved)
+        + moved
+        + values.get("length", 0) / ref.beta
     )
     # a rolled element mixes the planes, a displaced one adds its displacement
     turned = np.abs(z[[2, 3, 0, 1, 4, 5]]) * [1, 1, 1, 1, 0, 0]
