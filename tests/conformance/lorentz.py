@@ -51,6 +51,10 @@ class Lorentz(Adapter):
     name = "Lorentz force"
     module = "scipy"
 
+    @property
+    def version(self) -> str:
+        return f"(SciPy {super().version})"
+
     def track(
         self, ref: bt.Reference, element: Callable[[bt.Reference], Setup], length: float, z: Array
     ) -> Array:
