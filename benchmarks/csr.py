@@ -45,12 +45,17 @@ def particles(n, energy, seed=7):
 
 def figures(x, px, delta, weight, energy):
     def cov(a, b):
-        return np.average((a - np.average(a, weights=weight)) * (b - np.average(b, weights=weight)), weights=weight)
+        return np.average(
+            (a - np.average(a, weights=weight)) * (b - np.average(b, weights=weight)),
+            weights=weight,
+        )
 
     return {
         "mean": float(np.average(delta, weights=weight)),
         "spread": float(np.sqrt(cov(delta, delta))),
-        "emittance": float(np.sqrt(cov(x, x) * cov(px, px) - cov(x, px) ** 2) * energy / 0.51099895069e6),
+        "emittance": float(
+            np.sqrt(cov(x, x) * cov(px, px) - cov(x, px) ** 2) * energy / 0.51099895069e6
+        ),
     }
 
 
@@ -71,15 +76,25 @@ def betatron(columns, energy, model, bins=200, smoothing=4):
     )
 
     def bend(sign, e1, e2):
-        return bt.Bend(BEND, angle=sign * ANGLE, e1=sign * e1, e2=sign * e2, slices=25, model="exact")
+        return bt.Bend(
+            BEND, angle=sign * ANGLE, e1=sign * e1, e2=sign * e2, slices=25, model="exact"
+        )
 
     def drift(length, slices):
         return bt.Drift(length, slices=slices, model="exact")
 
-    line = bt.Line([
-        bend(1, 0, ANGLE), drift(LONG, 50), bend(-1, ANGLE, 0), drift(MIDDLE, 20),
-        bend(-1, 0, ANGLE), drift(LONG, 50), bend(1, ANGLE, 0), drift(BEHIND, 40),
-    ])
+    line = bt.Line(
+        [
+            bend(1, 0, ANGLE),
+            drift(LONG, 50),
+            bend(-1, ANGLE, 0),
+            drift(MIDDLE, 20),
+            bend(-1, 0, ANGLE),
+            drift(LONG, 50),
+            bend(1, ANGLE, 0),
+            drift(BEHIND, 40),
+        ]
+    )
     effects = [] if model is None else [bt.CSR(bins, model, smoothing=smoothing)]
     start = time.perf_counter()
     line.track(beam, collective=effects)
@@ -88,12 +103,24 @@ def betatron(columns, energy, model, bins=200, smoothing=4):
     delta = -np.asarray(beam.pt)[order]
     return {
         **figures(np.asarray(beam.x)[order], np.asarray(beam.px)[order], delta, np.ones(n), energy),
-        "delta": delta, "t": np.asarray(beam.t)[order], "seconds": seconds,
+        "delta": delta,
+        "t": np.asarray(beam.t)[order],
+        "seconds": seconds,
     }
 
 
 def ocelot(columns, energy, csr):
-    from ocelot import Drift, MagneticLattice, Marker, Navigator, ParticleArray, SBend, SecondTM, TransferMap, track
+    from ocelot import (
+        Drift,
+        MagneticLattice,
+        Marker,
+        Navigator,
+        ParticleArray,
+        SBend,
+        SecondTM,
+        TransferMap,
+        track,
+    )
     from ocelot.cpbd.physics_proc import EmptyProc
     from ocelot.cpbd.csr import CSR
 
@@ -106,10 +133,17 @@ def ocelot(columns, energy, csr):
     a = ANGLE
     first, last = Marker(), Marker()
     cell = (
-        Drift(l=0.1), first,
-        SBend(l=BEND, angle=-a, e1=0.0, e2=-a), Drift(l=LONG), SBend(l=BEND, angle=a, e1=a, e2=0.0), Drift(l=MIDDLE),
-        SBend(l=BEND, angle=a, e1=0.0, e2=a), Drift(l=LONG), SBend(l=BEND, angle=-a, e1=-a, e2=0.0),
-        Drift(l=BEHIND), last,
+        Drift(l=0.1),
+        first,
+        SBend(l=BEND, angle=-a, e1=0.0, e2=-a),
+        Drift(l=LONG),
+        SBend(l=BEND, angle=a, e1=a, e2=0.0),
+        Drift(l=MIDDLE),
+        SBend(l=BEND, angle=a, e1=0.0, e2=a),
+        Drift(l=LONG),
+        SBend(l=BEND, angle=-a, e1=-a, e2=0.0),
+        Drift(l=BEHIND),
+        last,
     )
     p.rparticles[0] -= 0.1 * p.rparticles[1]
     p.rparticles[2] -= 0.1 * p.rparticles[3]
@@ -127,7 +161,10 @@ def ocelot(columns, energy, csr):
     seconds = time.perf_counter() - start
     r = p.rparticles
     return {
-        **figures(r[0], r[1], r[5], p.q_array, energy), "delta": r[5].copy(), "t": r[4].copy(), "seconds": seconds,
+        **figures(r[0], r[1], r[5], p.q_array, energy),
+        "delta": r[5].copy(),
+        "t": r[4].copy(),
+        "seconds": seconds,
     }
 
 
@@ -141,7 +178,10 @@ def report(name, with_csr, without):
         "emittance without [um]": 1e6 * without["emittance"],
         "seconds": with_csr["seconds"],
     }
-    print("  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{v:26s}" for k, v in row.items()), flush=True)
+    print(
+        "  ".join(f"{k} {v:.5g}" if isinstance(v, float) else f"{v:26s}" for k, v in row.items()),
+        flush=True,
+    )
     return row
 
 
@@ -154,12 +194,20 @@ def main():
     columns = particles(options.particles, options.energy)
     rows = []
     if options.ocelot:
-        rows.append(report("ocelot", ocelot(columns, options.energy, True), ocelot(columns, options.energy, False)))
+        rows.append(
+            report(
+                "ocelot",
+                ocelot(columns, options.energy, True),
+                ocelot(columns, options.energy, False),
+            )
+        )
     else:
         still = betatron(columns, options.energy, None)
         print(f"compressed to {1e6 * np.std(still['t']):.3f} um")
         for model in ("steady_state", "transient"):
-            rows.append(report(f"betatron {model}", betatron(columns, options.energy, model), still))
+            rows.append(
+                report(f"betatron {model}", betatron(columns, options.energy, model), still)
+            )
     folder = os.environ.get("BETATRON_BENCHMARK_OUT")
     if folder:
         Path(folder, "csr.json").write_text(json.dumps(rows, indent=1))

@@ -11,9 +11,13 @@ namespace betatron::fields {
 
 namespace {
 
-/// Planes and rows of a tile. A particle touches at most one plane below and two above its own, so that tiles of four
-/// planes with one between them share no node.
-constexpr std::size_t tile_planes = 4, tile_rows = 8;
+/// Planes of a tile. A particle touches at most one plane below and two above its own, so that tiles of four planes
+/// with one between them share no node.
+constexpr std::size_t tile_planes = 4;
+
+/// Bytes of the grid that a tile touches: a part of a second-level cache. As large as that, because the particles of a
+/// tile are the closer together in the beam the more there are.
+constexpr std::size_t tile_bytes = 256 << 10;
 
 /// Particles are sorted in at most so many blocks: fixed, because the order within a tile depends on it.
 constexpr std::size_t max_blocks = 64;
@@ -72,6 +76,8 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
     constexpr double margin = static_cast<double>(mesh_margin);
     return u > margin ? (u < last[axis] ? u : last[axis]) : margin;  // the margin for NaN, too
   };
+  const std::size_t rows = tile_bytes / (sizeof(F) * n[0] * (tile_planes + 3));
+  const std::size_t tile_rows = std::clamp<std::size_t>(rows, 7, n[1] + 3) - 3;
   tiles_y_ = (n[1] + tile_rows - 1) / tile_rows;
   const std::size_t tiles = tiles_y_ * ((n[2] + tile_planes - 1) / tile_planes);
   const auto tile_of = [&](double y, double z) {
