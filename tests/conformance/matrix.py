@@ -33,7 +33,7 @@ from explanations import EXPLANATIONS
 DRAWS, PARTICLES = 8, 16
 
 # kinds that no adapter has, and why; a kind that is in neither list is reported as not yet compared
-NO_COUNTERPART: dict[str, str] = {}
+NO_COUNTERPART: dict[str, str] = {"SpinMap": "turns the spin alone; the orbit is that of a Marker"}
 NOT_COMPARED = "not yet compared: no adapter writes this kind and model"
 
 

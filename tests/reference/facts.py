@@ -123,10 +123,10 @@ def boundary(case: Facts) -> dict[str, Any]:
 def space_charge(case: Facts) -> Any:
     """The model of space charge that a case asks for, or None.
 
-    In three dimensions kicks stand in the middle of the slices (order 2): with the slices that a case
-    prescribes, kicks in front of them make a stationary beam breathe by more than the tolerance. The
-    other models kick in front of the slices, as the published runs did. Where a case refines the grid
-    around the beam, the whole grid is as fine: it fits the beam here.
+    Particles are kicked in the middle of the slices that a case prescribes (order 2): beams in
+    equilibrium stay so. The published envelopes were computed with kicks in front of the slices
+    (order 1), and are given with so many digits that the error of that splitting belongs to them.
+    Where a case refines the grid around the beam, the whole grid is as fine: it fits the beam here.
     """
     settings = case.get("settings", {})
     kind = settings.get("algo.space_charge", False)
@@ -150,9 +150,9 @@ def space_charge(case: Facts) -> Any:
         scale = options.pop("gauss_long_scale", None)
         _all_used(options)
         if kind == "Gauss3D":
-            return bt.SpaceChargeGaussian("3D", order=1)
+            return bt.SpaceChargeGaussian("3D")
         return bt.SpaceChargeGaussian(
-            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale, order=1
+            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale
         )
     grid = _grid(settings)
     if kind == "2D":
@@ -167,7 +167,7 @@ def space_charge(case: Facts) -> Any:
         return bt.SpaceCharge2p5D(cells, bins, longitudinal=longitudinal, **grid)
     if kind == "3D":
         _all_used(options)
-        return bt.SpaceCharge3D(**{**grid, "order": 2})
+        return bt.SpaceCharge3D(**grid)
     raise Unsupported(f"space charge ({kind})")
 
 
@@ -185,7 +185,6 @@ def _grid(settings: Facts) -> dict[str, Any]:
     return {
         "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
         "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
-        "order": 1,
     }
 
 
