@@ -67,6 +67,15 @@ MUST_PASS = [
     "active_plasma_lens__APL_ConstF_envelope_zero",
     "active_plasma_lens__APL_ConstF_envelope_defocusing",
     "active_plasma_lens__APL_ConstF_tracking_focusing",
+    "spin_tracking__quad_spin_rbc",
+    "spin_tracking__sbend_spin",
+    "spin_tracking__cfbend_spin",
+    "spin_tracking__reversibility_spin",
+    "spin_tracking__exact_quad_spin_scaling",
+    "spin_tracking__exact_sbend_spin_scaling",
+    "spin_tracking__spin_map",
+    "incoherent_synchrotron__bend_isr_ref",
+    "chicane__chicane_isr",
 ]
 
 
