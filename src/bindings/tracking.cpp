@@ -150,8 +150,8 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              std::int64_t first_turn, bool backward,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
-                             const std::string& boundary, double bucket_length,
-                             nb::object monitor, bool spin, nb::object radiation) {
+                             const std::string& boundary, double bucket_length, nb::object monitor,
+                             bool spin, nb::object radiation) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;

@@ -335,8 +335,8 @@ void write_inverse(const any_map& map, writer& write) {
 void push_slice(lineariser& linear, const element& e, int index, beam::reference& ref,
                 std::optional<double> anomaly = std::nullopt) {
   const int count = slice_count(e);
-  const elements::slice s{
-      ref, e.model, e.order, e.steps, index, count, 1.0 / count, anomaly.has_value()};
+  const elements::slice s{ref,   e.model, e.order,     e.steps,
+                          index, count,   1.0 / count, anomaly.has_value()};
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
   advance(e, behind, piece.from,
@@ -365,9 +365,10 @@ void check_radiation(const compile_options& options) {
 /// Throws std::invalid_argument if the species has no anomaly.
 void check_spin(const beam::species& particle) {
   if (particle.anomaly != 0) return;
-  throw std::invalid_argument("species '" + particle.name +
-                              "' has no gyromagnetic anomaly (0), which spin tracking needs; give it one, or "
-                              "track without spins");
+  throw std::invalid_argument(
+      "species '" + particle.name +
+      "' has no gyromagnetic anomaly (0), which spin tracking needs; give it one, or "
+      "track without spins");
 }
 
 /// Throws std::invalid_argument unless the boundary has what it needs.

@@ -298,8 +298,7 @@ void check_turns(std::int64_t turns) {
   }
 }
 
-void check_flags(const char* what, const std::vector<std::uint8_t>& flags,
-                 const lattice::line& l) {
+void check_flags(const char* what, const std::vector<std::uint8_t>& flags, const lattice::line& l) {
   if (!flags.empty() && flags.size() != l.elements.size()) {
     throw std::invalid_argument(std::string(what) + " has " + std::to_string(flags.size()) +
                                 " flags for a line of " + std::to_string(l.elements.size()) +
