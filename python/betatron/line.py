@@ -281,7 +281,9 @@ class Line(_core.Line):
         )
         sine = float(np.linalg.norm(axis))
         tune = float(np.arctan2(sine, 0.5 * (np.trace(rotation) - 1.0))) / (2.0 * np.pi)
-        if 0.0 < sine < 1e-6 and tune > 0.25:  # half a turn: the axis is that of the projector (R + 1)/2
+        if (
+            0.0 < sine < 1e-6 and tune > 0.25
+        ):  # half a turn: the axis is that of the projector (R + 1)/2
             column = np.argmax(np.diag(rotation))
             projector = rotation + np.eye(3)
             axis = projector[:, column]

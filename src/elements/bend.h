@@ -132,11 +132,14 @@ struct bend_exact {
     using F = scalar_of<T>;
     const T zero = T(F(0));
     const precession<T> m(before.pt, e.inv_p, g);
-    auto field = [&](const T& x) { return vector3<T>{zero, -(x * (curvature * curvature) + curvature), zero}; };
+    auto field = [&](const T& x) {
+      return vector3<T>{zero, -(x * (curvature * curvature) + curvature), zero};
+    };
     auto slope = [&](const phase_space<T>& z) {
       return (z.x * curvature + F(1)) * z.px * m(z.px, z.py).inv_pz;
     };
-    const T middle = (before.x + behind.x) * F(0.5) + (slope(before) - slope(behind)) * (length * R(0.125));
+    const T middle =
+        (before.x + behind.x) * F(0.5) + (slope(before) - slope(behind)) * (length * R(0.125));
     const vector3<T> f0 = field(before.x), f1 = field(behind.x);
     const vector3<T> integral = (f0 + field(middle) * F(4) + f1) * (length * R(1.0 / 6));
     turn_spin_along(s, before, behind, e, g, length, curvature, integral, f0, f1);

@@ -85,7 +85,8 @@ struct slice {
 
   /// Something is integrated along the orbit (spin, radiation): closed solutions are cut into `steps` too.
   bool in_steps = false;
-  const radiation_model* radiation = nullptr;  ///< what is radiated in fields with a length, if anything
+  const radiation_model* radiation =
+      nullptr;  ///< what is radiated in fields with a length, if anything
 
   stretch piece() const {  // from 0 and to 1, exactly, at the ends
     return {static_cast<double>(index) / count, static_cast<double>(index + 1) / count, order,
@@ -150,8 +151,7 @@ void radiate(double length, const radiating_field& field, const slice& s, Emit&&
 
 /// A closed solution over `length`, which needs no steps of its own: body(l) once, or for each step.
 template <class Emit, class Body>
-void closed(double length, const radiating_field& field, const slice& s, Emit&& emit,
-            Body&& body) {
+void closed(double length, const radiating_field& field, const slice& s, Emit&& emit, Body&& body) {
   const int pieces = s.in_steps ? s.steps : 1;
   for (int i = 0; i < pieces; ++i) {
     radiate(length / pieces, field, s, emit, [&] { body(length / pieces); });
@@ -160,8 +160,7 @@ void closed(double length, const radiating_field& field, const slice& s, Emit&& 
 
 /// split() with the order and steps of the slice, radiating step by step.
 template <class Emit, class A, class B>
-void split(double length, const radiating_field& field, const slice& s, Emit&& emit, A&& a,
-           B&& b) {
+void split(double length, const radiating_field& field, const slice& s, Emit&& emit, A&& a, B&& b) {
   if (s.radiation == nullptr) return split(length, s.order, s.steps, a, b);
   for (int i = 0; i < s.steps; ++i) {
     const double step = length / s.steps;

@@ -24,9 +24,8 @@ struct frame_change {
     z.py = z.py * cosine - px * sine;
   }
   template <class T>
-  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&,
-                                 const phase_space<T>&, const energy<T>&,
-                                 const gyration<R>&) const {
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&, const phase_space<T>&,
+                                 const energy<T>&, const gyration<R>&) const {
     const T x = s.x;
     s.x = x * cosine + s.y * sine;
     s.y = s.y * cosine - x * sine;

@@ -14,8 +14,8 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
-#include "elements/spin.h"
 #include "elements/quadrupole.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 

@@ -90,7 +90,9 @@ struct radiation_loss {
     const T rate = bg * bg * bg * g * kappa * kappa * path;
     T lost = rate * mean * ((chi * g2 + g1) * chi + F(1));
     const auto some_left = g - lost > T(F(1));
-    const T half = lost * F(0.5);  // in the same field goes with gamma and beta gamma: as they are in the middle
+    const T half =
+        lost *
+        F(0.5);  // in the same field goes with gamma and beta gamma: as they are in the middle
     lost = lost * (F(1) - half / g) * (F(1) - half * g / (bg * bg));
     if (quantum != R(0)) {
       const T width = rate * g * g * g * kappa * (variance * cube) * ((chi * h2 + h1) * chi + F(1));

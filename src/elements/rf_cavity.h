@@ -55,7 +55,8 @@ struct rf_kick {
       return sqrt(select(square > T(F(0)), square, T(F(1))));
     };
     const T pz = (longitudinal(gamma0) + longitudinal(gamma1)) * F(0.5);
-    rotate(s, turn_by_acceleration(gamma1 - gamma0, (gamma0 + gamma1) * F(0.5), px, py, pz, g.anomaly));
+    rotate(s, turn_by_acceleration(gamma1 - gamma0, (gamma0 + gamma1) * F(0.5), px, py, pz,
+                                   g.anomaly));
   }
   rf_kick inverse() const { return {-gain, wave_number, cos_phase, sin_phase, bg_out, bg_in}; }
 };

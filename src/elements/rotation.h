@@ -42,9 +42,8 @@ struct face_rotation {
     return inside;
   }
   template <class T>
-  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&,
-                                 const phase_space<T>&, const energy<T>&,
-                                 const gyration<R>&) const {
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&, const phase_space<T>&,
+                                 const energy<T>&, const gyration<R>&) const {
     const T x = s.x;
     s.x = x * cosine + s.z * sine;
     s.z = s.z * cosine - x * sine;
@@ -155,9 +154,8 @@ struct frame_patch {
     return inside;
   }
   template <class T>
-  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&,
-                                 const phase_space<T>&, const energy<T>&,
-                                 const gyration<R>&) const {
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&, const phase_space<T>&,
+                                 const energy<T>&, const gyration<R>&) const {
     s = {s.x * m[0] + s.y * m[1] + s.z * m[2], s.x * m[3] + s.y * m[4] + s.z * m[5],
          s.x * m[6] + s.y * m[7] + s.z * m[8]};
   }

@@ -29,12 +29,13 @@ void for_each_average(const field_profile& profile, double length, const slice& 
   double before = profile.at(z).integral;
   const bool radiates = s.radiation != nullptr;
   const int stages = s.order == 2 ? 1 : s.order == 4 ? 3 : 7;
-  compose(length * s.fraction, radiates ? 2 : s.order, radiates ? s.steps * stages : s.steps, [&](double l) {
-    z += l;
-    const double after = profile.at(z).integral;
-    step(l, (after - before) / l);
-    before = after;
-  });
+  compose(length * s.fraction, radiates ? 2 : s.order, radiates ? s.steps * stages : s.steps,
+          [&](double l) {
+            z += l;
+            const double after = profile.at(z).integral;
+            step(l, (after - before) / l);
+            before = after;
+          });
 }
 
 }  // namespace detail

@@ -155,8 +155,8 @@ BETATRON_INLINE void turn_spin_by_kick(vector3<T>& s, const phase_space<T>& befo
 
 /// What an electric field along s does that adds `gain` to gamma. p: mean momenta over m c.
 template <class T, class R>
-BETATRON_INLINE vector3<T> turn_by_acceleration(const T& gain, const T& gamma, const T& px, const T& py,
-                                               const T& pz, R anomaly) {
+BETATRON_INLINE vector3<T> turn_by_acceleration(const T& gain, const T& gamma, const T& px,
+                                                const T& py, const T& pz, R anomaly) {
   using F = scalar_of<T>;
   const T rate = gain * (F(1) / (gamma + F(1)) + anomaly) / pz;
   return {py * rate, -(px * rate), T(F(0))};

@@ -51,8 +51,8 @@ struct buncher_kick {
     vector3<T> w = turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly);
     const T electric = (F(1) / (gamma + F(1)) + g.anomaly) * pz / gamma;  // times beta_z
     const T magnetic = (gamma * g.anomaly + F(1)) / pz;
-    const T factor = (electric * (g.gamma * g.gamma) + magnetic * (R(1) - g.gamma * g.gamma)) *
-                     g.beta_gamma;
+    const T factor =
+        (electric * (g.gamma * g.gamma) + magnetic * (R(1) - g.gamma * g.gamma)) * g.beta_gamma;
     w.x = w.x - (behind.py - before.py) * factor;
     w.y = w.y + (behind.px - before.px) * factor;
     rotate(s, w);

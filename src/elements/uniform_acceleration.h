@@ -16,8 +16,8 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
-#include "elements/spin.h"
 #include "elements/solenoid.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -69,7 +69,8 @@ BETATRON_INLINE mask_of<T> accelerate(const Map& m, phase_space<T>& z) {
 /// The spin of a particle on the way: the body of a solenoid, see solenoid.h, and the turn by Ez, both with the means of
 /// gamma and momenta, of second order in the length; Bz begins and ends with edges. Ez is taken to have none.
 template <bool exact, class Map, class T, class R>
-BETATRON_INLINE void turn_spin_accelerated(const Map& m, vector3<T>& s, const phase_space<T>& before,
+BETATRON_INLINE void turn_spin_accelerated(const Map& m, vector3<T>& s,
+                                           const phase_space<T>& before,
                                            const phase_space<T>& behind, const energy<T>& e,
                                            const gyration<R>& g) {
   using F = scalar_of<T>;

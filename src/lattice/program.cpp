@@ -379,9 +379,10 @@ void check_radiation(const compile_options& options) {
 /// Throws std::invalid_argument if the species has no anomaly.
 void check_spin(const beam::species& particle) {
   if (particle.anomaly != 0) return;
-  throw std::invalid_argument("species '" + particle.name +
-                              "' has no gyromagnetic anomaly (0), which spin tracking needs; give it one, or "
-                              "track without spins");
+  throw std::invalid_argument(
+      "species '" + particle.name +
+      "' has no gyromagnetic anomaly (0), which spin tracking needs; give it one, or "
+      "track without spins");
 }
 
 /// Throws std::invalid_argument unless the boundary has what it needs.

@@ -34,7 +34,10 @@ def cell(model: str = "paraxial", steps: int = 4) -> bt.Line:
     """A 16th of a ring of bends of 10 m radius; weak enough to be stable in all models."""
     how = {"model": model, "steps": steps}
     bend = bt.Bend(length=2 * np.pi * RADIUS / 32, angle=2 * np.pi / 32, **how)
-    focus, defocus = bt.Quadrupole(length=0.25, k1=1, **how), bt.Quadrupole(length=0.5, k1=-1, **how)
+    focus, defocus = (
+        bt.Quadrupole(length=0.25, k1=1, **how),
+        bt.Quadrupole(length=0.5, k1=-1, **how),
+    )
     gap = bt.Drift(length=0.3, model=model)
     return bt.Line([focus, gap, bend, gap, defocus, gap, bend, gap, focus])
 
@@ -324,7 +327,9 @@ def test_errors() -> None:
     line = cell()
     with pytest.raises(ValueError, match="radiation cannot be undone"):
         line.track(at_rest(ref), backward=True, radiation=bt.Radiation())
-    with pytest.raises(TypeError, match=r"radiation must be a betatron.Radiation or None, got True"):
+    with pytest.raises(
+        TypeError, match=r"radiation must be a betatron.Radiation or None, got True"
+    ):
         line.track(at_rest(ref), radiation=True)
     with pytest.raises(ValueError, match=r"model = 'photons' must be 'mean' or 'quantum'"):
         bt.Radiation("photons")

@@ -231,9 +231,7 @@ def polarised(n: int, ref: bt.Reference = REFERENCES[2], precision: str = "doubl
     twiss = {"beta_x": 3, "beta_y": 3, "beta_t": 1, "alpha_x": 0, "alpha_y": 0, "alpha_t": 0}
     emittances = {"emittance_x": 1e-7, "emittance_y": 1e-7, "emittance_t": 1e-7}
     spread = bt.Gaussian.from_twiss(**twiss, **emittances)
-    return bt.Beam(
-        ref, spread, n=n, seed=2, precision=precision, polarization=[0.3, 0.5, 0.2]
-    )
+    return bt.Beam(ref, spread, n=n, seed=2, precision=precision, polarization=[0.3, 0.5, 0.2])
 
 
 @pytest.mark.parametrize("model", ["linear", "paraxial", "exact"])
@@ -261,9 +259,7 @@ def test_spins_do_not_act_on_the_orbit(model: str) -> None:
     line.track(without, spin=False)
     np.testing.assert_allclose(with_spins.array, without.array, rtol=0, atol=1e-13)
     np.testing.assert_array_equal(spin_of(without), spins)
-    bare = bt.Beam.from_arrays(
-        REFERENCES[2].copy(), **{q: polarised(300)[q] for q in COORDINATES}
-    )
+    bare = bt.Beam.from_arrays(REFERENCES[2].copy(), **{q: polarised(300)[q] for q in COORDINATES})
     line.track(bare)
     np.testing.assert_array_equal(bare.array, without.array)
 
@@ -347,7 +343,9 @@ def test_electric_fields_turn_the_spin(ref: bt.Reference) -> None:
     anomaly, mass = ref.species.anomaly, ref.species.mass
     ks, dgamma = 0.3, gain / mass / length
 
-    def slope(s: float, u: np.ndarray) -> np.ndarray:  # momenta over m c; B over m c/q: ks beta gamma
+    def slope(
+        s: float, u: np.ndarray
+    ) -> np.ndarray:  # momenta over m c; B over m c/q: ks beta gamma
         gamma = u[4]
         p = np.array([u[1], u[3], np.sqrt(gamma**2 - 1 - u[1] ** 2 - u[3] ** 2)])
         b = np.array([0.0, 0.0, ks * ref.beta_gamma])

@@ -66,8 +66,8 @@ struct workspace {
   // a few cache lines between columns keep them apart modulo 4096 bytes
   static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
   alignas(64) F energy[2][stride];
-  alignas(64)
-      F tail[9][stride];  // coordinates and spins of a tile that must not be worked on in place
+  alignas(
+      64) F tail[9][stride];  // coordinates and spins of a tile that must not be worked on in place
   alignas(64) F mark[2][stride];
   alignas(64) F noise[stride];
   std::uint32_t outside[tile_size];

@@ -158,8 +158,8 @@ bool radiate(const real* coefficients, const tile<real>& shared) {
     phase_space<lanes> z = load(t, i);
     const phase_space<lanes> before = z;
     energy<lanes> e{lanes::load(t.inv_p + i), lanes::load(t.slip + i)};
-    const auto inside =
-        map.push(z, e, {lanes::load(t.mark[0] + i), lanes::load(t.mark[1] + i)}, lanes::load(t.noise + i));
+    const auto inside = map.push(z, e, {lanes::load(t.mark[0] + i), lanes::load(t.mark[1] + i)},
+                                 lanes::load(t.noise + i));
     const std::uint32_t bits = (!inside).bits();
     if (bits != 0) [[unlikely]] {
       keep_outside(z, before, inside);

@@ -613,7 +613,8 @@ TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
 
 TEST_CASE("spins keep their length, and the inverse map turns them back") {
   for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
-    if constexpr (spin_effect_of<Map<double>>() == spin_effect::turned && requires { map.inverse(); }) {
+    if constexpr (spin_effect_of<Map<double>>() == spin_effect::turned &&
+                  requires { map.inverse(); }) {
       gyration<double> there{1.8, e.inv_beta * e.bg, e.bg}, back = there;
       if constexpr (requires { map.bg_out; }) {
         back = {1.8, std::sqrt(1 + map.bg_out * map.bg_out), map.bg_out};
