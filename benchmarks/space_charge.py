@@ -4,6 +4,8 @@
     python benchmarks/space_charge.py --quick    # small beams and grids: does it work?
     python benchmarks/space_charge.py --codes Betatron RF-Track --meshes 64
 
+Codes that are not installed are left out: pip install xfields cheetah-accelerator ocelot-collab RF-Track
+
 A Gaussian bunch of 10^6 electrons of 10 MeV, round in the rest frame, on grids of 64^3, 128^3 and
 256^3 points; one pinned core; time of one kick, after the first. Every code runs in a process of
 its own, so that its peak memory can be told (particles and libraries included; what the process

@@ -49,7 +49,7 @@ class SpaceCharge3D(SpaceCharge):
     margin
         Size of the grid over that of the bunch, 1 ... 100; six cells are always added.
     grid_step
-        Edges of cells are powers of ``1 + grid_step``, 0 ... 1: while the bunch changes by less, the grid and its
+        Edges of cells are powers of ``1 + grid_step``, 1e-4 ... 1: while the bunch changes by less, the grid and its
         Green's function stay. 0: the grid fits the bunch closely, and the function is made anew, at every kick.
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.

@@ -41,8 +41,8 @@ void check(const space_charge_3d_options& o) {
   if (!(o.margin >= 1 && o.margin <= 100)) {
     refuse("margin", beam::number_text(o.margin), ">= 1 and <= 100");
   }
-  if (!(o.grid_step >= 0 && o.grid_step <= 1)) {
-    refuse("grid_step", beam::number_text(o.grid_step), ">= 0 and <= 1");
+  if (o.grid_step != 0 && !(o.grid_step >= 1e-4 && o.grid_step <= 1)) {
+    refuse("grid_step", beam::number_text(o.grid_step), "0, or >= 1e-4 and <= 1");
   }
   if (!(o.memory_limit >= 0)) refuse("memory_limit", beam::number_text(o.memory_limit), ">= 0");
 }

@@ -32,7 +32,7 @@ struct space_charge_3d_options {
       1;  ///< the grid over the size of the bunch, 1 ... 100; six more cells are always added
 
   /// Edges of cells are powers of 1 + grid_step, so that the Green's function can be reused while the bunch changes by
-  /// less: 0 ... 1; 0: the grid fits the bunch closely at every kick.
+  /// less: 1e-4 ... 1; 0: the grid fits the bunch closely at every kick.
   double grid_step = 0.05;
 
   int order = 1;            ///< of the splitting: 1 or 2
