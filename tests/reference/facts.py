@@ -104,9 +104,10 @@ def boundary(case: Facts) -> dict[str, Any]:
 def space_charge(case: Facts) -> Any:
     """The model of space charge that a case asks for, or None.
 
-    Kicks in front of the slices (order 1), as in the published runs: with the slices that a case
-    prescribes, the error of that splitting can be as large as the tolerance. Where a case refines
-    the grid around the beam, the whole grid is as fine: it fits the beam here.
+    Particles are kicked in the middle of the slices that a case prescribes (order 2): beams in
+    equilibrium stay so. The published envelopes were computed with kicks in front of the slices
+    (order 1), and are given with so many digits that the error of that splitting belongs to them.
+    Where a case refines the grid around the beam, the whole grid is as fine: it fits the beam here.
     """
     settings = case.get("settings", {})
     kind = settings.get("algo.space_charge", False)
@@ -130,9 +131,9 @@ def space_charge(case: Facts) -> Any:
         scale = options.pop("gauss_long_scale", None)
         _all_used(options)
         if kind == "Gauss3D":
-            return bt.SpaceChargeGaussian("3D", order=1)
+            return bt.SpaceChargeGaussian("3D")
         return bt.SpaceChargeGaussian(
-            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale, order=1
+            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale
         )
     grid = _grid(settings)
     if kind == "2D":
@@ -165,7 +166,6 @@ def _grid(settings: Facts) -> dict[str, Any]:
     return {
         "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
         "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
-        "order": 1,
     }
 
 
