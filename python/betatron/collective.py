@@ -567,15 +567,15 @@ def collide(
     slices: int = 11,
     crossing_angle: float = 0.0,
     crossing_plane: float = 0.0,
+    cells: tuple[int, int] | None = None,
     threads: int | None = None,
 ) -> None:
     """Let two bunches that go in opposite directions kick each other once, in place
     (strong-strong).
 
     Each is in its own coordinates, the x and y axes of both being the same. Slices of equal charge
-    act on each other in the order in which they meet, each as the Gaussian with its present
-    moments; with one slice both bunches are kicked at the place where their particles meet the
-    centre of the other.
+    act on each other in the order in which they meet. With one slice both bunches are kicked at the
+    place where their particles meet the centre of the other.
 
     Parameters
     ----------
@@ -583,6 +583,10 @@ def collide(
         Of each bunch, 1 ... 1000.
     crossing_angle, crossing_plane
         As for `BeamBeam`.
+    cells
+        None: the field of a slice is that of the Gaussian with its present moments. Two numbers,
+        8 ... 4096: that of its particles, on a grid with so many nodes in x and y around the
+        particles of both slices; the change of its size while it is crossed is then left out.
 
     Raises
     ------
@@ -596,12 +600,15 @@ def collide(
             raise TypeError(f"collide() needs two beams, got {type(beam).__name__}")
     if first is second:
         raise ValueError("collide() needs two different beams")
+    if cells is not None and (len(cells) != 2 or min(cells) < 8):
+        raise ValueError(f"cells = {cells} is not allowed; allowed: two numbers, 8 ... 4096")
     _core.collide(
         first,
         second,
         whole(slices, "slices", 1000),
         0.5 * number(crossing_angle, "crossing_angle"),
         number(crossing_plane, "crossing_plane"),
+        [0, 0] if cells is None else [whole(n, "cells", 4096) for n in cells],
         0 if threads is None else whole(threads, "threads", 100_000),
     )
 

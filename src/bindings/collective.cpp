@@ -212,13 +212,13 @@ void bind_collective(nb::module_& m) {
   m.def(
       "collide",
       [](beam::bunch& a, beam::bunch& b, int slices, double half_angle, double plane,
-         unsigned threads) {
+         const std::array<std::size_t, 2>& cells, unsigned threads) {
         nb::gil_scoped_release unlocked;
-        collective::collide(a, b, {slices, half_angle, plane},
+        collective::collide(a, b, {slices, half_angle, plane, cells},
                             threads != 0 ? threads : tracking::available_threads());
       },
       nb::arg("first"), nb::arg("second"), nb::arg("slices"), nb::arg("half_angle"),
-      nb::arg("plane"), nb::arg("threads"));
+      nb::arg("plane"), nb::arg("cells"), nb::arg("threads"));
 
   m.def(
       "ibs",

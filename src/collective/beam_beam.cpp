@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "beam/text.h"
 #include "collective/chunks.h"
 #include "fields/gaussian.h"
+#include "fields/poisson_2d.h"
 #include "numerics/constants.h"
 
 namespace betatron::collective {
@@ -349,7 +351,7 @@ sliced cut(const beam::bunch& b, const frame& f, int slices, const char* name) {
 
 /// The moments of a slice as the other beam sees them: S runs the other way. `unit`: K of the kicked beam over one
 /// coulomb, `coulomb` of one real particle.
-slice_of seen(const sliced& s, std::size_t k, double unit, const char* name) {
+slice_of seen(const sliced& s, std::size_t k, double unit, const char* name, bool needs_size) {
   slice_of r{};
   double weight = 0;
   std::array<double, 5> x{}, y{};
@@ -380,7 +382,7 @@ slice_of seen(const sliced& s, std::size_t k, double unit, const char* name) {
     y[3] += w * dy * dpy;
     y[4] += w * dpy * dpy;
   }
-  if (!(x[2] > 0) || !(y[2] > 0)) {
+  if (needs_size && (!(x[2] > 0) || !(y[2] > 0))) {
     throw std::invalid_argument(
         std::string("collide: slice ") + std::to_string(k) + " of the " + name +
         " beam has rms sizes of " + beam::number_text(std::sqrt(x[2])) + " m and " +
@@ -404,6 +406,109 @@ void kick(sliced& s, std::size_t k, const slice_of& by, unsigned threads) {
   });
 }
 
+/// Where particles pass the centre of the other slice.
+void encounter(const sliced& s, std::size_t k, double centre,
+               std::vector<std::array<double, 2>>& at) {
+  at.clear();
+  for (std::size_t i = s.border[k]; i < s.border[k + 1]; ++i) {
+    const star& z = s.particles[i];
+    const double path = 0.5 * (z.sigma - centre);
+    at.push_back({z.x + path * z.px, z.y + path * z.py});
+  }
+}
+
+/// The field of the particles of a slice, on a grid that covers those that it kicks too.
+class mesh_field {
+ public:
+  using points = std::vector<std::array<double, 2>>;
+
+  mesh_field(fields::open_solver_2d& solver, std::array<std::size_t, 2> nodes,
+             const points& sources, const double* weight, const points& kicked)
+      : n_(nodes), potential_({nodes[0], nodes[1], 2}) {
+    for (std::size_t axis = 0; axis < 2; ++axis) {
+      double low = sources[0][axis], high = low;
+      for (const points* some : {&sources, &kicked}) {
+        for (const auto& at : *some) {
+          low = std::min(low, at[axis]);
+          high = std::max(high, at[axis]);
+        }
+      }
+      // two cells at each side, for the shape and the difference
+      edge_[axis] = (high - low) / static_cast<double>(n_[axis] - 5) * (1 + 1e-9);
+      origin_[axis] = low - 2 * edge_[axis];
+    }
+    const double longest = std::max(edge_[0], edge_[1]);
+    if (!(longest > 0)) {
+      throw std::invalid_argument(
+          "collide: all particles of two slices are at the same place; the grid "
+          "needs a size");
+    }
+    for (std::size_t axis = 0; axis < 2; ++axis) {
+      const double edge = std::max(edge_[axis], 1e-6 * longest);
+      origin_[axis] -= 0.5 * (edge - edge_[axis]) * static_cast<double>(n_[axis] - 1);
+      edge_[axis] = edge;
+    }
+    potential_.clear(1);
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      const place at = find(sources[i]);
+      potential_.at(at.i, at.j, 0) += weight[i] * (1 - at.u) * (1 - at.v);
+      potential_.at(at.i + 1, at.j, 0) += weight[i] * at.u * (1 - at.v);
+      potential_.at(at.i, at.j + 1, 0) += weight[i] * (1 - at.u) * at.v;
+      potential_.at(at.i + 1, at.j + 1, 0) += weight[i] * at.u * at.v;
+    }
+    solver.set_cells(edge_);
+    solver.solve(potential_);
+  }
+
+  fields::transverse_field<double> operator()(const std::array<double, 2>& point) const {
+    const place at = find(point);
+    const auto mean = [&](auto&& field) {
+      return (1 - at.v) * ((1 - at.u) * field(at.i, at.j) + at.u * field(at.i + 1, at.j)) +
+             at.v * ((1 - at.u) * field(at.i, at.j + 1) + at.u * field(at.i + 1, at.j + 1));
+    };
+    return {mean([&](std::size_t i, std::size_t j) {
+              return (potential_.at(i - 1, j, 0) - potential_.at(i + 1, j, 0)) / (2 * edge_[0]);
+            }),
+            mean([&](std::size_t i, std::size_t j) {
+              return (potential_.at(i, j - 1, 0) - potential_.at(i, j + 1, 0)) / (2 * edge_[1]);
+            })};
+  }
+
+ private:
+  struct place {
+    std::size_t i, j;
+    double u, v;
+  };
+
+  place find(const std::array<double, 2>& point) const {
+    const double x = (point[0] - origin_[0]) / edge_[0], y = (point[1] - origin_[1]) / edge_[1];
+    const double i = std::clamp(std::floor(x), 1.0, static_cast<double>(n_[0] - 3));
+    const double j = std::clamp(std::floor(y), 1.0, static_cast<double>(n_[1] - 3));
+    return {static_cast<std::size_t>(i), static_cast<std::size_t>(j), x - i, y - j};
+  }
+
+  std::array<std::size_t, 2> n_;
+  std::array<double, 2> origin_{}, edge_{};
+  fields::grid<double> potential_;
+};
+
+void kick(sliced& s, std::size_t k, const slice_of& by, double unit, const mesh_field& field,
+          const mesh_field::points& at, unsigned threads) {
+  const std::size_t first = s.border[k];
+  for_chunks(at.size(), threads, [&](std::size_t, std::size_t low, std::size_t high) {
+    for (std::size_t n = low; n < high; ++n) {
+      star& z = s.particles[first + n];
+      const auto e = field(at[n]);
+      const double fx = unit * e.x, fy = unit * e.y, path = 0.5 * (z.sigma - by.sigma);
+      z.delta += 0.5 * (fx * (z.px + 0.5 * fx - by.x[1]) + fy * (z.py + 0.5 * fy - by.y[1]));
+      z.px += fx;
+      z.py += fy;
+      z.x -= path * fx;
+      z.y -= path * fy;
+    }
+  });
+}
+
 void put_back(beam::bunch& b, const sliced& s, const frame& f) {
   b.visit([&](const auto& c) {
     for (std::size_t i = 0; i < s.from.size(); ++i) f.write(s.particles[i], c, s.from[i]);
@@ -420,14 +525,34 @@ void collide(beam::bunch& a, beam::bunch& b, const collision_options& o, unsigne
   const double unit_a = strength(a.ref, b.ref.beta()) * b.ref.particle.charge * elementary_charge;
   const double unit_b = strength(b.ref, a.ref.beta()) * a.ref.particle.charge * elementary_charge;
   const auto slices = static_cast<std::size_t>(o.slices);
+  const bool gridded = o.cells[0] != 0 || o.cells[1] != 0;
+  std::optional<fields::open_solver_2d> solver;
+  if (gridded) {
+    for (const std::size_t n : o.cells) {
+      require(n >= 8 && n <= 4096, "cells", static_cast<double>(n), "8 ... 4096");
+    }
+    solver.emplace(o.cells);
+  }
+  mesh_field::points at_first, at_second;
   // slices i and k meet at the time of (sigma_i + sigma_k)/2: heads first, by i + k; those of one sum are disjoint
   for (std::size_t sum = 0; sum < 2 * slices - 1; ++sum) {
     for (std::size_t i = sum < slices ? 0 : sum - slices + 1; i <= std::min(sum, slices - 1); ++i) {
       const std::size_t k = sum - i;
       if (first.border[i] == first.border[i + 1] || second.border[k] == second.border[k + 1])
         continue;
-      const slice_of of_second = seen(second, k, unit_a, "second");
-      const slice_of of_first = seen(first, i, unit_b, "first");
+      const slice_of of_second = seen(second, k, unit_a, "second", !gridded);
+      const slice_of of_first = seen(first, i, unit_b, "first", !gridded);
+      if (gridded) {
+        encounter(first, i, of_second.sigma, at_first);
+        encounter(second, k, of_first.sigma, at_second);
+        const mesh_field by_second(*solver, o.cells, at_second,
+                                   second.weight.data() + second.border[k], at_first);
+        const mesh_field by_first(*solver, o.cells, at_first, first.weight.data() + first.border[i],
+                                  at_second);
+        kick(first, i, of_second, unit_a, by_second, at_first, threads);
+        kick(second, k, of_first, unit_b, by_first, at_second, threads);
+        continue;
+      }
       kick(first, i, of_second, threads);
       kick(second, k, of_first, threads);
     }

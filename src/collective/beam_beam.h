@@ -19,7 +19,9 @@
 // gamma >> 1: errors are of order 1/gamma^2.
 //
 // Strong-strong: two bunches of macroparticles kick each other, slice by slice in the order in which slices meet. The
-// field of a slice is that of the Gaussian with its present moments ("soft Gaussian").
+// field of a slice is that of the Gaussian with its present moments ("soft Gaussian"), or that of its particles, each
+// where it passes the centre of the other slice, by the open-boundary solver of fields/poisson_2d.h (linear shape). On
+// the grid the change of the size of a slice while it is crossed is left out.
 //
 // Sources: M. Bassetti, G. A. Erskine, CERN-ISR-TH/80-06 (1980); K. Hirata, H. Moshammer, F. Ruggiero, Part. Accel. 40
 // (1993) 205; K. Hirata, Phys. Rev. Lett. 74 (1995) 2228; L. H. A. Leunissen, F. Schmidt, G. Ripken, LHC Project Report
@@ -61,6 +63,9 @@ struct collision_options {
   int slices = 11;        ///< of each bunch, of equal charge; 1: one thin kick at the centres
   double half_angle = 0;  ///< half of the crossing angle [rad]
   double plane = 0;
+
+  /// Nodes in x and y of a grid on which the field of the particles of a slice is solved; 0: that of a Gaussian.
+  std::array<std::size_t, 2> cells = {0, 0};
 };
 
 /// Two bunches that go in opposite directions, each in its own coordinates with the x and y axes of both the same, meet

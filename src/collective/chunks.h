@@ -2,11 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
-#include <exception>
-#include <thread>
-#include <vector>
+
+#include "numerics/parallel.h"
 
 namespace betatron::collective {
 
@@ -22,25 +20,9 @@ constexpr std::size_t chunk_count(std::size_t particles) {
 template <class Work>
 void for_chunks(std::size_t particles, unsigned threads, Work&& work) {
   const std::size_t chunks = chunk_count(particles);
-  std::atomic<std::size_t> next{0};
-  std::atomic<bool> failed{false};
-  std::exception_ptr failure;
-  const auto run = [&] {
-    try {
-      for (std::size_t c = next++; c < chunks && !failed; c = next++) {
-        work(c, particles * c / chunks, particles * (c + 1) / chunks);
-      }
-    } catch (...) {
-      if (!failed.exchange(true)) failure = std::current_exception();
-    }
-  };
-  std::vector<std::thread> pool;
-  for (std::size_t i = 1; i < std::min<std::size_t>(std::max(1u, threads), chunks); ++i) {
-    pool.emplace_back(run);
-  }
-  run();
-  for (std::thread& t : pool) t.join();
-  if (failure) std::rethrow_exception(failure);
+  numerics::parallel_for(threads, chunks, [&](std::size_t c) {
+    work(c, particles * c / chunks, particles * (c + 1) / chunks);
+  });
 }
 
 }  // namespace betatron::collective

@@ -270,6 +270,38 @@ def test_strong_strong_does_not_depend_on_threads():
     assert np.array_equal(*results)
 
 
+def test_the_grid_agrees_with_the_gaussian():
+    kicks = []
+    for cells in (None, (128, 128)):
+        a, b = gaussian_bunch(1, SIZES, n=100_000), gaussian_bunch(2, SIZES, n=100_000)
+        before = a.array.copy()
+        bt.collide(a, b, slices=3, cells=cells)
+        kicks.append(a.array - before)
+    for column in (1, 3):
+        # slices of a third of a bunch change their size while they pass, and are not quite Gaussian
+        assert np.std(kicks[1][column] - kicks[0][column]) < 0.06 * np.std(kicks[0][column])
+
+
+def test_the_grid_conserves_momentum():
+    a, b = gaussian_bunch(1, SIZES), gaussian_bunch(2, SIZES)
+    a.x[:] += 3e-5
+    before = np.mean(a.px), np.mean(b.px)
+    bt.collide(a, b, slices=1, cells=(64, 64))
+    change = np.mean(a.px) - before[0], np.mean(b.px) - before[1]
+    assert change[0] == pytest.approx(-change[1], rel=1e-9)
+
+
+def test_the_grid_does_not_depend_on_threads():
+    results = []
+    for threads in (1, 3):
+        a, b = gaussian_bunch(1, SIZES, n=60_000), gaussian_bunch(2, SIZES, n=60_000)
+        bt.collide(a, b, slices=2, cells=(32, 48), crossing_angle=1e-3, threads=threads)
+        results.append(np.concatenate([a.array, b.array]))
+    assert np.array_equal(*results)
+    with pytest.raises(ValueError, match=r"cells = \(4, 64\)"):
+        bt.collide(a, b, cells=(4, 64))
+
+
 def test_head_on_beams_of_opposite_charge_pinch():
     electrons = bt.Reference("electron", kinetic_energy=5e9)
     positrons = bt.Reference("positron", kinetic_energy=5e9)

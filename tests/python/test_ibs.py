@@ -229,6 +229,41 @@ def test_kicks_heat_as_the_collision_integral():
     assert abs(change.sum()) < 0.1 * np.abs(exact).max()
 
 
+def test_a_tracked_bunch_grows_as_the_rates_say():
+    from betatron.collective import _normal_form
+
+    line, ref = ring(), REFERENCE
+    for element in line.elements:
+        element.model = "linear"
+    normal, _ = _normal_form(line.matrix(ref))
+    spread = DELTA * ref.beta
+    rates = bt.ibs_rates(line, ref, sigma_pt=spread, coulomb_log=20.0, **BUNCH)
+    turn = line.length / (ref.beta * C)
+    more = 0.04 / (rates.t * turn)  # charge, so that one turn is enough
+    growth = []
+    for seed in range(2):
+        g = np.random.default_rng(seed).normal(size=(6, 100_000))
+        sizes = [5e-6**0.5] * 2 + [3e-6**0.5] * 2 + [BUNCH["sigma_t"], spread]
+        z = normal @ (g * np.array(sizes)[:, None])
+        names = ("x", "px", "y", "py", "t", "pt")
+        beam = bt.Beam.from_arrays(
+            ref, charge=more * BUNCH["charge"], **dict(zip(names, z, strict=True))
+        )
+        still = beam.copy()
+        line.track(still)
+        line.track(beam, collective=bt.IBS(20.0, seed=seed, spacing=1.5))
+        actions = []
+        for b in (beam, still):
+            modes = np.linalg.solve(normal, b.array - b.array.mean(axis=1)[:, None])
+            actions.append([np.sum(modes[:2] ** 2), np.sum(modes[2:4] ** 2), np.sum(modes[5] ** 2)])
+        growth.append(np.array(actions[0]) / actions[1] - 1)
+    found = np.mean(growth, axis=0) / (turn * more)
+    # without cavities all growth of the third mode is in pt
+    assert found[2] == pytest.approx(2 * rates.t, rel=0.08)
+    assert found[1] == pytest.approx(rates.y, abs=0.08 * rates.t)
+    assert found[0] == pytest.approx(rates.x, abs=0.12 * rates.t)
+
+
 def test_temperatures_become_equal():
     beam = bunch(20_000)
     start = temperatures(beam)
