@@ -65,6 +65,17 @@ struct mesh_particle {
   std::uint32_t index;
 };
 
+/// Planes of a tile. A particle touches at most one plane below and two above its own (three, where its place was
+/// rounded up), so that tiles of four planes with one between them share no node.
+inline constexpr std::uint32_t tile_planes = 4;
+
+/// From y and t to the tile that a particle falls into.
+struct tile_map {
+  double scale[2], offset[2], low, last[2];
+  double tiles_per_row;
+  std::uint32_t tiles_y;
+};
+
 template <class F>
 struct field_kernels {
   /// Row y of the numbers, padded with zeros and transformed along z: z.m + 1 planes of real and imaginary parts,
@@ -90,6 +101,10 @@ struct field_kernels {
 
   /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
   bool (*extent)(const F* x, std::size_t count, F* low, F* high);
+  /// The tile of each of count particles: z/tile_planes tiles_y + y tiles_per_row (whole numbers), with y and z scaled, shifted
+  /// and kept between low and last; see particle_mesh.
+  void (*tiles)(const F* y, const F* t, std::size_t count, const tile_map& map,
+                std::uint32_t* result);
   /// Adds particles to the density. order: 1 cloud in cell, 2 quadratic, 3 cubic.
   void (*deposit)(int order, const mesh_particle<F>* p, std::size_t count, const lattice_view<F>&);
   /// Minus the gradient of a potential, at particles: central differences on the grid, seen through the shape that was

@@ -397,6 +397,22 @@ bool extent(const real* x, std::size_t count, real* low, real* high) {
   return finite;
 }
 
+void tiles(const real* __restrict y, const real* __restrict t, std::size_t count,
+           const tile_map& given, std::uint32_t* __restrict result) {
+  const tile_map map = given;  // a copy cannot alias the result
+  for (std::size_t i = 0; i < count; ++i) {
+    double u = static_cast<double>(y[i]) * map.scale[0] + map.offset[0];
+    double v = static_cast<double>(t[i]) * map.scale[1] + map.offset[1];
+    u = u > map.low ? u : map.low;  // for NaN, too
+    u = u < map.last[0] ? u : map.last[0];
+    v = v > map.low ? v : map.low;
+    v = v < map.last[1] ? v : map.last[1];
+    const auto row = static_cast<std::uint32_t>(static_cast<std::int32_t>(u * map.tiles_per_row));
+    const auto plane = static_cast<std::uint32_t>(static_cast<std::int32_t>(v));
+    result[i] = plane / tile_planes * map.tiles_y + row;
+  }
+}
+
 /// Values of the B-spline of an order at the nodes base, base + 1, ... around u (R. W. Hockney, J. W. Eastwood,
 /// Computer Simulation Using Particles, 1988, sec. 5-3); weights[0 ... order].
 template <int Order>
@@ -458,12 +474,23 @@ void deposit(int order, const mesh_particle<real>* p, std::size_t count,
   deposit_all<3>(p, count, grid);
 }
 
+/// As many numbers as a pack has lanes, put together in registers: they were stored one by one just before.
+template <class P, class F>
+BETATRON_INLINE P across(const F* v) {
+  using vector = typename P::vector;
+  if constexpr (P::width == 4) {
+    return P(vector{v[0], v[1], v[2], v[3]});
+  } else {
+    return P(vector{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]});
+  }
+}
+
 template <int Order>
 BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
                                 const lattice_view<const real>& grid, const real* factor, real* px,
                                 real* py, real* pz) {
-  using eight = numerics::pack<real, 8, isa>;
   constexpr int nodes = Order + 3;
+  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
   for (std::size_t n = 0; n < count; ++n) {
     if (n + ahead < count) {
       const std::uint32_t next = p[n + ahead].index;
@@ -481,18 +508,18 @@ BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
 #pragma GCC unroll 8
       for (int l = 1; l < nodes; ++l) d[axis][l] = (s[axis][l + 1] - s[axis][l - 1]) * real(0.5);
     }
-    eight along_x(real(0)), along_y(real(0)), along_z(real(0));
+    wide along_x(real(0)), along_y(real(0)), along_z(real(0));
     const real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
 #pragma GCC unroll 8
     for (int c = 0; c < nodes; ++c) {
       const bool inside = c > 0 && c < nodes - 1;
-      eight plain(real(0)), sloped(real(0));  // sums over rows of this plane
+      wide plain(real(0)), sloped(real(0));  // sums over rows of this plane
 #pragma GCC unroll 8
       for (int b = 0; b < nodes; ++b) {
         const bool within = b > 0 && b < nodes - 1;
         if (!inside && !within) continue;
-        const eight v = eight::load(corner + static_cast<std::size_t>(c) * grid.plane +
-                                    static_cast<std::size_t>(b) * grid.row);
+        const wide v = wide::load(corner + static_cast<std::size_t>(c) * grid.plane +
+                                  static_cast<std::size_t>(b) * grid.row);
         if (within) plain += v * s[1][b];
         if (inside) sloped += v * d[1][b];
       }
@@ -502,10 +529,8 @@ BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
       }
       along_z += plain * d[2][c];
     }
-    using vector = typename eight::vector;
-    const eight sx(vector{s[0][0], s[0][1], s[0][2], s[0][3], s[0][4], s[0][5], s[0][6], s[0][7]});
-    const eight dx(vector{d[0][0], d[0][1], d[0][2], d[0][3], d[0][4], d[0][5], d[0][6], d[0][7]});
-    const eight ex = along_x * dx, ey = along_y * sx, ez = along_z * sx;
+    const wide sx = across<wide>(s[0]), dx = across<wide>(d[0]);
+    const wide ex = along_x * dx, ey = along_y * sx, ez = along_z * sx;
     real fx = ex[0], fy = ey[1], fz = ez[1];
 #pragma GCC unroll 8
     for (int l = 1; l < nodes; ++l) fx += ex[l];
@@ -544,6 +569,7 @@ constinit const field_kernels<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) 
     .green_plane = green_plane,
     .green_row = green_row,
     .extent = extent,
+    .tiles = tiles,
     .deposit = deposit,
     .gather = gather,
     .width = width,

@@ -11,10 +11,6 @@ namespace betatron::fields {
 
 namespace {
 
-/// Planes of a tile. A particle touches at most one plane below and two above its own, so that tiles of four planes
-/// with one between them share no node.
-constexpr std::size_t tile_planes = 4;
-
 /// Bytes of the grid that a tile touches: a part of a second-level cache. As large as that, because the particles of a
 /// tile are the closer together in the beam the more there are.
 constexpr std::size_t tile_bytes = 256 << 10;
@@ -80,18 +76,23 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
   const std::size_t tile_rows = std::clamp<std::size_t>(rows, 7, n[1] + 3) - 3;
   tiles_y_ = (n[1] + tile_rows - 1) / tile_rows;
   const std::size_t tiles = tiles_y_ * ((n[2] + tile_planes - 1) / tile_planes);
-  const auto tile_of = [&](double y, double z) {
-    return static_cast<std::size_t>(z) / tile_planes * tiles_y_ +
-           static_cast<std::size_t>(y) / tile_rows;
-  };
+  constexpr double low = static_cast<double>(mesh_margin);
+  const tile_map map{{scale[1], scale[2]},
+                     {offset[1], offset[2]},
+                     low,
+                     {last[1], last[2]},
+                     1 / static_cast<double>(tile_rows),
+                     static_cast<std::uint32_t>(tiles_y_)};
+  if (tile_.size() < count_) tile_ = huge_array<std::uint32_t>(count_);
 
   const std::size_t blocks = block_count(count_);
   std::vector<std::uint32_t> next(blocks * tiles);
   numerics::parallel_for(threads, blocks, [&](std::size_t b) {
     std::uint32_t* counts = next.data() + b * tiles;
-    for (std::size_t p = count_ * b / blocks; p < count_ * (b + 1) / blocks; ++p) {
-      ++counts[tile_of(position(1, p), position(2, p))];
-    }
+    const std::size_t begin = count_ * b / blocks, end = count_ * (b + 1) / blocks;
+    kernels<F>().tiles(particles.z[2] + begin, particles.z[4] + begin, end - begin, map,
+                       tile_.data() + begin);
+    for (std::size_t p = begin; p < end; ++p) ++counts[tile_[p]];
   });
   first_.assign(tiles + 1, 0);
   std::size_t sum = 0;
@@ -108,9 +109,12 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
   numerics::parallel_for(threads, blocks, [&](std::size_t b) {
     std::uint32_t* to = next.data() + b * tiles;
     for (std::size_t p = count_ * b / blocks; p < count_ * (b + 1) / blocks; ++p) {
-      const double x = position(0, p), y = position(1, p), z = position(2, p);
-      sorted_[to[tile_of(y, z)]++] = {static_cast<F>(x), static_cast<F>(y), static_cast<F>(z),
-                                      particles.weight[p], static_cast<std::uint32_t>(p)};
+      const std::uint32_t tile = tile_[p];
+      // not below its slab, should rounding differ between here and there
+      const double slab = static_cast<double>(tile / map.tiles_y * tile_planes);
+      const double z = std::max(position(2, p), slab);
+      sorted_[to[tile]++] = {static_cast<F>(position(0, p)), static_cast<F>(position(1, p)),
+                             static_cast<F>(z), particles.weight[p], static_cast<std::uint32_t>(p)};
     }
   });
 }

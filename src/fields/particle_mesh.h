@@ -53,11 +53,12 @@ class particle_mesh {
               F* py, F* pt, unsigned threads) const;
 
   static double memory(std::size_t particles) {
-    return static_cast<double>(particles) * sizeof(mesh_particle<F>);
+    return static_cast<double>(particles) * (sizeof(mesh_particle<F>) + sizeof(std::uint32_t));
   }
 
  private:
   huge_array<mesh_particle<F>> sorted_{};
+  huge_array<std::uint32_t> tile_{};  // of every particle
   std::size_t count_ = 0;
   std::size_t tiles_y_ = 0;
   std::vector<std::size_t> first_{};  // of every tile, and the end
