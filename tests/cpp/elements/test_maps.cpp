@@ -480,7 +480,7 @@ std::vector<linear_dense<double>> samples<linear_dense>(const particle_energy& e
 
 template <>
 std::vector<spin_rotation<double>> samples<spin_rotation>(const particle_energy&) {
-  spin_rotation<double> r{{0.1, 0, -0.3}, {}, {2, 0.4, 1}};
+  spin_rotation<double> r{{0.1, 0, -0.3}, {}, {0.2, -0.1, 0.4}, {2, 0.4, 1}};
   for (int i = 0; i < 18; ++i) r.slope[i] = 0.7 * i - 5;
   return {{}, r};
 }
