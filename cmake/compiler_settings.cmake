@@ -51,6 +51,7 @@ function(betatron_compiler_settings target)
     # -O1 keeps the stack traces readable and the build short.
     target_compile_options(${target} PRIVATE
       -fsanitize=${BETATRON_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 -g1)
+    target_compile_definitions(${target} PRIVATE BETATRON_SANITIZED)  # see src/numerics/hd.h
     target_link_options(${target} PUBLIC -fsanitize=${BETATRON_SANITIZE})
   else()
     target_compile_options(${target} PRIVATE "$<$<CONFIG:Release>:-O3>")

@@ -1,13 +1,14 @@
-# One tracking-kernel source, compiled once per instruction set and precision into one library; the
-# dispatcher picks at run time, so that the same build serves every CPU.
+# Kernel sources, compiled once per instruction set and precision into one library; dispatchers pick
+# at run time, so that the same build serves every CPU.
 #
 #   betatron_add_isa_kernels(target source [options...])
 #
 # compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> for every isa in
 # BETATRON_ISAS and adds the objects to `target`, which gets BETATRON_HAS_<ISA> for each of them. The
-# object libraries are <target>_<name of the source>_<isa>_<real>, compiled with the options.
+# object libraries are <target>_<path of the source in src/, with _ for />_<isa>_<real>, compiled with
+# the options.
 #
-# Everything in `source` that is not always inlined must carry BETATRON_ISA in its symbol name: the
+# Everything in a source that is not always inlined must carry BETATRON_ISA in its symbol name: the
 # linker keeps one copy of an inline function, and must not keep one that needs AVX-512 for all. The
 # test `isa_symbols` checks this.
 include(CheckCXXCompilerFlag)
@@ -54,7 +55,9 @@ function(betatron_isa_flags isa result)
 endfunction()
 
 function(betatron_add_isa_kernels target source)
-  cmake_path(GET source STEM name)
+  cmake_path(RELATIVE_PATH source BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/src" OUTPUT_VARIABLE name)
+  cmake_path(REMOVE_EXTENSION name)
+  string(REPLACE "/" "_" name "${name}")
   foreach(isa IN LISTS BETATRON_ISAS)
     betatron_isa_flags(${isa} isa_flags)
     foreach(real IN ITEMS float double)

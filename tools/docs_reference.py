@@ -19,7 +19,7 @@ PYTHON = "reference/python.md"
 # What the classes of the package are built on, and not for users.
 INTERNAL = {
     "Beam": {"column", "check_finite", "lost_columns", "set_lost", "summary"},
-    "Line": {"element", "linear_map"},
+    "Line": {"element", "expand", "linear_map"},
 }
 
 
@@ -80,7 +80,8 @@ def _parameter_table(parameters: list[dict[str, Any]]) -> Iterator[str]:
 def python_page() -> str:
     """The public classes and functions with their docstrings, as Markdown."""
     import betatron as bt
-    from betatron import elements, line, losses, runfile
+    from betatron import advisor, elements, line, losses, runfile
+    from betatron.collective import Effect
     from betatron.distributions import Distribution
     from betatron.plot import BeamPlots, LinePlots, TrackPlots
 
@@ -102,6 +103,19 @@ def python_page() -> str:
             ("betatron.Line", bt.Line),
             ("betatron.Track", line.Track),
             ("betatron.Envelope", line.Envelope),
+            ("betatron.TaylorSeries", bt.TaylorSeries),
+            ("betatron.Chromaticity", bt.Chromaticity),
+            ("betatron.Radiation", bt.Radiation),
+        ],
+        "Collective effects": [
+            (f"betatron.{name}", getattr(bt, name))
+            for name in bt.__all__
+            if inspect.isclass(getattr(bt, name)) and issubclass(getattr(bt, name), Effect)
+        ]
+        + [
+            ("betatron.advise", bt.advise),
+            ("betatron.Advice", bt.Advice),
+            ("betatron.advisor.KickErrors", advisor.KickErrors),
         ],
         "Gradients": [
             ("betatron.Gradient", bt.Gradient),

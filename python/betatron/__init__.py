@@ -12,13 +12,29 @@
 """
 
 from betatron import _core, errors, losses
+from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
+from betatron.collective import (
+    CSR,
+    IBS,
+    BeamBeam,
+    IBSRates,
+    ResistiveWall,
+    Resonator,
+    StructureWake,
+    Wake,
+    WakeTable,
+    collide,
+    ibs_rates,
+    line_density,
+)
 from betatron.distributions import (
     KV,
     Gaussian,
     Kurth4D,
     Kurth6D,
     SemiGaussian,
+    Thermal,
     Triangle,
     Waterbag,
 )
@@ -30,12 +46,35 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.radiation import Radiation
+from betatron.space_charge import (
+    SpaceCharge2D,
+    SpaceCharge2p5D,
+    SpaceChargeEnvelope,
+    SpaceChargeGaussian,
+)
+from betatron.space_charge_3d import SpaceCharge3D
+from betatron.taylor import Chromaticity, TaylorSeries
 
 __version__: str = _core.version
 
 __all__ = [
+    "BeamBeam",
+    "CSR",
+    "IBS",
+    "IBSRates",
     "KV",
+    "Advice",
+    "ResistiveWall",
+    "Resonator",
+    "StructureWake",
+    "Wake",
+    "WakeTable",
+    "collide",
+    "ibs_rates",
+    "line_density",
     "Beam",
+    "Chromaticity",
     "Envelope",
     "Gaussian",
     "Gradient",
@@ -43,15 +82,24 @@ __all__ = [
     "Kurth6D",
     "Line",
     "Objective",
+    "Radiation",
     "Reference",
     "SemiGaussian",
+    "SpaceCharge2D",
+    "SpaceCharge3D",
+    "SpaceCharge2p5D",
+    "SpaceChargeEnvelope",
+    "SpaceChargeGaussian",
     "Species",
+    "TaylorSeries",
     "Track",
+    "Thermal",
     "Triangle",
     "TurnByTurn",
     "Waterbag",
     "fourier_coefficients",
     "from_at",
+    "advise",
     "errors",
     "info",
     "losses",

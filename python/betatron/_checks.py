@@ -16,8 +16,8 @@ def number(value: Any, where: str) -> float:
     raise TypeError(f"{where} must be a number, got {type(value).__name__} {value!r}")
 
 
-def whole(value: Any, where: str, maximum: int) -> int:
-    """A whole number from 0 to `maximum`. Raises TypeError for other types (1e5 is one: a float),
+def whole(value: Any, where: str, maximum: int, minimum: int = 0) -> int:
+    """A whole number from `minimum` to `maximum`. Raises TypeError for other types (1e5 is one: a float),
     ValueError outside the range."""
     try:
         if isinstance(value, bool):
@@ -27,6 +27,6 @@ def whole(value: Any, where: str, maximum: int) -> int:
         raise TypeError(
             f"{where} must be a whole number, got {type(value).__name__} {value!r}"
         ) from None
-    if not 0 <= result <= maximum:
-        raise ValueError(f"{where} = {result} must be between 0 and {maximum}")
+    if not minimum <= result <= maximum:
+        raise ValueError(f"{where} = {result} must be between {minimum} and {maximum}")
     return result

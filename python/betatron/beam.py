@@ -29,13 +29,17 @@ from betatron.plot import BeamPlots
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["COORDINATES", "Beam", "Reference", "Species"]
+__all__ = ["COORDINATES", "SPIN", "Beam", "Reference", "Species"]
 
 COORDINATES = ("x", "px", "y", "py", "t", "pt")
 """Names of the coordinates, in the order of all arrays and matrices."""
 
+SPIN = ("sx", "sy", "sz")
+"""Names of the components of the spin, in the local frame (x, y, direction of flight)."""
+
 _COLUMNS = (*COORDINATES, "weight")
 _PRECISIONS = ("single", "double")
+_ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
 _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -48,6 +52,25 @@ def _column(index: int, what: str) -> Any:
         self.column(index)[...] = values
 
     doc = f"{what}; a writable view of shape (n,). Assigning copies the values into the beam."
+    return property(get, set_, doc=doc)
+
+
+def _spin_column(index: int, what: str) -> Any:
+    def get(self: Beam) -> np.ndarray:
+        if not self.has_spin:
+            raise AttributeError(
+                f"a beam without spins has no {SPIN[index]}; beam.set_spin(...) or "
+                "beam.polarize(...) gives it spins"
+            )
+        return self.column(7 + index)
+
+    def set_(self: Beam, values: ArrayLike) -> None:
+        get(self)[...] = values
+
+    doc = (
+        f"{what} component of the spin; a writable view of shape (n,). AttributeError where the "
+        "beam has no spins."
+    )
     return property(get, set_, doc=doc)
 
 
@@ -70,7 +93,10 @@ class Beam(_core.Bunch):
         Names the random numbers, 0 <= seed < 2^64. The beam depends on nothing else: not on the
         number of threads, and the first particles of a larger beam are those of a smaller one.
     precision
-        "double" or "single", of coordinates and weights.
+        "double" or "single", of coordinates, weights and spins.
+    polarization
+        Mean of the spins, a vector (x, y, direction of flight) of length <= 1, for a beam with
+        spins: see ``polarize``. None: the beam has no spins.
 
     Raises
     ------
@@ -92,6 +118,7 @@ class Beam(_core.Bunch):
         charge: float | None = None,
         seed: int = 1,
         precision: str = "double",
+        polarization: ArrayLike | None = None,
     ) -> None:
         _check_reference(reference, "Beam")
         if distribution is not None and not isinstance(distribution, Distribution):
@@ -108,10 +135,14 @@ class Beam(_core.Bunch):
         if distribution is None:
             super().__init__(reference, n, precision)
         else:
-            super().__init__(reference, distribution._distribution, n, seed, precision)
+            of_one = abs(reference.species.charge) * _ELEMENTARY_CHARGE
+            drawn_from = distribution._for(reference, n * of_one if charge is None else charge)
+            super().__init__(reference, drawn_from, n, seed, precision)
         self._lost_names: list[str] = []
         if charge is not None:
             self.set_charge(charge)
+        if polarization is not None:
+            self.polarize(polarization, seed)
 
     @classmethod
     def from_arrays(
@@ -127,6 +158,9 @@ class Beam(_core.Bunch):
         weight: ArrayLike | None = None,
         charge: float | None = None,
         id: ArrayLike | None = None,
+        sx: ArrayLike | None = None,
+        sy: ArrayLike | None = None,
+        sz: ArrayLike | None = None,
         copy: bool = True,
     ) -> Self:
         """A beam of given particles.
@@ -145,12 +179,15 @@ class Beam(_core.Bunch):
             Magnitude of the charge in C, >= 0: the weights are scaled to it.
         id
             Numbers that stay with the particles, 0 <= id < 2^64; 0, 1, 2, ... if not given.
+        sx, sy, sz
+            Spins, unit vectors in the local frame (x, y, direction of flight): all three, or none
+            for a beam without spins.
         copy
-            False: the beam works in the memory of the arrays (weight and id too, if given), which
-            must be of one type, float32 or float64 (id: uint64), contiguous, writable, in host
-            memory and separate from each other. When particles are lost, the first ``len(beam)``
-            entries are the beam. True: it has columns of its own; arrays on a GPU are copied to the
-            host.
+            False: the beam works in the memory of the arrays (weight, id and spins too, if given),
+            which must be of one type, float32 or float64 (id: uint64), contiguous, writable, in
+            host memory and separate from each other. When particles are lost, the first
+            ``len(beam)`` entries are the beam. True: it has columns of its own; arrays on a GPU are
+            copied to the host.
 
         Raises
         ------
@@ -158,13 +195,14 @@ class Beam(_core.Bunch):
             For what is not an array of real numbers.
         ValueError
             For arrays of different lengths or more than one dimension, for numbers that are not
-            finite, negative weights and ids, and where ``copy=False`` is not possible; the message
-            says why.
+            finite, negative weights and ids, spins that are not unit vectors, and where
+            ``copy=False`` is not possible; the message says why.
         """
         _check_reference(reference, "Beam.from_arrays")
         z: list[Any] = [x, px, y, py, t, pt]
         if charge is not None:
             charge = number(charge, "Beam.from_arrays: charge")
+        spin = _spin_arguments(sx, sy, sz, "Beam.from_arrays")
         if copy:
             z = [_host_array(name, a) for name, a in zip(COORDINATES, z, strict=True)]
             single = all(a.dtype.newbyteorder("=") == np.float32 for a in z)
@@ -174,16 +212,22 @@ class Beam(_core.Bunch):
                 weight = np.ascontiguousarray(_host_array("weight", weight), dtype=dtype)
             if id is not None:
                 id = _host_ids(id)
+            spin = [
+                np.ascontiguousarray(_host_array(name, a), dtype=dtype)
+                for name, a in zip(SPIN, spin, strict=False)
+            ]
         else:
             if weight is not None and charge is not None:
                 raise ValueError(
                     "Beam.from_arrays: with copy=False give weight or charge, not both: the "
                     "weights would be changed in the given array"
                 )
-            for name, array in zip((*_COLUMNS, "id"), (*z, weight, id), strict=True):
+            for name, array in zip(
+                (*_COLUMNS, "id", *SPIN), (*z, weight, id, sx, sy, sz), strict=True
+            ):
                 _check_no_gradient(name, array)
         self = cls.__new__(cls)
-        _core.Bunch.__init__(self, reference, z, weight, id, bool(copy))
+        _core.Bunch.__init__(self, reference, z, weight, id, spin, bool(copy))
         self._lost_names = []
         if charge is not None:
             self.set_charge(charge)
@@ -204,6 +248,9 @@ class Beam(_core.Bunch):
         weight: ArrayLike | None = None,
         charge: float | None = None,
         id: ArrayLike | None = None,
+        sx: ArrayLike | None = None,
+        sy: ArrayLike | None = None,
+        sz: ArrayLike | None = None,
     ) -> Self:
         """A beam of particles that are given at one time, as codes that step in time have them.
 
@@ -221,8 +268,8 @@ class Beam(_core.Bunch):
             Momentum along these axes, pz > 0: the whole, not its deviation from the reference.
         momentum
             Unit of px, py, pz: "mc" (mass of the particle times c) or "p0" (reference momentum).
-        weight, charge, id
-            As for ``from_arrays``.
+        weight, charge, id, sx, sy, sz
+            As for ``from_arrays``. In free flight the spin stays as it is.
 
         Raises
         ------
@@ -254,6 +301,9 @@ class Beam(_core.Bunch):
             weight=weight,
             charge=charge,
             id=id,
+            sx=sx,
+            sy=sy,
+            sz=sz,
         )
 
     # --- columns -----------------------------------------------------------------------------
@@ -266,19 +316,87 @@ class Beam(_core.Bunch):
     pt = _column(5, "-(gamma - gamma0)/(beta0 gamma0); more energy is negative")
     weight = _column(6, "Number of real particles that each macroparticle stands for")
 
+    sx = _spin_column(0, "Horizontal")
+    sy = _spin_column(1, "Vertical")
+    sz = _spin_column(2, "Longitudinal")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns: x, px, y, py, t, pt, weight, id, and sx, sy, sz of a beam with
+        spins."""
+        return (*_COLUMNS, "id", *(SPIN if self.has_spin else ()))
+
     def __getitem__(self, name: str) -> np.ndarray:
-        if name == "id":
-            return self.id
-        if name in _COLUMNS:
-            return self.column(_COLUMNS.index(name))
-        raise KeyError(f"a beam has no column {name!r}; it has {', '.join((*_COLUMNS, 'id'))}")
+        if name not in self.columns:
+            raise KeyError(f"a beam has no column {name!r}; it has {', '.join(self.columns)}")
+        return getattr(self, name)
 
     def __setitem__(self, name: str, values: ArrayLike) -> None:
         self[name][...] = values
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A copy as a table, one row per particle: x, px, y, py, t, pt, weight, id."""
-        return pd.DataFrame({name: self[name].copy() for name in (*_COLUMNS, "id")})
+        """A copy as a table, one row per particle: x, px, y, py, t, pt, weight, id, and of a beam
+        with spins sx, sy, sz."""
+        return pd.DataFrame({name: self[name].copy() for name in self.columns})
+
+    # --- spins -------------------------------------------------------------------------------
+
+    def polarize(self, polarization: ArrayLike, seed: int = 1) -> None:
+        """Give the particles spins that are drawn with a mean; spins that they have are replaced.
+
+        Parameters
+        ----------
+        polarization
+            The mean, a vector in the local frame (x, y, direction of flight), of length <= 1: 1
+            makes all spins parallel to it, 0 gives isotropic directions. Between them they follow
+            the von Mises-Fisher distribution on the unit sphere, f(S) ~ exp(kappa n.S) with
+            coth kappa - 1/kappa = |polarization|: of all distributions with this mean the one of
+            largest entropy.
+        seed
+            Names the random numbers; the spins depend on nothing else (see the class).
+
+        Raises
+        ------
+        TypeError, ValueError
+            Unless there are three finite numbers and the length is <= 1.
+        """
+        where = "Beam: polarization"
+        vector = _vector(polarization, where)
+        self.sample_spin(vector, whole(seed, "Beam: seed", _LARGEST_SEED))
+
+    def set_spin(self, sx: ArrayLike, sy: ArrayLike, sz: ArrayLike) -> None:
+        """Give the particles these spins; spins that they have are replaced.
+
+        Parameters
+        ----------
+        sx, sy, sz
+            Unit vectors in the local frame (x, y, direction of flight): three numbers, the same for
+            all particles, or three arrays of shape (n,).
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is not numbers, for other shapes, and for vectors that are not of length 1
+            within 1e-6; the spins are then as they were.
+        """
+        given = (sx, sy, sz)
+        if all(np.ndim(s) == 0 for s in given):
+            super().set_spin(_vector(given, "Beam.set_spin: spin"))
+            return
+        arrays = [_host_array(n, s, "Beam.set_spin") for n, s in zip(SPIN, given, strict=True)]
+        super().set_spin(*(np.ascontiguousarray(a, dtype=np.float64) for a in arrays))
+
+    def polarization(self) -> np.ndarray:
+        """Mean of the spins, weighted: the polarisation vector, shape (3,), in the local frame (x,
+        y, direction of flight). NaN for a beam without particles; AttributeError where the beam has
+        no spins."""
+        if not self.has_spin:
+            raise AttributeError(
+                "a beam without spins has no polarization; beam.set_spin(...) or "
+                "beam.polarize(...) gives it spins"
+            )
+        m = self.moments()
+        return m[[f"mean_{s}" for s in SPIN]].to_numpy()
 
     def at_fixed_time(self, momentum: str = "mc") -> pd.DataFrame:
         """The particles at one time, that of the reference particle, instead of at one place.
@@ -295,7 +413,8 @@ class Beam(_core.Bunch):
 
         Returns a table, one row per particle, in double precision: position ``x``, ``y``, ``z``
         relative to the reference particle along its axes [m] (z > 0 is ahead), momentum ``px``,
-        ``py``, ``pz`` (the whole, not a deviation), ``weight``, ``id``.
+        ``py``, ``pz`` (the whole, not a deviation), ``weight``, ``id``, and of a beam with spins
+        ``sx``, ``sy``, ``sz`` (which do not change in free flight).
 
         Raises
         ------
@@ -312,7 +431,7 @@ class Beam(_core.Bunch):
                 f"py = {py[wrong[0]]}, pt = {self.pt[wrong[0]]})"
             )
         columns = {"x": x, "y": y, "z": z, "px": scale * px, "py": scale * py, "pz": scale * pz}
-        return pd.DataFrame({**columns, "weight": self.weight.copy(), "id": self.id.copy()})
+        return pd.DataFrame({**columns, **{q: self[q].copy() for q in self.columns[6:]}})
 
     # --- diagnostics -------------------------------------------------------------------------
 
@@ -325,15 +444,19 @@ class Beam(_core.Bunch):
         beta gamma), ``alpha_x``, ``beta_x`` (dispersion taken out), ...; ``dispersion_x``, ``_px``,
         ``_y``, ``_py``; the eigenemittances ``emittance_1`` >= ``_2`` >= ``_3`` [m]. Moments are
         weighted, about the mean, of the population. What an empty beam does not have is NaN.
+        A beam with spins has in addition ``mean_sx``, ``sigma_sx``, ... of each component and
+        ``polarization``, the length of the mean.
         """
-        return pd.Series(self.summary(), index=list(_core.summary_names), name="beam")
+        names = [*_core.summary_names, *(_core.spin_summary_names if self.has_spin else ())]
+        return pd.Series(self.summary(), index=names, name="beam")
 
     @property
     def lost(self) -> pd.DataFrame:
         """Lost particles, in order of loss: id, x, px, y, py, t, pt, weight (when lost), s [m],
         turn, element (position in the line), element_name, and reason: "aperture", "non_finite" (a
         coordinate became infinite or NaN), "outside_domain" (of the map of an element) or
-        "outside_bucket" (with an absorbing longitudinal boundary)."""
+        "outside_bucket" (with an absorbing longitudinal boundary). Where the beam has spins there
+        are sx, sy, sz too, NaN for particles that were lost before it had them."""
         columns = self.lost_columns()
         reasons = np.array(_core.loss_reasons, dtype=object)
         columns["reason"] = reasons[columns["reason"]]
@@ -425,7 +548,7 @@ class Beam(_core.Bunch):
         return openpmd.load(cls, path, iteration=iteration, name=name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        columns = {name: self[name].copy() for name in (*_COLUMNS, "id")}
+        columns = {name: self[name].copy() for name in self.columns}
         return _restore, (
             type(self),
             self.reference,
@@ -465,6 +588,29 @@ def _check_reference(reference: Any, where: str) -> None:
             f"{where}: reference must be a betatron.Reference, "
             f"got {type(reference).__name__} {reference!r}"
         )
+
+
+def _vector(values: Any, what: str) -> list[float]:
+    """Three numbers."""
+    try:
+        vector = [number(v, what) for v in values]
+    except TypeError as error:
+        raise TypeError(f"{what} must be three numbers, got {values!r}") from error
+    if len(vector) != 3:
+        raise ValueError(
+            f"{what} has {len(vector)} numbers, must have 3: x, y, direction of flight"
+        )
+    return vector
+
+
+def _spin_arguments(sx: Any, sy: Any, sz: Any, where: str) -> list[Any]:
+    """All three or none."""
+    missing = [name for name, s in zip(SPIN, (sx, sy, sz), strict=True) if s is None]
+    if len(missing) == 3:
+        return []
+    if missing:
+        raise TypeError(f"{where}: sx, sy, sz go together; {', '.join(missing)} is not given")
+    return [sx, sy, sz]
 
 
 def _check_precision(precision: Any) -> None:

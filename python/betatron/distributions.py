@@ -6,8 +6,8 @@
 >>> float(round(shape.covariance[0, 1] / 1e-9, 9))
 -5.0
 
-Every shape can have every covariance matrix; its parameters always state rms values of the whole
-beam.
+Every shape but one can have every covariance matrix; its parameters always state rms values of the
+whole beam. The exception is Thermal, whose size follows from temperature and charge.
 """
 
 from __future__ import annotations
@@ -189,6 +189,10 @@ class Distribution:
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self._distribution)
 
+    def _for(self, reference: _core.Reference, charge: float) -> _core.Distribution:
+        """What a beam of this species, energy and charge [C] is drawn from."""
+        return self._distribution
+
     @classmethod
     def _made(
         cls,
@@ -283,6 +287,130 @@ class Triangle(Distribution):
 
     shape = "triangle"
     __slots__ = ()
+
+
+class Thermal(Distribution):
+    """In thermal equilibrium with its own field: stationary in a channel of constant focusing.
+
+    Parameters
+    ----------
+    k
+        Wave number of the focusing [1/m], > 0, the same in all planes: that of
+        ``bt.ConstantFocusing(length, kx=k, ky=k, kt=k)``.
+    kT
+        Temperature of the core, > 0: the mean square of px and py (relative to the reference
+        momentum) and of pt/(beta gamma).
+    kT_halo
+        Temperature of the halo, > 0; needed with a halo only.
+    halo
+        Fraction of the particles in the halo, 0 <= halo < 1. Core and halo are each in equilibrium,
+        with the field of both.
+    mean
+        Means of x, px, y, py, t, pt.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter, its value and what is allowed.
+    RuntimeError
+        When a beam is made, if its charge is so large for its temperature (a core of hundreds of
+        Debye lengths) that the equation cannot be solved in double precision.
+
+    In the frame of the beam, where zeta = -beta gamma t and p_zeta = -pt/(beta gamma), the density
+    in phase space is a sum of exp(-H/kT) of H = (px² + py² + p_zeta²)/2 + k² r²/2 + psi(r), psi
+    being the potential of the beam itself: the Poisson-Boltzmann equation, which is solved for the
+    charge and the energy of each beam. Sources: M. Reiser, Theory and Design of Charged Particle
+    Beams, 2nd ed. (2008), sec. 5.4.4; R. D. Ryne et al., EPAC 2004, WEPLT047.
+
+    >>> ref = bt.Reference("proton", kinetic_energy=1e5)
+    >>> shape = bt.Thermal(k=6.28, kT=36e-6, kT_halo=900e-6, halo=0.05)
+    >>> beam = bt.Beam(ref, shape, n=100, charge=0.14e-9)
+    """
+
+    shape = "thermal"
+    __slots__ = ("_mean", "_parameters")
+
+    def __init__(
+        self,
+        k: float,
+        kT: float,
+        kT_halo: float | None = None,
+        halo: float = 0.0,
+        *,
+        mean: Sequence[float] | None = None,
+    ) -> None:
+        where = "Thermal"
+        given = {"k": k, "kT": kT, "halo": halo}
+        numbers = {name: number(value, f"{where}: {name}") for name, value in given.items()}
+        for name in ("k", "kT"):
+            if not (np.isfinite(numbers[name]) and numbers[name] > 0):
+                raise ValueError(f"{where}: {name} = {numbers[name]} must be finite and > 0")
+        if not 0 <= numbers["halo"] < 1:
+            raise ValueError(f"{where}: halo = {numbers['halo']} must be >= 0 and < 1")
+        if kT_halo is None:
+            if numbers["halo"] > 0:
+                raise TypeError(f"{where}: a halo of {numbers['halo']} needs kT_halo")
+            kT_halo = numbers["kT"]
+        hot = number(kT_halo, f"{where}: kT_halo")
+        if not (np.isfinite(hot) and hot > 0):
+            raise ValueError(f"{where}: kT_halo = {hot} must be finite and > 0")
+        self._parameters = (numbers["k"], numbers["kT"], hot, numbers["halo"])
+        self._mean = np.zeros(6) if mean is None else _array(where, "mean", mean, (6,))
+        if not np.all(np.isfinite(self._mean)):
+            raise ValueError(f"{where}: mean = {self._mean.tolist()} must be finite")
+
+    @classmethod
+    def from_twiss(cls, *_: Any, **__: Any) -> Self:
+        """Not for a thermal beam: its second moments follow from its temperature and charge."""
+        raise TypeError("Thermal: use Thermal(k, kT, kT_halo, halo)")
+
+    from_ellipse = from_covariance = from_twiss
+
+    def equilibrium(self, reference: _core.Reference, charge: float) -> _core.ThermalProfile:
+        """The radial profile of a beam of this charge: rms size, density, potential.
+
+        Parameters
+        ----------
+        reference
+            Species and energy.
+        charge
+            Magnitude of the charge [C], >= 0.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As for the class.
+        """
+        return self._for(reference, number(charge, "Thermal: charge")).profile
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Not known without species, energy and charge: see ``equilibrium``."""
+        raise AttributeError(
+            "the covariance of a thermal beam depends on its charge and energy: "
+            "use .equilibrium(reference, charge)"
+        )
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Means of x, px, y, py, t, pt."""
+        return self._mean.copy()
+
+    def __repr__(self) -> str:
+        k, core, hot, halo = self._parameters
+        return f"Thermal(k={k:.4g}, kT={core:.4g}, kT_halo={hot:.4g}, halo={halo:.4g})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _thermal, (*self._parameters, self._mean)
+
+    def _for(self, reference: _core.Reference, charge: float) -> _core.Distribution:
+        return _core.Distribution.from_thermal(
+            *self._parameters, reference, charge, self._mean.tolist()
+        )
+
+
+def _thermal(k: float, core: float, hot: float, halo: float, mean: np.ndarray) -> Thermal:
+    return Thermal(k, core, hot, halo, mean=mean)
 
 
 def _restore(cls: type[Distribution], made: _core.Distribution) -> Any:

@@ -1,4 +1,4 @@
-"""Random errors of a machine: displaced and rolled magnets, wrong strengths, multipole errors.
+"""Random errors of a machine: misaligned magnets, wrong strengths, multipole errors.
 
 >>> import betatron as bt
 >>> q, d = bt.Quadrupole(0.2, k1=1.5, name="q"), bt.Drift(1.0, name="d")
@@ -46,19 +46,21 @@ _MAIN = {
 }
 
 
-# Parameters of the place of an element, that its thin kicks share.
-_PLACE = ("dx", "dy", "roll")
+# Parameters of the place of an element.
+_PLACE = ("dx", "dy", "dz", "pitch", "yaw", "roll")
+_SHAPES = ("gaussian", "uniform")
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Sizes of the errors of some elements: each a standard deviation, or a pair (mean, standard
-    deviation).
+    """Sizes of the errors of some elements: each a standard deviation (or, with a uniform shape, a
+    half-width), or a pair (mean, that size).
 
     Parameters
     ----------
     absolute
-        By parameter, added to it in its unit: ``{"dx": 50e-6, "roll": 1e-4, "hkick": 1e-5}``.
+        By parameter, added to it in its unit: ``{"dx": 50e-6, "roll": 1e-4, "hkick": 1e-5}``. The
+        place of an element has six: dx, dy, dz, pitch, yaw, roll.
     relative
         By parameter, times its value: ``{"k1": 1e-3}``. For a Bend, "angle" is a relative error of
         its dipole field: the reference orbit stays, and particles get the additional deflection.
@@ -70,11 +72,13 @@ class Errors:
     radius
         Where multipole errors are given [m], > 0.
     cut
-        Draws beyond so many standard deviations are drawn again, > 0.
+        Draws beyond so many standard deviations are drawn again, > 0; of the gaussian shape.
+    shape
+        "gaussian", or "uniform" within the size on both sides of the mean.
 
     Dipole and multipole errors act as thin kicks, half at the entrance and half at the exit of the
-    element (the second-order approximation to a constant error along it), displaced and rolled with
-    it.
+    element (the second-order approximation to a constant error along it), which move with it as one
+    rigid body.
     """
 
     absolute: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +87,7 @@ class Errors:
     skew: Mapping[int, Any] = field(default_factory=dict)
     radius: float | None = None
     cut: float = 3.0
+    shape: str = "gaussian"
 
     def __post_init__(self) -> None:
         for group in ("absolute", "relative", "normal", "skew"):
@@ -97,6 +102,8 @@ class Errors:
             raise ValueError(f"Errors: multipole errors need a radius > 0 m, got {self.radius!r}")
         if not number(self.cut, "Errors: cut") > 0:
             raise ValueError(f"Errors: cut = {self.cut} must be > 0")
+        if self.shape not in _SHAPES:
+            raise ValueError(f"Errors: shape = {self.shape!r} must be one of {', '.join(_SHAPES)}")
 
 
 @dataclass
@@ -124,6 +131,19 @@ class _Change:
             setattr(self.element, self.parameter, values)
 
 
+@dataclass
+class _Edge:
+    """A thin kick at one end of an element (place 0 or 1), which moves with it."""
+
+    kick: Element
+    element: Element
+    place: float
+
+    def follow(self) -> None:
+        for name, value in self.element.alignment_at(self.place).items():
+            setattr(self.kick, name, value)
+
+
 class Applied:
     """A line with errors.
 
@@ -139,15 +159,22 @@ class Applied:
         What was drawn, one row per error: ``element`` (position in the ideal line), ``name``,
         ``kind``, ``quantity`` (a parameter, "field", "normal_2", "skew_3", ...), ``unit``,
         ``ideal`` (value without error; 1 for the main field), ``error`` (added to it), ``sigmas``
-        (the error less its mean, in standard deviations).
+        (the error less its mean, in units of its size).
     """
 
     def __init__(
-        self, line: Line, ideal: Line, seed: int, changes: list[_Change], table: pd.DataFrame
+        self,
+        line: Line,
+        ideal: Line,
+        seed: int,
+        changes: list[_Change],
+        edges: list[_Edge],
+        table: pd.DataFrame,
     ) -> None:
         self.line, self.ideal, self.seed, self.table = line, ideal, seed, table
-        self._changes = changes
-        self._factor = 1.0
+        self._changes, self._edges = changes, edges
+        self._factor = 0.0
+        self.scale(1.0)
 
     @property
     def factor(self) -> float:
@@ -163,6 +190,8 @@ class Applied:
             raise ValueError(f"scale: factor = {factor} must be finite")
         for change in self._changes:
             change.scale(self._factor, factor)
+        for edge in self._edges:
+            edge.follow()
         self._factor = factor
 
     def undo(self) -> None:
@@ -206,6 +235,7 @@ def apply(
     wanted = _by_position(line, spec)
     seen: Counter[str] = Counter()
     changes: list[_Change] = []
+    edges: list[_Edge] = []
     rows: list[dict[str, Any]] = []
     items: list[Element] = []
     for position, original in enumerate(line):
@@ -220,14 +250,11 @@ def apply(
             maker.draw(errors)
         items += maker.finish()
         changes += maker.changes
+        edges += maker.edges
         rows += maker.rows
     columns = ["element", "name", "kind", "quantity", "unit", "ideal", "error", "sigmas"]
-    applied = Applied(
-        Line(items, line.name), line, seed, changes, pd.DataFrame(rows, columns=columns)
-    )
-    for change in changes:
-        change.scale(0.0, 1.0)
-    return applied
+    table = pd.DataFrame(rows, columns=columns)
+    return Applied(Line(items, line.name), line, seed, changes, edges, table)
 
 
 class _Maker:
@@ -237,35 +264,30 @@ class _Maker:
         self.element = element_from_dict(original.to_dict())
         self.changes: list[_Change] = []
         self.rows: list[dict[str, Any]] = []
+        self.edges: list[_Edge] = []
         self._key = key
         self._position = position
         self._where = f"errors.apply: {original.kind} {original.name!r}"
-        self._edges: list[Element] = []
 
     def finish(self) -> list[Element]:
         """The elements that stand for the original one: its copy, between its thin kicks if it
         has any."""
-        for edge in self._edges:
-            self.changes += [
-                _Change(edge, c.parameter, None, c.ideal, c.error)
-                for c in self.changes
-                if c.element is self.element and c.parameter in _PLACE
-            ]
-        return [*self._edges[:1], self.element, *self._edges[1:]]
+        kicks = [edge.kick for edge in self.edges]
+        return [*kicks[:1], self.element, *kicks[1:]]
 
     def draw(self, errors: Errors) -> None:
         for name, size in errors.absolute.items():
-            self._parameter(name, *self._drawn(name, size, errors.cut), 1.0)
+            self._parameter(name, *self._drawn(name, size, errors), 1.0)
         for name, size in errors.relative.items():
             if self.element.kind == "Bend" and name == "angle":
-                value, sigmas = self._drawn("field", size, errors.cut)
+                value, sigmas = self._drawn("field", size, errors)
                 self._multipole("field", "knl", 0, value * self.element.angle, value, sigmas)
             else:
-                self._parameter(name, *self._drawn(name, size, errors.cut), None)
+                self._parameter(name, *self._drawn(name, size, errors), None)
         for group, list_name in (("normal", "knl"), ("skew", "ksl")):
             for n, size in getattr(errors, group).items():
                 quantity = f"{group}_{n}"
-                value, sigmas = self._drawn(quantity, size, errors.cut)
+                value, sigmas = self._drawn(quantity, size, errors)
                 order, strength = self._main()
                 assert errors.radius is not None  # see Errors
                 ratio = math.factorial(n) / math.factorial(order) * errors.radius ** (order - n)
@@ -290,20 +312,18 @@ class _Maker:
     def _multipole(
         self, quantity: str, list_name: str, n: int, strength: float, value: float, sigmas: float
     ) -> None:
-        if not self._edges:
+        if not self.edges:
             e = self.element
-            shared = {name: getattr(e, name) for name in (*_PLACE, "model")}
-            self._edges = [
-                element_from_dict({"kind": "Multipole", "name": f"{e.name}_error_{end}", **shared})
-                for end in ("in", "out")
-            ]
+            for place, end in ((0.0, "in"), (1.0, "out")):
+                kick = {"kind": "Multipole", "name": f"{e.name}_error_{end}", "model": e.model}
+                self.edges.append(_Edge(element_from_dict(kick), e, place))
         self._add(quantity, "1", 1.0 if quantity == "field" else 0.0, value, sigmas)
-        for edge in self._edges:
+        for kick in (edge.kick for edge in self.edges):
             for other in ("knl", "ksl"):
-                values = list(getattr(edge, other))
+                values = list(getattr(kick, other))
                 if len(values) <= n:
-                    setattr(edge, other, values + [0.0] * (n + 1 - len(values)))
-            self.changes.append(_Change(edge, list_name, n, 0.0, strength / 2))
+                    setattr(kick, other, values + [0.0] * (n + 1 - len(values)))
+            self.changes.append(_Change(kick, list_name, n, 0.0, strength / 2))
 
     def _main(self) -> tuple[int, float]:
         kind = self.element.kind
@@ -319,13 +339,16 @@ class _Maker:
         order, strength = _MAIN[kind]
         return order, strength(self.element)
 
-    def _drawn(self, quantity: str, size: Any, cut: float) -> tuple[float, float]:
-        """The error, and its distance from the mean in standard deviations."""
+    def _drawn(self, quantity: str, size: Any, errors: Errors) -> tuple[float, float]:
+        """The error, and its distance from the mean in units of its size."""
         mean, sigma = _mean_and_sigma(size, quantity)
         digest = hashlib.blake2b(f"{self._key}|{quantity}".encode(), digest_size=16).digest()
         random = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+        if errors.shape == "uniform":
+            sigmas = random.uniform(-1.0, 1.0)
+            return mean + sigma * sigmas, sigmas
         sigmas = random.standard_normal()
-        while abs(sigmas) > cut:
+        while abs(sigmas) > errors.cut:
             sigmas = random.standard_normal()
         return mean + sigma * sigmas, float(sigmas)
 

@@ -21,8 +21,10 @@ Marker         Marker
 
 PassMethod decides the model: exact for those with "Exact" in their name, else paraxial, as PyAT's.
 NumIntSteps becomes steps (order 4), T1 and T2 = -T1 with offsets only become dx and dy, a rotation
-R1 with R2 its inverse becomes roll, EApertures and symmetric RApertures become pipe apertures. All
-the rest is in the report.
+R1 with R2 its inverse becomes roll, EApertures and symmetric RApertures become pipe apertures. At
+both ends of a Dipole PyAT shifts and turns the local frame of the orbit, where a misaligned Bend
+moves as a rigid body: there T1 and R1 become a Patch (or a PlaneRotation) in front of the Bend, and
+its inverse behind. All the rest is in the report.
 """
 
 from __future__ import annotations
@@ -301,6 +303,7 @@ class _Reader:
     def _dipole(self) -> list[Element]:
         normal, skew = self._strengths()
         angle, keywords = self.number("BendingAngle"), self._thick()
+        place = {key: keywords.pop(key) for key in ("dx", "dy", "roll") if key in keywords}
         k1 = normal[1] if len(normal) > 1 else 0.0
         kn = [0.0 if n == 1 else k for n, k in enumerate(normal)]
         ends = {
@@ -315,10 +318,10 @@ class _Reader:
                 self._lose(name, multipoles[name][5:], "orders above 4 in a bend")
                 multipoles[name] = multipoles[name][:5]
         if not (k1 and (entrance or exit_)):
-            return [self._make("Bend", angle=angle, k1=k1, **ends, **multipoles, **keywords)]
+            bend = self._make("Bend", angle=angle, k1=k1, **ends, **multipoles, **keywords)
+            return self._framed(place, [bend])
         # PyAT's quadrupole fringes are between the pole face and the body
         h = angle / self.length
-        place = {key: keywords[key] for key in ("dx", "dy", "roll") if key in keywords}
         body = self._make("Bend", angle=angle, k1=k1, **multipoles, **keywords)
         before, after = [], []
         for side, number, fringe in ((before, 1, entrance), (after, 2, exit_)):
@@ -329,12 +332,26 @@ class _Reader:
                 "hgap": ends["hgap"],
             }
             if face["angle"] or face["fint"]:
-                side.append(
-                    self._make("DipoleEdge", curvature=h, location=location, **face, **place)
-                )
+                side.append(self._make("DipoleEdge", curvature=h, location=location, **face))
             if fringe:
-                side.append(self._make("QuadrupoleEdge", k1=k1, location=location, **place))
-        return [*before, body, *reversed(after)]
+                side.append(self._make("QuadrupoleEdge", k1=k1, location=location))
+        return self._framed(place, [*before, body, *reversed(after)])
+
+    def _framed(self, place: dict[str, float], elements: list[Element]) -> list[Element]:
+        """Elements in a frame that is shifted and turned in front of them, and back behind."""
+        dx, dy, roll = (place.get(key, 0.0) for key in ("dx", "dy", "roll"))
+        if dx == dy == roll == 0.0:
+            return elements
+        if dx == dy == 0.0:
+            ends = [{"kind": "PlaneRotation", "angle": sign * roll} for sign in (1, -1)]
+        else:
+            c, s = math.cos(roll), math.sin(roll)
+            back = {"offset_x": -(dx * c + dy * s), "offset_y": dx * s - dy * c}
+            ends = [
+                {"kind": "Patch", "offset_x": dx, "offset_y": dy, "rotation_z": roll},
+                {"kind": "Patch", **back, "rotation_z": -roll},
+            ]
+        return [element_from_dict(ends[0]), *elements, element_from_dict(ends[1])]
 
     def _quadrupole(self) -> Element:
         normal, skew = self._strengths()

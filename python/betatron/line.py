@@ -15,12 +15,23 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import number
 from betatron.beam import Beam, Reference
+from betatron.collective import Effect, effects_on
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.gradient import Gradient, Parameters, gradient
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
+from betatron.radiation import Radiation
+from betatron.space_charge import SpaceCharge, SpaceChargeEnvelope
+from betatron.taylor import (
+    Chromaticity,
+    TaylorSeries,
+    amplitude_detuning,
+    chromaticity,
+    closed_orbit,
+    expand,
+)
 
 Recorded = None | str | Element | Iterable[str | Element]
 
@@ -167,6 +178,120 @@ class Line(_core.Line):
         """
         return self.derivative(reference, [0.0] * 6 if orbit is None else list(orbit))[0]
 
+    def taylor_map(
+        self, reference: Reference, order: int = 2, start: Sequence[float] | None = None
+    ) -> TaylorSeries:
+        """The map of the line as power series of the coordinates, to this order (1 to 4).
+
+        They are exact to rounding (the maps that particles are tracked with are evaluated with
+        truncated power series) and taken around the particle that starts with the coordinates
+        ``start`` (six numbers; default: the reference orbit). Apertures are ignored. For one element:
+        ``bt.Line([element]).taylor_map(reference)``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the order is not 1 to 4 or ``start`` is not six finite numbers; also as ``track``.
+        """
+        return expand(self, reference, order, None if start is None else np.asarray(start))
+
+    def closed_orbit(self, reference: Reference, pt: float = 0.0) -> np.ndarray:
+        """The particle of energy deviation ``pt`` that comes back to its x, px, y, py, shape (6,), t = 0.
+
+        Found by Newton's method from the reference orbit.
+
+        Raises
+        ------
+        ValueError
+            If there is none nearby, and for a line with cavities (the energy would not stay).
+        """
+        return closed_orbit(self, reference, pt)
+
+    def chromaticity(self, reference: Reference) -> Chromaticity:
+        """Tunes of the line as a period, their first and second derivatives by delta = (p - p0)/p0, and
+        the dispersion of first and second order.
+
+        From the power series of third order around the closed orbit, by perturbation of the
+        eigenvalues of its matrix: no differences, coupling included.
+
+        Raises
+        ------
+        ValueError
+            If the motion is not stable; also as ``closed_orbit``.
+        """
+        return chromaticity(self, reference)
+
+    def amplitude_detuning(self, reference: Reference) -> np.ndarray:
+        """dQ_i/dJ_k [1/m] of the line as a period, shape (2, 2): how the tunes change with the actions
+        J = (x^2 + (alpha x + beta px)^2)/(2 beta) of both modes, to first order.
+
+        From the power series of third order around the closed orbit, by the normal form (E. Forest,
+        Beam Dynamics (1998), ch. 5): sextupoles to second order and octupoles to first.
+
+        Raises
+        ------
+        ValueError
+            On a resonance of third order; also as ``chromaticity``.
+        """
+        return amplitude_detuning(self, reference)
+
+    def spin_matrix(self, reference: Reference, orbit: Sequence[float] | None = None) -> np.ndarray:
+        """Rotation of the spin along the line, shape (3, 3): the spin at the end is this times that at the start,
+        components along x, y, s of the frame.
+
+        Taken along the trajectory of the particle that starts with the coordinates ``orbit`` (six numbers;
+        default: on the reference orbit); the reference stays as it is. Over a turn of a ring, on its closed
+        orbit, its axis is the stable spin direction and its angle over 2 pi the spin tune, see `spin_tune`.
+
+        Raises
+        ------
+        ValueError
+            If the species has no anomaly, or naming an element whose effect on the spin is not known.
+        """
+        return self.spin_map(reference, orbit)[0]
+
+    def spin_map(
+        self, reference: Reference, orbit: Sequence[float] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rotation of the spin with its derivatives: (rotation, slopes) of shapes (3, 3) and (3, 6).
+
+        A particle that starts z = (x, px, y, py, t, pt) beside ``orbit`` has at the end, to first order in z,
+        the spin ``rotation @ expm(cross(slopes @ z)) @ S``, where cross(v) is the matrix of the vector product
+        with v. Arguments and errors as for `spin_matrix`.
+        """
+        start = [0.0] * 6 if orbit is None else [float(v) for v in orbit]
+        rotation, slopes = self.spin_derivative(reference, start)[:2]
+        return np.array(rotation).reshape(3, 3), np.array(slopes).reshape(3, 6)
+
+    def spin_tune(
+        self, reference: Reference, orbit: Sequence[float] | None = None
+    ) -> tuple[float, np.ndarray]:
+        """Spin tune and stable spin direction (n0, shape (3,)) of a line that is one turn of a ring.
+
+        ``orbit`` is the closed orbit (six numbers; default: the reference orbit). The spin turns by 2 pi tune
+        about n0 in every turn; the tune is the fractional part in [0, 1/2], with which n0 has its sign. In a
+        flat ring n0 is vertical and the tune is G gamma up to a whole number and its sign. Where the spin does
+        not turn (tune 0) there is no n0, and it is NaN. Errors as for `spin_matrix`.
+        """
+        rotation = self.spin_matrix(reference, orbit)
+        axis = 0.5 * np.array(
+            [
+                rotation[2, 1] - rotation[1, 2],
+                rotation[0, 2] - rotation[2, 0],
+                rotation[1, 0] - rotation[0, 1],
+            ]
+        )
+        sine = float(np.linalg.norm(axis))
+        tune = float(np.arctan2(sine, 0.5 * (np.trace(rotation) - 1.0))) / (2.0 * np.pi)
+        if (
+            0.0 < sine < 1e-6 and tune > 0.25
+        ):  # half a turn: the axis is that of the projector (R + 1)/2
+            column = np.argmax(np.diag(rotation))
+            projector = rotation + np.eye(3)
+            axis = projector[:, column]
+            sine = float(np.linalg.norm(axis))
+        return tune, axis / sine if sine > 0.0 else np.full(3, np.nan)
+
     # --- tracking ----------------------------------------------------------------------------
 
     def track(
@@ -183,6 +308,10 @@ class Line(_core.Line):
         boundary: str = "open",
         bucket_length: float | None = None,
         monitor: TurnByTurn | None = None,
+        spin: bool | None = None,
+        radiation: Radiation | None = None,
+        space_charge: SpaceCharge | None = None,
+        collective: Effect | Iterable[Effect] = (),
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -216,6 +345,16 @@ class Line(_core.Line):
             Length of the bucket [m], > 0; c times the period of the cavities, for example.
         monitor
             Watches the beam turn by turn in bounded memory. ``record`` keeps all it records in memory.
+        spin
+            Whether fields turn the spins of the beam; None: if it has spins. See the concepts page on spin.
+        radiation
+            How particles radiate in magnets that have a length; None: not at all. Only forward.
+        space_charge
+            What the charges of the beam do to each other: `SpaceCharge2D`, `SpaceChargeGaussian`, ... It acts
+            before other effects at the same place.
+        collective
+            What the beam does to itself otherwise: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
+            order where they stand at the same place.
 
         Raises
         ------
@@ -228,9 +367,14 @@ class Line(_core.Line):
         first_turn = _whole("first_turn", first_turn, None)
         threads = 0 if threads is None else _whole("threads", threads, 1)
         bucket = _bucket(boundary, bucket_length)
+        if spin is not None and not isinstance(spin, (bool, np.bool_)):
+            raise TypeError(f"spin must be True, False or None, got {spin!r}")
+        if radiation is not None and not isinstance(radiation, Radiation):
+            raise TypeError(f"radiation must be a betatron.Radiation or None, got {radiation!r}")
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
+        effects = _space_charge_on(self, space_charge) + effects_on(self, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
         try:
             with _Progress(progress) as report:
@@ -248,6 +392,9 @@ class Line(_core.Line):
                     boundary,
                     bucket,
                     watch,
+                    beam.has_spin if spin is None else bool(spin),
+                    radiation,
+                    effects,
                 )
         finally:
             beam._name_losses(lambda place: self.element(place).name)
@@ -265,6 +412,8 @@ class Line(_core.Line):
         record: Recorded = "all",
         record_slices: bool = False,
         first_turn: int = 0,
+        space_charge: SpaceChargeEnvelope | None = None,
+        charge: float | None = None,
     ) -> Envelope:
         """Track the first and second moments of a beam instead of its particles.
 
@@ -282,6 +431,10 @@ class Line(_core.Line):
             As for ``track``.
         mean
             Coordinates of the centroid (six numbers); default: those of the distribution, or 0.
+        space_charge
+            A `SpaceChargeEnvelope`: linear kicks on the covariance. Models that need particles are refused.
+        charge
+            Charge of the bunch [C], for space charge in three dimensions; its sign does not matter.
 
         Raises
         ------
@@ -304,6 +457,12 @@ class Line(_core.Line):
         if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
             raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
         flags, at_start = self._flags(record)
+        effects = _space_charge_on(self, space_charge)
+        if space_charge is not None and space_charge._needs_charge and charge is None:
+            raise ValueError(f"envelope: {space_charge!r} needs the charge of the bunch [C]")
+        coulomb = 0.0 if charge is None else number(charge, "charge")
+        if not np.isfinite(coulomb):
+            raise ValueError(f"envelope: charge = {coulomb} C is not allowed; allowed: finite")
         return Envelope(
             self,
             *_core.track_envelope(
@@ -316,6 +475,8 @@ class Line(_core.Line):
                 flags,
                 bool(record_slices),
                 at_start,
+                effects,
+                coulomb,
             ),
         )
 
@@ -579,6 +740,14 @@ class Envelope(Records):
 
     def __repr__(self) -> str:
         return f"Envelope: at s = {self.reference.s:.6g} m, {len(self.moments)} records"
+
+
+def _space_charge_on(line: Line, given: SpaceCharge | None) -> list[_core.Effect]:
+    if given is None:
+        return []
+    if not isinstance(given, SpaceCharge):
+        raise TypeError(f"space_charge takes a model of space charge, got {given!r}")
+    return effects_on(line, given)
 
 
 def _flatten(items: Any, where: str) -> Iterator[Element]:

@@ -141,7 +141,7 @@ class TurnByTurn:
         """Moments or centroids, one row per record: turn, element (position), slice, name, and
         the columns of ``Beam.moments`` or, without "moments", s, n and the means."""
         parts = [chunk["moments"] for chunk in self._chunks() if "moments" in chunk]
-        columns = ("turn", "element", "slice", *self._columns)
+        columns = self._columns_of(parts[0] if parts else {})
         table = pd.DataFrame({c: np.concatenate([p[c] for p in parts] or [[]]) for c in columns})
         table = table.astype(dict.fromkeys(_INTEGERS, np.int64))
         table.insert(3, "name", [self.places[i] for i in table["element"]])
@@ -214,6 +214,11 @@ class TurnByTurn:
             return tuple(_core.summary_names)
         return _CENTROID if "centroid" in self.quantities else ()
 
+    def _columns_of(self, table: dict[str, np.ndarray]) -> tuple[str, ...]:
+        """What is kept of a table of moments: that of a beam with spins has more columns."""
+        spin = _core.spin_summary_names if "moments" in self.quantities else ()
+        return ("turn", "element", "slice", *self._columns, *(c for c in spin if c in table))
+
     def _chunks(self, meshes: Sequence[str] | None = None) -> Iterator[Chunk]:
         yield from self._store.chunks(meshes)
         yield from self._pending
@@ -264,7 +269,7 @@ class TurnByTurn:
     ) -> None:
         chunk: Chunk = {}
         if len(moments["turn"]):
-            chunk["moments"] = {c: moments[c] for c in ("turn", "element", "slice", *self._columns)}
+            chunk["moments"] = {c: moments[c] for c in self._columns_of(moments)}
         if len(turns):
             for place, values in zip(elements, coordinates, strict=True):
                 chunk[f"turns_{place}"] = {"turn": turns}

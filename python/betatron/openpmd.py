@@ -7,6 +7,8 @@ species "beam" (or another name)
     momentum/x, y, t   as in memory, relative to the reference momentum p0; unitSI = p0 in kg m/s
                        gives p_x, p_y and -(E - E0)/c in SI units
     positionOffset     0: positions are relative to the reference particle
+    spin/x, y, z       of beams with spins: unit vector in the frame ex, ey, ez of the reference
+                       particle
     weighting, id      real particles per macroparticle; numbers that stay with the particles
     charge, mass       of one real particle, C and kg
     attributes         as ImpactX names them: mass_ref [kg], charge_ref [C], beta_ref, gamma_ref,
@@ -16,9 +18,10 @@ species "beam" (or another name)
                        species_mass_eV, species_charge_e, species_anomaly, gamma_minus_1_ref,
                        frame_ref (row-major, rows ex, ey, ez)
 species "beam_lost", if particles were lost
-    position, momentum, weighting, id of each when it was lost (momentum relative to p0 there,
-    without SI unit, since p0 may have changed since), and s [m], turn, element, element_name and
-    reason (numbers that the attributes element_names and reason_names spell out)
+    position, momentum, spin, weighting, id of each when it was lost (momentum relative to p0 there,
+    without SI unit, since p0 may have changed since; spin 0 where it had none), and s [m], turn,
+    element, element_name and reason (numbers that the attributes element_names and reason_names
+    spell out)
 
 `load` reads these files, and those of ImpactX's beam monitors, whose layout is the same.
 """
@@ -45,6 +48,7 @@ _SPEED_OF_LIGHT = 299792458.0  # m/s
 _ELEMENTARY_CHARGE = 1.602176634e-19  # C
 
 _AXES = ("x", "y", "t")
+_SPACE = ("x", "y", "z")
 _LOST_SUFFIX = "_lost"
 _FILE_TYPES = (".h5", ".json", ".bp", ".bp4", ".bp5")
 
@@ -132,6 +136,8 @@ def _write_beam(io: Any, species: Any, beam: Beam) -> None:
     momentum = {io.Unit_Dimension.L: 1, io.Unit_Dimension.M: 1, io.Unit_Dimension.T: -1}
     _write_vector(io, species["position"], [beam.x, beam.y, beam.t], length, 1.0)
     _write_vector(io, species["momentum"], [beam.px, beam.py, beam.pt], momentum, _momentum_SI(ref))
+    if beam.has_spin:
+        _write_vector(io, species["spin"], [beam.sx, beam.sy, beam.sz], {}, 1.0, _SPACE)
     _write_offset(io, species["positionOffset"], len(beam), length)
     _write_scalar(io, species["weighting"], beam.weight)
     _write_scalar(io, species["id"], beam.id)
@@ -152,6 +158,9 @@ def _write_lost(io: Any, species: Any, beam: Beam) -> None:
     length = {io.Unit_Dimension.L: 1}
     _write_vector(io, species["position"], [lost[q] for q in _AXES], length, 1.0)
     _write_vector(io, species["momentum"], [lost["p" + q] for q in _AXES], {}, 1.0)
+    if "sx" in lost:
+        spins = [np.nan_to_num(lost["s" + q]) for q in _SPACE]  # JSON has no NaN
+        _write_vector(io, species["spin"], spins, {}, 1.0, _SPACE)
     _write_offset(io, species["positionOffset"], beam.n_lost, length)
     _write_scalar(io, species["s"], lost["s"], length)
     for name in ("weight", "id", "turn", "element", "reason"):
@@ -164,11 +173,12 @@ def _write_lost(io: Any, species: Any, beam: Beam) -> None:
 
 
 def _write_vector(
-    io: Any, record: Any, columns: list[np.ndarray], dimension: Mapping[Any, float], unit_SI: float
-) -> None:
+    io: Any, record: Any, columns: list[np.ndarray], dimension: Mapping[Any, float], unit_SI: float,
+    axes: tuple[str, ...] = _AXES,
+) -> None:  # fmt: skip
     record.unit_dimension = dimension
     record.time_offset = 0.0
-    for axis, values in zip(_AXES, columns, strict=True):
+    for axis, values in zip(axes, columns, strict=True):
         _write_values(io, record[axis], values, unit_SI)
 
 
@@ -289,6 +299,8 @@ def _read_beam(cls: type[Beam], series: Any, species: Any, where: str) -> Beam:
     for axis in _AXES:
         columns[axis] = _read_component(series, species["position"][axis], 1.0)
         columns["p" + axis] = _read_momentum(series, species["momentum"], axis, _momentum_SI(ref))
+    if "spin" in species:
+        columns |= {"s" + q: _read_component(series, species["spin"][q], 1.0) for q in _SPACE}
     scalars = {
         target: _read_scalar(series, species[source])
         for target, source in (("weight", "weighting"), ("id", "id"))
@@ -312,6 +324,11 @@ def _read_lost(series: Any, species: Any, beam: Beam) -> None:
     for axis in _AXES:
         columns[axis] = _read_component(series, species["position"][axis], 1.0)
         columns["p" + axis] = _read_component(series, species["momentum"][axis], 1.0)
+    if "spin" in species:
+        spins = [_read_component(series, species["spin"][q], 1.0) for q in _SPACE]
+        none = ~np.any(spins, axis=0)
+        for q, values in zip(_SPACE, spins, strict=True):
+            columns["s" + q] = np.where(none, np.nan, values)
     names = [n.removeprefix(":") for n in _texts(species, "element_names")]
     beam._lost_names = [names[i] for i in columns.pop("element_name").tolist()]
     # The numbers of the reasons may be others in the version that wrote the file.

@@ -32,6 +32,7 @@ from betatron.elements import Element, common_parameters, element_from_dict, kin
 from betatron.line import Line, Track
 
 DISTRIBUTIONS = ("Gaussian", "Waterbag", "KV", "Kurth4D", "Kurth6D", "SemiGaussian", "Triangle")
+THERMAL = "Thermal"  # has parameters of its own, and no other forms
 PICTURES = ("envelope", "phase_space", "survey")
 PRECISIONS = ("double", "single")
 BOUNDARIES = ("open", "periodic", "absorbing", "reflecting")
@@ -52,6 +53,7 @@ class BeamSource:
     charge: float | None = None
     seed: int = 1
     precision: str = "double"
+    polarization: list[float] | None = None
     file: Path | None = None
 
 
@@ -107,6 +109,7 @@ class Run:
             charge=source.charge,
             seed=source.seed,
             precision=source.precision,
+            polarization=source.polarization,
         )
 
     def run(
@@ -240,14 +243,13 @@ def _read_reference(top: _Section) -> Reference:
 
 def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
     """The reference particle (None: in the file of the beam) and the beam."""
-    forms = ("twiss", "ellipse", "covariance")
-    section = top.section(
-        "beam", optional=("distribution", *forms, "n", "charge", "seed", "precision", "file")
-    )
+    forms: tuple[str, ...] = ("twiss", "ellipse", "covariance", "thermal")
+    others = ("n", "charge", "seed", "precision", "polarization", "file")
+    section = top.section("beam", optional=("distribution", *forms, *others))
     if "file" in section:
-        others = [key for key in section if key != "file"]
-        if others:
-            raise section.error(others[0], "cannot be given together with file")
+        given = [key for key in section if key != "file"]
+        if given:
+            raise section.error(given[0], "cannot be given together with file")
         if "reference" in top:
             raise top.error(
                 "reference", "is not allowed with beam.file: the file holds the reference particle"
@@ -262,12 +264,14 @@ def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
         )
     start = _read_reference(top)
     section.require("distribution", "n")
-    name = section.choice("distribution", DISTRIBUTIONS)
-    given = [key for key in forms if key in section]
-    if len(given) != 1:
+    name = section.choice("distribution", (*DISTRIBUTIONS, THERMAL))
+    forms = ("thermal",) if name == THERMAL else forms[:3]
+    given = [key for key in ("twiss", "ellipse", "covariance", "thermal") if key in section]
+    if len(given) != 1 or given[0] not in forms:
         got = " and ".join(given) if given else "none"
         raise section.error(None, f"needs exactly one of {', '.join(forms)}; got {got}")
-    build = getattr(getattr(distributions, name), f"from_{given[0]}")
+    shape = getattr(distributions, name)
+    build = shape if name == THERMAL else getattr(shape, f"from_{given[0]}")
     parameters = [
         p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD
     ]
@@ -279,12 +283,17 @@ def _read_beam(top: _Section) -> tuple[Reference | None, BeamSource]:
     with moments.blame(None):
         distribution = build(**{key: moments.value(key) for key in moments})
     charge = section.number("charge", minimum=0.0) if "charge" in section else None
+    polarization = section.value("polarization") if "polarization" in section else None
+    if polarization is not None:  # before the run: a beam without particles tries it
+        with section.blame("polarization"):
+            Beam(start, polarization=polarization)
     return start, BeamSource(
         distribution=distribution,
         n=section.whole("n", minimum=0),
         charge=charge,
         seed=section.whole("seed", default=1, minimum=0),
         precision=section.choice("precision", PRECISIONS, default="double"),
+        polarization=polarization,
     )
 
 

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "beam/spin.h"
 #include "beam/text.h"
 #include "numerics/constants.h"
 #include "numerics/reduction.h"
@@ -20,6 +21,16 @@ template <class F>
 using particle_table = soa::table<soa::column<"x", F>, soa::column<"px", F>, soa::column<"y", F>,
                                   soa::column<"py", F>, soa::column<"t", F>, soa::column<"pt", F>,
                                   soa::column<"weight", F>, soa::column<"id", std::uint64_t>>;
+
+template <class F>
+using spin_table = soa::table<soa::column<"sx", F>, soa::column<"sy", F>, soa::column<"sz", F>>;
+
+/// What a bunch keeps whose spins were added later.
+template <class F>
+struct memory_with_spin {
+  std::shared_ptr<void> other_columns;
+  spin_table<F> spin;
+};
 
 /// What a borrowing bunch keeps: the lender, and the columns that were not lent.
 template <class F>
@@ -61,6 +72,7 @@ std::size_t checked_size(const bunch_arrays<F>& arrays) {
   for (std::size_t i = 1; i < 6; ++i) check(column_names[i], arrays.z[i].size());
   if (arrays.weight) check("weight", arrays.weight->size());
   if (arrays.id) check("id", arrays.id->size());
+  for (std::size_t i = 0; arrays.spin && i < 3; ++i) check(spin_names[i], (*arrays.spin)[i].size());
   return n;
 }
 
@@ -71,6 +83,19 @@ void check_column(const char* name, const F* values, std::size_t n, bool negativ
     throw std::invalid_argument("beam: " + std::string(name) + "[" + std::to_string(k) +
                                 "] = " + number_text(static_cast<double>(values[k])) +
                                 " must be finite" + (negative_allowed ? "" : " and >= 0"));
+  }
+}
+
+template <class F>
+void check_spins(const std::array<F*, 3>& spin, std::size_t n) {
+  for (std::size_t k = 0; k < n; ++k) {
+    const double s[3] = {static_cast<double>(spin[0][k]), static_cast<double>(spin[1][k]),
+                         static_cast<double>(spin[2][k])};
+    const double length = std::sqrt(s[0] * s[0] + s[1] * s[1] + s[2] * s[2]);
+    if (std::abs(length - 1) <= spin_tolerance) continue;
+    throw std::invalid_argument("beam: spin[" + std::to_string(k) + "] = (" + number_text(s[0]) +
+                                ", " + number_text(s[1]) + ", " + number_text(s[2]) +
+                                ") must be a unit vector, its length is " + number_text(length));
   }
 }
 
@@ -138,7 +163,12 @@ bunch bunch::copy_of(reference ref, const bunch_arrays<const F>& arrays) {
   for (std::size_t i = 0; i < 6; ++i) std::ranges::copy(arrays.z[i], c.z[i]);
   if (arrays.weight) std::ranges::copy(*arrays.weight, c.weight);
   if (arrays.id) std::ranges::copy(*arrays.id, c.id);
+  if (arrays.spin) {
+    b.allocate_spin();
+    for (std::size_t i = 0; i < 3; ++i) std::ranges::copy((*arrays.spin)[i], c.spin[i]);
+  }
   b.check_finite();
+  b.check_spin();
   return b;
 }
 
@@ -164,8 +194,11 @@ bunch bunch::borrow(reference ref, const bunch_arrays<F>& arrays,
     c.id = memory->id.template data<0>();
     number_from_zero(c);
   }
+  for (std::size_t i = 0; arrays.spin && i < 3; ++i) c.spin[i] = (*arrays.spin)[i].data();
   bunch b(std::move(ref), c, std::move(memory));
+  if (arrays.spin) b.allocate_spin();  // an empty array may have no address
   b.check_finite();
+  b.check_spin();
   return b;
 }
 
@@ -176,11 +209,15 @@ template bunch bunch::borrow(reference, const bunch_arrays<double>&, std::shared
 
 bunch::bunch(const bunch& other) : bunch(other.ref, other.size(), other.precision()) {
   lost = other.lost;
+  if (other.has_spin()) allocate_spin();
   other.visit([&]<class F>(const columns<const F>& from) {
     const columns<F>& to = std::get<columns<F>>(columns_);
     for (std::size_t i = 0; i < 6; ++i) std::copy_n(from.z[i], from.size, to.z[i]);
     std::copy_n(from.weight, from.size, to.weight);
     std::copy_n(from.id, from.size, to.id);
+    for (std::size_t i = 0; from.has_spin() && i < 3; ++i) {
+      std::copy_n(from.spin[i], from.size, to.spin[i]);
+    }
   });
 }
 
@@ -210,6 +247,61 @@ beam::precision bunch::precision() const {
                                                           : beam::precision::double_;
 }
 
+bool bunch::has_spin() const {
+  return visit([](const auto& c) { return c.has_spin(); });
+}
+
+/// Columns for spins; does nothing if there are some.
+void bunch::allocate_spin() {
+  std::visit(
+      [&]<class F>(columns<F>& c) {
+        if (c.has_spin()) return;
+        auto table = std::make_shared<memory_with_spin<F>>();
+        table->other_columns = memory_;
+        // a beam without particles has columns too: there must be something to point to
+        table->spin.reserve(std::max<std::size_t>(c.size, 1));
+        table->spin.resize(c.size);
+        c.spin = {table->spin.template data<0>(), table->spin.template data<1>(),
+                  table->spin.template data<2>()};
+        memory_ = std::move(table);
+      },
+      columns_);
+}
+
+void bunch::set_spin(const std::array<double, 3>& direction) {
+  const std::array<const double*, 3> one = {&direction[0], &direction[1], &direction[2]};
+  check_spins(one, 1);
+  allocate_spin();
+  visit([&]<class F>(const columns<F>& c) {
+    for (std::size_t i = 0; i < 3; ++i) {
+      std::fill_n(c.spin[i], c.size, static_cast<F>(direction[i]));
+    }
+  });
+}
+
+void bunch::set_spin(const std::array<std::span<const double>, 3>& spins) {
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (spins[i].size() == size()) continue;
+    throw std::invalid_argument("beam: array " + std::string(spin_names[i]) + " has " +
+                                std::to_string(spins[i].size()) + " entries, the beam has " +
+                                std::to_string(size()) + " particles");
+  }
+  check_spins(std::array{spins[0].data(), spins[1].data(), spins[2].data()}, size());
+  allocate_spin();
+  visit([&]<class F>(const columns<F>& c) {
+    for (std::size_t i = 0; i < 3; ++i) {
+      std::ranges::transform(spins[i], c.spin[i], [](double s) { return static_cast<F>(s); });
+    }
+  });
+}
+
+void bunch::sample_spin(const std::array<double, 3>& polarization, std::uint64_t seed,
+                        unsigned threads) {
+  check_polarization(polarization);
+  allocate_spin();
+  visit([&](const auto& c) { generate_spins(polarization, seed, c, 0, threads); });
+}
+
 double bunch::charge() const {
   const double weight =
       visit([](const auto& c) { return numerics::sum(std::span(c.weight, c.size)); });
@@ -237,13 +329,22 @@ void bunch::set_charge(double coulomb) {
 }
 
 beam::moments bunch::moments(unsigned threads) const {
-  return finish(visit([threads](const auto& c) { return sum_moments(c, threads); }));
+  return finish(visit([threads](const auto& c) { return sum_moments(c, threads); }), has_spin());
 }
 
 void bunch::check_finite() const {
   visit([](const auto& c) {
     for (std::size_t i = 0; i < 6; ++i) check_column(column_names[i], c.z[i], c.size, true);
     check_column("weight", c.weight, c.size, false);
+    for (std::size_t i = 0; c.has_spin() && i < 3; ++i) {
+      check_column(spin_names[i], c.spin[i], c.size, true);
+    }
+  });
+}
+
+void bunch::check_spin() const {
+  visit([](const auto& c) {
+    if (c.has_spin()) check_spins(c.spin, c.size);
   });
 }
 
@@ -266,6 +367,9 @@ void bunch::remove(std::span<const loss> losses) {
     for (const auto& [k, s, turn, element, reason] : losses) {
       lost.push_back({c.id[k], value(0, k), value(1, k), value(2, k), value(3, k), value(4, k),
                       value(5, k), static_cast<double>(c.weight[k]), s, turn, element, reason});
+      if (!c.has_spin()) continue;
+      lost.back().spin = {static_cast<double>(c.spin[0][k]), static_cast<double>(c.spin[1][k]),
+                          static_cast<double>(c.spin[2][k])};
     }
   });
   keep(ranges);
@@ -288,6 +392,7 @@ void bunch::keep(std::span<const particle_range> ranges) {
         for (auto* column : c.z) move_down(column, ranges);
         move_down(c.weight, ranges);
         move_down(c.id, ranges);
+        for (std::size_t i = 0; c.has_spin() && i < 3; ++i) move_down(c.spin[i], ranges);
         c.size = kept;
       },
       columns_);

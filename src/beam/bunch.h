@@ -37,6 +37,7 @@ struct bunch_arrays {
   std::array<std::span<F>, 6> z;  // x, px, y, py, t, pt
   std::optional<std::span<F>> weight = std::nullopt;
   std::optional<std::span<id_type>> id = std::nullopt;
+  std::optional<std::array<std::span<F>, 3>> spin = std::nullopt;  // sx, sy, sz
 };
 
 /// Consecutive particles.
@@ -59,7 +60,8 @@ class bunch {
                       beam::precision p = beam::precision::double_, unsigned threads = 1);
 
   /// Particles from arrays, copied; F (float or double) decides the precision. Throws
-  /// std::invalid_argument naming the arrays where lengths differ, and as `check_finite`.
+  /// std::invalid_argument naming the arrays where lengths differ, and as `check_finite` and
+  /// `check_spin`.
   template <class F>
   static bunch copy_of(reference ref, const bunch_arrays<const F>& arrays);
 
@@ -101,6 +103,22 @@ class bunch {
   /// Whoever holds this keeps the columns in memory.
   const std::shared_ptr<void>& memory() const { return memory_; }
 
+  /// Whether the particles have spins. A beam has none until it is given some: by arrays, or by one
+  /// of the next three functions, which replace spins that it has already.
+  bool has_spin() const;
+
+  /// The same spin for all particles. Throws std::invalid_argument unless `direction` is a unit
+  /// vector within spin_tolerance.
+  void set_spin(const std::array<double, 3>& direction);
+
+  /// Spins from arrays sx, sy, sz of size() numbers each, copied. Throws std::invalid_argument where
+  /// lengths differ, and as `check_spin`; the beam is then as it was.
+  void set_spin(const std::array<std::span<const double>, 3>& spins);
+
+  /// Spins drawn with a mean: see `generate_spins`, which says what is thrown.
+  void sample_spin(const std::array<double, 3>& polarization, std::uint64_t seed,
+                   unsigned threads = 1);
+
   /// Charge of the beam [C], with the sign of the species: e q sum(weight), the sum compensated.
   double charge() const;
 
@@ -115,6 +133,10 @@ class bunch {
   /// Throws std::invalid_argument naming the first column, index and value that is not finite, or
   /// the first weight that is negative.
   void check_finite() const;
+
+  /// Throws std::invalid_argument naming the first spin that is not a unit vector within
+  /// spin_tolerance. Fine without spins.
+  void check_spin() const;
 
   /// Where and why particle `index` (of the present order) was lost.
   struct loss {
@@ -138,6 +160,8 @@ class bunch {
  private:
   template <class F>
   bunch(reference ref, const columns<F>& c, std::shared_ptr<void> memory);
+
+  void allocate_spin();
 
   std::variant<columns<float>, columns<double>> columns_;
   std::shared_ptr<void> memory_;

@@ -17,11 +17,16 @@ namespace betatron::beam {
 inline constexpr std::array<const char*, 7> column_names = {"x", "px", "y",     "py",
                                                             "t", "pt", "weight"};
 
+/// Names of the components of the spin.
+inline constexpr std::array<const char*, 3> spin_names = {"sx", "sy", "sz"};
+
 /// Pointers to the columns of `size` particles. F is float or double, const for a read-only view.
 ///
 /// z       the six coordinates x, px, y, py, t, pt
 /// weight  number of real particles that each macroparticle stands for, >= 0
 /// id      a number that stays with the particle
+/// spin    components of the spin in the local frame (x, y, direction of flight) of the reference
+///         particle, a unit vector; null pointers where the beam has no spins
 template <class F>
 struct columns {
   using value_type = std::remove_const_t<F>;
@@ -31,11 +36,14 @@ struct columns {
   F* weight = nullptr;
   id_type* id = nullptr;
   std::size_t size = 0;
+  std::array<F*, 3> spin{};  // sx, sy, sz
+
+  bool has_spin() const { return spin[0] != nullptr; }
 
   operator columns<const value_type>() const
     requires(!std::is_const_v<F>)
   {
-    return {{z[0], z[1], z[2], z[3], z[4], z[5]}, weight, id, size};
+    return {{z[0], z[1], z[2], z[3], z[4], z[5]}, weight, id, size, {spin[0], spin[1], spin[2]}};
   }
 };
 

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
-#include <thread>
 
+#include "beam/parallel.h"
 #include "beam/text.h"
 #include "numerics/constants.h"
 #include "numerics/random.h"
@@ -19,8 +19,9 @@ using vector6 = std::array<double, 6>;
 
 constexpr double two_pi = 2 * numerics::constants::pi;
 
-constexpr std::array<std::string_view, 7> names = {"gaussian", "waterbag",     "kv",      "kurth4d",
-                                                   "kurth6d",  "semigaussian", "triangle"};
+constexpr std::array<std::string_view, 8> names = {
+    "gaussian", "waterbag", "kv", "kurth4d", "kurth6d", "semigaussian", "triangle", "thermal"};
+constexpr std::size_t of_any_covariance = 7;  // the names before this one
 
 constexpr std::array<const char*, 3> plane_names = {"x", "y", "t"};
 
@@ -168,6 +169,27 @@ struct triangle_sampler {
   }
 };
 
+/// Position isotropic with the radial profile of its population, momenta normal with its temperature;
+/// in units of the rms values of the whole beam. The third axis is zeta, so t and pt change sign.
+struct thermal_sampler {
+  const thermal_profile& profile;
+
+  vector6 operator()(const draw& from) const {
+    const random_pair a = from.uniform(0), b = from.uniform(1), c = from.normal(2);
+    const thermal_parameters& p = profile.parameters();
+    const bool halo = a.first < p.halo;
+    const double r = profile.radius(halo, a.second) / profile.sigma_position();
+    const double momentum = std::sqrt(halo ? p.kT_halo : p.kT) / profile.sigma_momentum();
+    const double cosine = 2 * b.first - 1, sine = std::sqrt(1 - cosine * cosine);
+    return {r * sine * std::cos(two_pi * b.second),
+            momentum * c.first,
+            r * sine * std::sin(two_pi * b.second),
+            momentum * c.second,
+            r * cosine,
+            momentum * from.normal(3).first};
+  }
+};
+
 // ----------------------------------------------------------------------------------------------
 // filling
 
@@ -184,15 +206,7 @@ void fill(const distribution& from, std::uint64_t seed, const columns<F>& out,
       }
     }
   };
-  constexpr std::size_t worth_a_thread = 50'000;
-  if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-  const std::size_t parts = std::clamp<std::size_t>(out.size / worth_a_thread, 1, threads);
-  const auto edge = [&](std::size_t part) { return out.size / parts * part; };
-  std::vector<std::jthread> pool;
-  for (std::size_t part = 0; part + 1 < parts; ++part) {
-    pool.emplace_back(fill_range, edge(part), edge(part + 1));
-  }
-  fill_range(edge(parts - 1), out.size);
+  fill_in_parallel(out.size, threads, fill_range);
 }
 
 template <class F>
@@ -216,6 +230,8 @@ void fill_shape(const distribution& from, std::uint64_t seed, const columns<F>& 
       return with(semigaussian_sampler());
     case shape::triangle:
       return with(triangle_sampler());
+    case shape::thermal:
+      return with(thermal_sampler{*from.profile});
   }
 }
 
@@ -231,7 +247,10 @@ void check(const std::string& what, double value, bool valid, const std::string&
   if (!(std::isfinite(value) && valid)) reject(what, value, "finite" + allowed);
 }
 
-distribution with_mean(shape kind, const vector6& mean) {
+distribution with_mean(shape kind, const vector6& mean, bool thermal = false) {
+  if ((kind == shape::thermal) != thermal) {
+    throw std::invalid_argument("distribution: a thermal beam is made by from_thermal");
+  }
   for (std::size_t i = 0; i < 6; ++i) {
     check(std::string("mean of ") + column_names[i], mean[i], true, "");
   }
@@ -287,15 +306,18 @@ matrix6 checked_covariance(const matrix6& cov) {
 
 }  // namespace
 
-std::vector<std::string_view> shape_names() { return {names.begin(), names.end()}; }
+std::vector<std::string_view> shape_names() {
+  return {names.begin(), names.begin() + of_any_covariance};
+}
 
 std::string_view name_of(shape kind) { return names[static_cast<std::size_t>(kind)]; }
 
 shape shape_from_name(std::string_view name) {
-  const auto found = std::ranges::find(names, name);
-  if (found != names.end()) return static_cast<shape>(found - names.begin());
+  const std::vector<std::string_view> all = shape_names();
+  const auto found = std::ranges::find(all, name);
+  if (found != all.end()) return static_cast<shape>(found - all.begin());
   std::string message = "distribution: unknown shape '" + std::string(name) + "'; known are";
-  for (const std::string_view known : names) message += " " + std::string(known);
+  for (const std::string_view known : all) message += " " + std::string(known);
   throw std::invalid_argument(message);
 }
 
@@ -354,6 +376,21 @@ distribution distribution::from_covariance(shape kind, const matrix6& covariance
                                            const std::array<double, 6>& mean) {
   distribution d = with_mean(kind, mean);
   d.factor = semidefinite_factor(checked_covariance(covariance), {4, 5, 0, 1, 2, 3});
+  return d;
+}
+
+distribution distribution::from_thermal(const thermal_parameters& parameters, const reference& ref,
+                                        double charge, const std::array<double, 6>& mean) {
+  using namespace numerics::constants;
+  check("charge", charge, charge >= 0, " and >= 0 (C; the species gives the sign)");
+  distribution d = with_mean(shape::thermal, mean, true);
+  const double bg = ref.beta_gamma();
+  const double intensity = std::abs(ref.particle.charge) * charge /
+                           (vacuum_permittivity * bg * bg * ref.particle.mass_eV);
+  d.profile = std::make_shared<const thermal_profile>(parameters, intensity);
+  const double q = d.profile->sigma_position(), p = d.profile->sigma_momentum();
+  const std::array<double, 6> sigma = {q, p, q, p, -q / bg, -p * bg};  // zeta = -bg t
+  for (std::size_t i = 0; i < 6; ++i) d.factor[7 * i] = sigma[i];
   return d;
 }
 

@@ -13,11 +13,14 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "beam/columns.h"
 #include "beam/linear.h"
+#include "beam/reference.h"
+#include "beam/thermal.h"
 
 namespace betatron::beam {
 
@@ -30,10 +33,11 @@ enum class shape {
   kurth6d,       // Kurth distribution: uniform ball in (x, y, t)
   semigaussian,  // uniform in a cylinder in (x, y, t); px, py, pt normal
   triangle,      // current falling from head to tail; pt normal; transverse ball of four
+  thermal,       // in equilibrium with its own field: see thermal.h, and from_thermal below
 };
 
 /// "gaussian", "waterbag", "kv", "kurth4d", "kurth6d", "semigaussian", "triangle", in the order of
-/// `shape`.
+/// `shape`: those that can have every covariance, which leaves out "thermal".
 std::vector<std::string_view> shape_names();
 
 /// The shape of that name. Throws std::invalid_argument listing the names.
@@ -79,6 +83,9 @@ struct distribution {
   static constexpr double no_cut = std::numeric_limits<double>::infinity();
   std::array<double, 3> cut{no_cut, no_cut, no_cut};
 
+  /// Thermal only: the profile.
+  std::shared_ptr<const thermal_profile> profile = nullptr;
+
   matrix6 covariance() const;
 
   static distribution from_ellipse(shape kind, const std::array<ellipse_parameters, 3>& planes,
@@ -94,6 +101,12 @@ struct distribution {
   /// matrix with dispersion the same beam as the explicit dispersion.)
   static distribution from_covariance(shape kind, const matrix6& covariance,
                                       const std::array<double, 6>& mean = {});
+
+  /// The beam of `charge` [C] (its magnitude) that is stationary, with its own field, in a channel
+  /// of constant focusing with the same wave number in all planes. Throws as thermal_profile does,
+  /// and unless the charge is finite and >= 0.
+  static distribution from_thermal(const thermal_parameters& parameters, const reference& ref,
+                                   double charge, const std::array<double, 6>& mean = {});
 
   /// The same with cuts, each > 0 (infinity: none). Throws unless the shape is gaussian.
   distribution with_cuts(double x, double y, double t) const;

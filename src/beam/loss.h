@@ -1,7 +1,9 @@
 // loss.h: why and where a particle left the beam.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 namespace betatron::beam {
@@ -25,6 +27,7 @@ struct lost_particle {
   std::int64_t turn;     // counted from 0
   std::int64_t element;  // index in the flattened line
   loss_reason reason;
+  std::optional<std::array<double, 3>> spin = std::nullopt;  // of beams with spins
 
   friend bool operator==(const lost_particle&, const lost_particle&) = default;
 };

@@ -68,6 +68,8 @@ void moment_sums::merge(const moment_sums& other) {
   if (weight == 0) {
     std::copy_n(other.mean, 6, mean);
     std::copy_n(other.m2, 21, m2);
+    std::copy_n(other.spin_mean, 3, spin_mean);
+    std::copy_n(other.spin_m2, 3, spin_m2);
     weight = total;
     return;
   }
@@ -80,6 +82,11 @@ void moment_sums::merge(const moment_sums& other) {
     }
     mean[i] += part * distance[i];
   }
+  for (int c = 0; c < 3; ++c) {
+    const double d = other.spin_mean[c] - spin_mean[c];
+    spin_m2[c] += other.spin_m2[c] + weight * part * d * d;
+    spin_mean[c] += part * d;
+  }
   weight = total;
 }
 
@@ -91,7 +98,7 @@ moment_sums sum_moments(columns<const double> particles, unsigned threads) {
   return sum_all(particles, threads);
 }
 
-moments finish(const moment_sums& sums) {
+moments finish(const moment_sums& sums, bool with_spin) {
   moments m;
   m.weight = sums.weight;
   m.count = static_cast<std::size_t>(sums.count);
@@ -109,7 +116,18 @@ moments finish(const moment_sums& sums) {
       m.cov[6 * i + j] = m.cov[6 * j + i] = value;
     }
   }
+  if (with_spin) {
+    m.spin.emplace();
+    for (std::size_t c = 0; c < 3; ++c) {
+      m.spin->mean[c] = weighted ? sums.spin_mean[c] : nan;
+      m.spin->sigma[c] = weighted ? std::sqrt(sums.spin_m2[c] / sums.weight) : nan;
+    }
+  }
   return m;
+}
+
+double spin_moments::polarization() const {
+  return std::sqrt(mean[0] * mean[0] + mean[1] * mean[1] + mean[2] * mean[2]);
 }
 
 double moments::sigma(int i) const { return std::sqrt(covariance(i, i)); }

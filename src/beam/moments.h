@@ -10,12 +10,21 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
 
 #include "beam/columns.h"
 #include "beam/linear.h"
 #include "beam/moments_block.h"
 
 namespace betatron::beam {
+
+/// Moments of the spins, weighted; NaN where nothing has a weight.
+struct spin_moments {
+  std::array<double, 3> mean{};   // <sx>, <sy>, <sz>: the polarisation vector
+  std::array<double, 3> sigma{};  // rms distances from it
+
+  double polarization() const;  // |<S>|, 1 where all spins are parallel
+};
 
 /// The moments of a beam. Without particles, or where all weights are 0, the mean and covariance
 /// are NaN (nothing has no mean); without particles min and max are NaN too. One particle has
@@ -28,6 +37,7 @@ struct moments {
   matrix6 cov{};
   std::array<double, 6> min{};  // over all macroparticles, those of weight 0 included
   std::array<double, 6> max{};
+  std::optional<spin_moments> spin{};  // of beams with spins
 
   double covariance(int i, int j) const { return cov[static_cast<std::size_t>(6 * i + j)]; }
   double sigma(int i) const;  // sqrt(covariance(i, i))
@@ -38,8 +48,8 @@ struct moments {
 moment_sums sum_moments(columns<const float> particles, unsigned threads = 1);
 moment_sums sum_moments(columns<const double> particles, unsigned threads = 1);
 
-/// Moments from sums.
-moments finish(const moment_sums& sums);
+/// Moments from sums. `with_spin` says whether the sums are of a beam with spins.
+moments finish(const moment_sums& sums, bool with_spin = false);
 
 /// The three planes of motion: coordinates (2 plane, 2 plane + 1).
 enum plane : int { plane_x = 0, plane_y = 1, plane_t = 2 };

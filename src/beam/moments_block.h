@@ -26,6 +26,8 @@ struct moment_sums {
   double m2[21] = {};   // sum of w (z_i - mean_i)(z_j - mean_j), i <= j, at index(i, j)
   double min[6] = {infinity, infinity, infinity, infinity, infinity, infinity};
   double max[6] = {-infinity, -infinity, -infinity, -infinity, -infinity, -infinity};
+  double spin_mean[3] = {};  // weighted, and the sums of w (s - mean)^2; 0 without spins
+  double spin_m2[3] = {};
 
   /// Where m2 keeps the pair i <= j: the upper triangle, row by row.
   static BETATRON_INLINE constexpr int index(int i, int j) { return i * (11 - i) / 2 + j; }
@@ -164,6 +166,34 @@ BETATRON_INLINE void run(Pass&& pass, const lanes<P, F>& from, std::size_t full,
   pass.store(sums);
 }
 
+/// Means of the spins, and sums of squares of the distances from them. Distances from the first
+/// spin are averaged, so that spins that are all the same have exactly that mean and no spread.
+template <class P, class F>
+BETATRON_INLINE void sum_spins(const F* s, const F* weight, std::size_t count, std::size_t full,
+                               double total, double& mean, double& m2) {
+  if (total == 0) return;
+  const double start = static_cast<double>(s[0]);
+  P sum(0.0);
+  for (std::size_t k = 0; k < full; k += P::width) {
+    sum += load_double<P>(weight + k) * (load_double<P>(s + k) - P(start));
+  }
+  double distance = sum_lanes(sum);
+  for (std::size_t k = full; k < count; ++k) {
+    distance += static_cast<double>(weight[k]) * (static_cast<double>(s[k]) - start);
+  }
+  mean = start + distance / total;
+  P square(0.0);
+  for (std::size_t k = 0; k < full; k += P::width) {
+    const P d = load_double<P>(s + k) - P(mean);
+    square += load_double<P>(weight + k) * d * d;
+  }
+  m2 = sum_lanes(square);
+  for (std::size_t k = full; k < count; ++k) {
+    const double d = static_cast<double>(s[k]) - mean;
+    m2 += static_cast<double>(weight[k]) * d * d;
+  }
+}
+
 }  // namespace detail
 
 /// Sums over particles [first, first + count) of the view, W at a time. Meant for blocks that stay
@@ -188,6 +218,12 @@ BETATRON_INLINE moment_sums sum_block(const columns<F>& particles, std::size_t f
   detail::run(detail::first_pass<P, 3>(), from, full, rest, sums);
   detail::run(detail::second_pass<P, 0, 2>(sums), from, full, rest, sums);
   detail::run(detail::second_pass<P, 2, 6>(sums), from, full, rest, sums);
+  if (particles.has_spin()) {
+    for (std::size_t c = 0; c < 3; ++c) {
+      const value* s = particles.spin[c] + first;
+      detail::sum_spins<P>(s, from.w, count, full, sums.weight, sums.spin_mean[c], sums.spin_m2[c]);
+    }
+  }
   return sums;
 }
 

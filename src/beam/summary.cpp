@@ -1,5 +1,7 @@
 #include "beam/summary.h"
 
+#include <limits>
+
 #include "numerics/constants.h"
 
 namespace betatron::beam {
@@ -27,6 +29,15 @@ std::array<double, summary_names.size()> summarise(const moments& m, const refer
   for (double v : dispersion(m)) put(v);
   for (double v : eigenemittances(m.cov)) put(v);
   return row;
+}
+
+std::array<double, spin_summary_names.size()> summarise_spin(const moments& m) {
+  if (!m.spin) {
+    constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+    return {nan, nan, nan, nan, nan, nan, nan};
+  }
+  const auto& [mean, sigma] = *m.spin;
+  return {mean[0], mean[1], mean[2], sigma[0], sigma[1], sigma[2], m.spin->polarization()};
 }
 
 }  // namespace betatron::beam

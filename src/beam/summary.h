@@ -63,4 +63,12 @@ inline constexpr std::array<std::string_view, 47> summary_names = {"s",
 /// One row, in the order of summary_names.
 std::array<double, summary_names.size()> summarise(const moments& m, const reference& ref);
 
+/// What a beam with spins has in addition: components of the polarisation vector, rms distances from
+/// it, and its length.
+inline constexpr std::array<std::string_view, 7> spin_summary_names = {
+    "mean_sx", "mean_sy", "mean_sz", "sigma_sx", "sigma_sy", "sigma_sz", "polarization"};
+
+/// One row, in the order of spin_summary_names; NaN for a beam without spins.
+std::array<double, spin_summary_names.size()> summarise_spin(const moments& m);
+
 }  // namespace betatron::beam

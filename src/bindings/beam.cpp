@@ -7,6 +7,8 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/operators.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -17,6 +19,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -373,6 +376,37 @@ void bind_distribution(nb::module_& m) {
     return beam::dispersion_vector{d[0], d[1], d[2], d[3]};
   };
 
+  const auto at_radii = [](double (beam::thermal_profile::*of)(double) const) {
+    return [of](const beam::thermal_profile& p,
+                const nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>& r) {
+      std::vector<double> values(r.size());
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = (p.*of)(r(i));
+      const std::size_t n = values.size();
+      return array_of<double>(std::move(values), {n});
+    };
+  };
+  nb::class_<beam::thermal_profile>(m, "ThermalProfile",
+                                    "The radial profile of a thermal beam in its rest frame: see "
+                                    "betatron.Thermal.")
+      .def_prop_ro("sigma_position", &beam::thermal_profile::sigma_position,
+                   "rms x, y and beta gamma t [m].")
+      .def_prop_ro("sigma_momentum", &beam::thermal_profile::sigma_momentum,
+                   "rms px, py and pt/(beta gamma).")
+      .def_prop_ro("focusing_left", &beam::thermal_profile::focusing_left,
+                   "Part of the focusing at the centre that the field of the beam leaves over.")
+      .def_prop_ro("edge", &beam::thermal_profile::edge,
+                   "Radius beyond which there is nobody, to double precision [m].")
+      .def_prop_ro(
+          "central_densities",
+          [](const beam::thermal_profile& p) {
+            return std::make_tuple(p.central_density(0), p.central_density(1));
+          },
+          "Densities of core and halo at the centre [1/m^3]; the integral of both is 1.")
+      .def("density", at_radii(&beam::thermal_profile::density), "radius"_a,
+           "Density [1/m^3] at radii [m], of integral 1; shape (n,).")
+      .def("potential", at_radii(&beam::thermal_profile::potential), "radius"_a,
+           "The part of the Hamiltonian that depends on the radius [m], shape (n,).");
+
   nb::class_<distribution>(m, "Distribution",
                            "What an initial beam is drawn from; see betatron.distributions.")
       .def_static(
@@ -406,6 +440,16 @@ void bind_distribution(nb::module_& m) {
             return distribution::from_covariance(beam::shape_from_name(shape), covariance, mean);
           },
           "shape"_a, "covariance"_a, "mean"_a, "covariance: 36 numbers, row-major.")
+      .def_static(
+          "from_thermal",
+          [](double k, double kT, double kT_halo, double halo, const reference& ref, double charge,
+             const std::array<double, 6>& mean) {
+            return distribution::from_thermal({k, kT, kT_halo, halo}, ref, charge, mean);
+          },
+          "k"_a, "kT"_a, "kT_halo"_a, "halo"_a, "reference"_a, "charge"_a, "mean"_a)
+      .def_prop_ro(
+          "profile", [](const distribution& d) { return d.profile; },
+          "The radial profile of a thermal beam, else None.")
       .def("with_cuts", &distribution::with_cuts, "x"_a, "y"_a, "t"_a)
       .def_prop_ro("shape",
                    [](const distribution& d) { return std::string(beam::name_of(d.kind)); })
@@ -417,13 +461,14 @@ void bind_distribution(nb::module_& m) {
       .def_ro("cuts", &distribution::cut)
       .def("__getstate__",
            [](const distribution& d) {
+             if (d.profile) fail_type("a thermal distribution is pickled as betatron.Thermal");
              return std::make_tuple(std::string(beam::name_of(d.kind)), d.factor, d.mean, d.cut);
            })
       .def("__setstate__",
            [](distribution& d, const std::tuple<std::string, beam::matrix6, std::array<double, 6>,
                                                 std::array<double, 3>>& state) {
              const auto& [shape, factor, mean, cut] = state;
-             new (&d) distribution{beam::shape_from_name(shape), factor, mean, cut};
+             new (&d) distribution{beam::shape_from_name(shape), factor, mean, cut, nullptr};
            });
 }
 
@@ -526,17 +571,22 @@ void check_disjoint(const std::vector<lent_array>& arrays) {
 
 template <class F>
 bunch bunch_from(reference ref, const std::vector<lent_array>& z, const lent_array* weight,
-                 const lent_array* id, bool copy, const std::vector<nb::object>& objects) {
+                 const lent_array* id, const std::vector<lent_array>& spin, bool copy,
+                 const std::vector<nb::object>& objects) {
   const std::string like_x = " like x";
   beam::bunch_arrays<const F> arrays;
   for (std::size_t i = 0; i < 6; ++i) arrays.z[i] = z[i].values<F>(like_x);
   if (weight != nullptr) arrays.weight = weight->values<F>(like_x);
   if (id != nullptr) arrays.id = id->values<std::uint64_t>("");
+  if (!spin.empty()) {
+    arrays.spin = {spin[0].values<F>(like_x), spin[1].values<F>(like_x), spin[2].values<F>(like_x)};
+  }
   if (copy) return bunch::copy_of(std::move(ref), arrays);
 
   std::vector<lent_array> all = z;
   if (weight != nullptr) all.push_back(*weight);
   if (id != nullptr) all.push_back(*id);
+  all.insert(all.end(), spin.begin(), spin.end());
   check_disjoint(all);
   auto lenders = std::make_shared<std::vector<nb::ndarray<>>>();
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -552,13 +602,21 @@ bunch bunch_from(reference ref, const std::vector<lent_array>& z, const lent_arr
   beam::bunch_arrays<F> writable;
   for (std::size_t i = 0; i < 6; ++i) writable.z[i] = lent(i, arrays.z[i]);
   if (arrays.weight) writable.weight = lent(6, *arrays.weight);
-  if (arrays.id) writable.id = lent(all.size() - 1, *arrays.id);
+  std::size_t next = arrays.weight ? 7 : 6;
+  if (arrays.id) writable.id = lent(next++, *arrays.id);
+  if (arrays.spin) {
+    const auto& s = *arrays.spin;
+    writable.spin = {lent(next, s[0]), lent(next + 1, s[1]), lent(next + 2, s[2])};
+  }
   return bunch::borrow(std::move(ref), writable, lenders);
 }
 
 bunch from_arrays(const reference& ref, const std::vector<nb::object>& z, const nb::object& weight,
-                  const nb::object& id, bool copy) {
+                  const nb::object& id, const std::vector<nb::object>& spin, bool copy) {
   if (z.size() != 6) fail_value("Bunch.from_arrays: z must be the arrays x, px, y, py, t, pt");
+  if (!spin.empty() && spin.size() != 3) {
+    fail_value("Bunch.from_arrays: spin must be the arrays sx, sy, sz, or empty");
+  }
   std::vector<nb::object> objects = z;
   std::vector<lent_array> arrays;
   for (std::size_t i = 0; i < 6; ++i) arrays.emplace_back(beam::column_names[i], z[i]);
@@ -571,9 +629,14 @@ bunch from_arrays(const reference& ref, const std::vector<nb::object>& z, const 
     ids.emplace("id", id);
     objects.push_back(id);
   }
+  std::vector<lent_array> spins;
+  for (std::size_t i = 0; i < spin.size(); ++i) {
+    spins.emplace_back(beam::spin_names[i], spin[i]);
+    objects.push_back(spin[i]);
+  }
   const auto make = [&]<class F>(F) {
-    return bunch_from<F>(ref, arrays, weights ? &*weights : nullptr, ids ? &*ids : nullptr, copy,
-                         objects);
+    return bunch_from<F>(ref, arrays, weights ? &*weights : nullptr, ids ? &*ids : nullptr, spins,
+                         copy, objects);
   };
   const auto type = arrays[0].array.dtype();
   if (type == nb::dtype<double>()) return make(double());
@@ -590,9 +653,16 @@ nb::capsule keeper(const bunch& b) {
 }
 
 nb::object column(bunch& b, std::size_t i) {
-  if (i > 6) throw nb::index_error("Bunch.column: 0 to 5 are the coordinates, 6 is the weight");
+  if (i > (b.has_spin() ? 9 : 6)) {
+    throw nb::index_error(
+        "Bunch.column: 0 to 5 are the coordinates, 6 is the weight, 7 to 9 the spin of a beam that "
+        "has it");
+  }
   return b.visit([&]<class F>(const beam::columns<F>& c) {
-    return nb::cast(array<F>(i < 6 ? c.z[i] : c.weight, {c.size}, keeper(b)));
+    return nb::cast(array<F>(i < 6    ? c.z[i]
+                             : i == 6 ? c.weight
+                                      : c.spin[i - 7],
+                             {c.size}, keeper(b)));
   });
 }
 
@@ -628,6 +698,7 @@ bunch converted(const bunch& from, beam::precision p) {
   if (p == from.precision()) return from;
   bunch to(from.ref, from.size(), p);
   to.lost = from.lost;
+  if (from.has_spin()) to.set_spin({0, 0, 1});
   to.visit([&]<class F>(const beam::columns<F>& c) {
     from.visit([&](const auto& old) {
       const auto convert = [&](const auto* source, F* target) {
@@ -637,6 +708,7 @@ bunch converted(const bunch& from, beam::precision p) {
       for (std::size_t i = 0; i < 6; ++i) convert(old.z[i], c.z[i]);
       convert(old.weight, c.weight);
       std::copy_n(old.id, old.size, c.id);
+      for (std::size_t i = 0; old.has_spin() && i < 3; ++i) convert(old.spin[i], c.spin[i]);
     });
   });
   to.check_finite();
@@ -647,7 +719,9 @@ constexpr std::array reasons = {beam::loss_reason::aperture, beam::loss_reason::
                                 beam::loss_reason::outside_domain,
                                 beam::loss_reason::outside_bucket};
 
-/// Lost particles as columns.
+constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
+
+/// Lost particles as columns; sx, sy, sz (NaN where there is none) only of beams with spins.
 nb::dict lost_columns(const bunch& b) {
   nb::dict columns;
   const auto add = [&](const char* name, auto&& of) {
@@ -666,6 +740,11 @@ nb::dict lost_columns(const bunch& b) {
   add("t", [](particle p) { return p.t; });
   add("pt", [](particle p) { return p.pt; });
   add("weight", [](particle p) { return p.weight; });
+  const bool spins =
+      b.has_spin() || std::ranges::any_of(b.lost, [](particle p) { return p.spin.has_value(); });
+  for (std::size_t i = 0; spins && i < 3; ++i) {
+    add(beam::spin_names[i], [i](particle p) { return p.spin ? (*p.spin)[i] : no_number; });
+  }
   add("s", [](particle p) { return p.s; });
   add("turn", [](particle p) { return p.turn; });
   add("element", [](particle p) { return p.element; });
@@ -682,12 +761,19 @@ void set_lost(bunch& b, const column_argument<std::uint64_t>& id, const column_a
               const column_argument<double>& pt, const column_argument<double>& weight,
               const column_argument<double>& s, const column_argument<std::int64_t>& turn,
               const column_argument<std::int64_t>& element,
-              const column_argument<std::uint8_t>& reason) {
+              const column_argument<std::uint8_t>& reason,
+              const std::optional<column_argument<double>>& sx,
+              const std::optional<column_argument<double>>& sy,
+              const std::optional<column_argument<double>>& sz) {
   const std::size_t n = id.size();
   for (const std::size_t size :
        {x.size(), px.size(), y.size(), py.size(), t.size(), pt.size(), weight.size(), s.size(),
         turn.size(), element.size(), reason.size()}) {
     if (size != n) fail_value("Bunch.set_lost: all arrays must have the same length");
+  }
+  const bool spins = sx && sy && sz;
+  if (spins && (sx->size() != n || sy->size() != n || sz->size() != n)) {
+    fail_value("Bunch.set_lost: all arrays must have the same length");
   }
   std::vector<beam::lost_particle> lost;
   lost.reserve(n);
@@ -698,6 +784,7 @@ void set_lost(bunch& b, const column_argument<std::uint64_t>& id, const column_a
     }
     lost.push_back({id(k), x(k), px(k), y(k), py(k), t(k), pt(k), weight(k), s(k), turn(k),
                     element(k), reasons[reason(k)]});
+    if (spins && std::isfinite((*sx)(k))) lost.back().spin = {(*sx)(k), (*sy)(k), (*sz)(k)};
   }
   b.lost = std::move(lost);
 }
@@ -711,6 +798,9 @@ void bind_bunch(nb::module_& m) {
 
   m.attr("summary_names") = nb::tuple(
       nb::cast(std::vector<std::string>(beam::summary_names.begin(), beam::summary_names.end())));
+
+  m.attr("spin_summary_names") = nb::tuple(nb::cast(
+      std::vector<std::string>(beam::spin_summary_names.begin(), beam::spin_summary_names.end())));
 
   nb::class_<bunch>(m, "Bunch",
                     "Particles, their reference particle, and those that were lost: the base of "
@@ -734,10 +824,11 @@ void bind_bunch(nb::module_& m) {
       .def(
           "__init__",
           [](bunch* self, const reference& ref, const std::vector<nb::object>& z,
-             const nb::object& weight, const nb::object& id,
-             bool copy) { new (self) bunch(from_arrays(ref, z, weight, id, copy)); },
-          "reference"_a, "z"_a, "weight"_a.none(), "id"_a.none(), "copy"_a,
-          "Particles from arrays; z: the six arrays x, px, y, py, t, pt.")
+             const nb::object& weight, const nb::object& id, const std::vector<nb::object>& spin,
+             bool copy) { new (self) bunch(from_arrays(ref, z, weight, id, spin, copy)); },
+          "reference"_a, "z"_a, "weight"_a.none(), "id"_a.none(), "spin"_a, "copy"_a,
+          "Particles from arrays; z: the six arrays x, px, y, py, t, pt; spin: sx, sy, sz, or "
+          "empty.")
       .def(
           "__init__",
           [](bunch* self, const bunch& other, const std::string& precision) {
@@ -761,7 +852,21 @@ void bind_bunch(nb::module_& m) {
            "unless it is finite and >= 0, and where no particle has a weight that could carry it.")
       .def("column", &column, "index"_a,
            nb::sig("def column(self, index: int) -> numpy.typing.NDArray"),
-           "View of x, px, y, py, t, pt or weight, counted from 0.")
+           "View of x, px, y, py, t, pt, weight or (of a beam with spins) sx, sy, sz, counted from "
+           "0.")
+      .def_prop_ro("has_spin", &bunch::has_spin, "Whether the particles have spins.")
+      .def("set_spin", nb::overload_cast<const std::array<double, 3>&>(&bunch::set_spin),
+           "direction"_a, "The same spin, a unit vector, for all particles.")
+      .def(
+          "set_spin",
+          [](bunch& b, const column_argument<double>& sx, const column_argument<double>& sy,
+             const column_argument<double>& sz) {
+            b.set_spin({std::span(sx.data(), sx.size()), std::span(sy.data(), sy.size()),
+                        std::span(sz.data(), sz.size())});
+          },
+          "sx"_a, "sy"_a, "sz"_a, "Spins from arrays, copied.")
+      .def("sample_spin", &bunch::sample_spin, "polarization"_a, "seed"_a, "threads"_a = 0,
+           unlocked(), "Spins drawn with a mean.")
       .def_prop_ro("id", &ids, own_array,
                    "View of the numbers that stay with the particles, shape (n,), uint64.")
       .def_prop_ro("array", &block,
@@ -773,11 +878,20 @@ void bind_bunch(nb::module_& m) {
           [](const bunch& b, unsigned threads) {
             const auto row = [&] {
               nb::gil_scoped_release released;
-              return beam::summarise(b.moments(threads), b.ref);
+              const beam::moments of_all = b.moments(threads);
+              const auto values = beam::summarise(of_all, b.ref);
+              std::vector<double> all(values.begin(), values.end());
+              if (b.has_spin()) {
+                const auto spin = beam::summarise_spin(of_all);
+                all.insert(all.end(), spin.begin(), spin.end());
+              }
+              return all;
             }();
-            return array_of(row, {row.size()});
+            const std::size_t n = row.size();
+            return array_of<double>(row, {n});
           },
-          "threads"_a = 0, "The values that `summary_names` names.")
+          "threads"_a = 0,
+          "The values that `summary_names` names, and of a beam with spins `spin_summary_names`.")
       .def(
           "covariance",
           [](const bunch& b) {
@@ -797,7 +911,8 @@ void bind_bunch(nb::module_& m) {
       .def("lost_columns", &lost_columns,
            "Columns of the lost particles; `reason` is an index into `loss_reasons`.")
       .def("set_lost", &set_lost, "id"_a, "x"_a, "px"_a, "y"_a, "py"_a, "t"_a, "pt"_a, "weight"_a,
-           "s"_a, "turn"_a, "element"_a, "reason"_a, "The inverse of `lost_columns`.");
+           "s"_a, "turn"_a, "element"_a, "reason"_a, "sx"_a = nb::none(), "sy"_a = nb::none(),
+           "sz"_a = nb::none(), "The inverse of `lost_columns`.");
 }
 
 }  // namespace

@@ -333,6 +333,28 @@ void bind_elements(nb::module_& m) {
   cls.def_prop_ro(
          "kind", [](const element& e) { return std::string(lattice::kind_of(e)); },
          "name of the kind, e.g. \"Quadrupole\"")
+      .def(
+          "alignment_at",
+          [](const element& e, double place) {
+            if (!(place >= 0 && place <= 1)) {
+              throw nb::value_error((lattice::describe(e) + ": place = " + std::to_string(place) +
+                                     " must be between 0 (entrance) and 1 (exit)")
+                                        .c_str());
+            }
+            const lattice::alignment a = lattice::alignment_at(e, place);
+            nb::dict d;
+            d["dx"] = a.dx;
+            d["dy"] = a.dy;
+            d["dz"] = a.dz;
+            d["pitch"] = a.pitch;
+            d["yaw"] = a.yaw;
+            d["roll"] = a.roll;
+            return d;
+          },
+          nb::arg("place"),
+          "The misalignment as it is seen in the frame of the reference orbit at a place inside the "
+          "element, from 0 (entrance) to 1 (exit): dx, dy, dz, pitch, yaw, roll of a thin element "
+          "there that moves with this one. Raises ValueError for another place.")
       .def("parameters", &parameters_of, "The parameters of the kind as a dictionary.")
       .def(
           "to_dict", &to_dict,

@@ -7,6 +7,9 @@ NB_MODULE(_core, m) {
   m.doc() = "Betatron's compiled core. Use the package betatron.";
   betatron::bindings::bind_beam(m);
   betatron::bindings::bind_elements(m);
+  betatron::bindings::bind_collective(m);
+  betatron::bindings::bind_space_charge(m);
+  betatron::bindings::bind_space_charge_models(m);
   betatron::bindings::bind_tracking(m);
   betatron::bindings::bind_gradient(m);
 }

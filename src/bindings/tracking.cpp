@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 
@@ -14,6 +15,7 @@
 #include "bindings/bindings.h"
 #include "lattice/line.h"
 #include "lattice/program.h"
+#include "lattice/taylor.h"
 #include "tracking/cpu/executor.h"
 #include "tracking/envelope.h"
 #include "tracking/track.h"
@@ -33,7 +35,8 @@ nb::object matrix_array(const elements::matrix6& m) {
   return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {6, 6}, owner));
 }
 
-/// Columns turn, element, slice, and those of beam::summarise, one entry per record.
+/// Columns turn, element, slice, and those of beam::summarise (of beams with spins also those of
+/// beam::summarise_spin), one entry per record.
 nb::dict moment_table(std::span<const tracking::moment_record> records) {
   const std::size_t n = records.size();
   nb::dict table;
@@ -57,6 +60,16 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
     const auto row = beam::summarise(r.moments, r.ref);
     for (std::size_t c = 0; c < row.size(); ++c) summary[c][i] = row[c];
   }
+  if (!std::ranges::any_of(records, [](const auto& r) { return r.moments.spin.has_value(); })) {
+    return table;
+  }
+  std::array<double*, beam::spin_summary_names.size()> spin;
+  for (std::size_t c = 0; c < spin.size(); ++c)
+    spin[c] = column(beam::spin_summary_names[c].data());
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto row = beam::summarise_spin(records[i].moments);
+    for (std::size_t c = 0; c < row.size(); ++c) spin[c][i] = row[c];
+  }
   return table;
 }
 
@@ -76,13 +89,14 @@ nb::tuple track_envelope(const line& l, const beam::reference& ref,
                          const std::array<double, 6>& mean, const std::vector<double>& covariance,
                          std::int64_t turns, std::int64_t first_turn,
                          const std::vector<std::uint8_t>& recorded, bool record_slices,
-                         bool record_start) {
+                         bool record_start, const std::vector<tracking::effect>& collective,
+                         double charge) {
   tracking::envelope e{ref, mean, {}};
   if (covariance.size() != e.covariance.size()) throw nb::value_error("covariance must be 6 x 6");
   std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
   tracking::track_result result;
-  result.records =
-      tracking::track_envelope(l, e, {turns, first_turn, recorded, record_slices, record_start});
+  result.records = tracking::track_envelope(
+      l, e, {turns, first_turn, recorded, record_slices, record_start, collective, charge});
   return nb::make_tuple(std::move(result), e.ref, e.mean, matrix_array(e.covariance));
 }
 
@@ -138,8 +152,9 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              std::int64_t first_turn, bool backward,
                              const std::vector<std::uint8_t>& recorded, bool record_slices,
                              bool record_start, unsigned threads, nb::object progress,
-                             const std::string& boundary, double bucket_length,
-                             nb::object monitor) {
+                             const std::string& boundary, double bucket_length, nb::object monitor,
+                             bool spin, nb::object radiation,
+                             const std::vector<tracking::effect>& collective) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -151,6 +166,14 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.boundary = boundary_named(boundary);
   options.bucket_length = bucket_length;
   options.monitor = monitor_of(monitor);
+  options.spin = spin;
+  options.collective = collective;
+  if (!radiation.is_none()) {
+    options.radiation = elements::radiation_model{
+        nb::cast<std::string>(radiation.attr("model")) == "quantum",
+        nb::cast<int>(radiation.attr("order")), nb::cast<bool>(radiation.attr("reference")),
+        nb::cast<std::uint64_t>(radiation.attr("seed"))};
+  }
   std::exception_ptr
       raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
@@ -204,7 +227,30 @@ void bind_tracking(nb::module_& m) {
             return nb::make_tuple(matrix_array(r.matrix), r.orbit, ref);
           },
           nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
-          "(matrix, coordinates at the end, reference at the end) of the particle `start`.");
+          "(matrix, coordinates at the end, reference at the end) of the particle `start`.")
+      .def(
+          "expand",
+          [](const line& l, beam::reference ref, int order, const std::array<double, 6>& start) {
+            lattice::taylor_series r = lattice::expand(l, 0, l.elements.size(), ref, order, start);
+            auto* data = new std::vector<double>(std::move(r.coefficients));
+            nb::capsule owner(
+                data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
+            return nb::make_tuple(nb::cast(nb::ndarray<nb::numpy, double>(
+                                      data->data(), {6, data->size() / 6}, owner)),
+                                  ref);
+          },
+          nb::arg("reference"), nb::arg("order"), nb::arg("start") = std::array<double, 6>{},
+          "(coefficients of the power series behind the line in those at the start less `start`, reference at the "
+          "end); six rows by degree, within a degree by ascending indices.")
+      .def(
+          "spin_derivative",
+          [](const line& l, beam::reference ref, const std::array<double, 6>& start) {
+            const auto r = lattice::spin_derivative(l, ref, start);
+            return nb::make_tuple(r.rotation, r.slopes, matrix_array(r.matrix), r.orbit, ref);
+          },
+          nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
+          "(rotation of the spin, 9 numbers; slopes, 18 numbers; matrix, coordinates and reference at the end) of the "
+          "particle `start`.");
 
   nb::class_<tracking::track_result>(m, "TrackResult")
       .def_ro("lost", &tracking::track_result::lost, "Particles lost in this call.")
@@ -221,6 +267,8 @@ void bind_tracking(nb::module_& m) {
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
       nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
+      nb::arg("spin") = false, nb::arg("radiation") = nb::none(),
+      nb::arg("collective") = std::vector<tracking::effect>{},
       "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
       "particles at the same place.");
 
@@ -228,7 +276,8 @@ void bind_tracking(nb::module_& m) {
       "track_envelope", &track_envelope, nb::arg("line"), nb::arg("reference"), nb::arg("mean"),
       nb::arg("covariance"), nb::arg("turns") = 1, nb::arg("first_turn") = 0,
       nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_slices") = false,
-      nb::arg("record_start") = false,
+      nb::arg("record_start") = false, nb::arg("collective") = std::vector<tracking::effect>{},
+      nb::arg("charge") = 0.0,
       "(records, reference, mean, covariance) behind the line of a beam given by its first and second moments.");
 
   m.def("instruction_set", &tracking::instruction_set,

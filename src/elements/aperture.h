@@ -4,6 +4,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -41,6 +42,7 @@ struct aperture_filter {
   R elliptical, absorb;  // flags, 0 or 1
 
   static constexpr unsigned writes = 0;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::aperture;
 
   template <class T>

@@ -18,6 +18,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -26,6 +27,7 @@ struct bend_paraxial {
   R length, curvature, k1, inv_beta, reach_x, reach_y;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   static bend_paraxial make(R length, R h, R k1, R inv_beta) {
     const R l2 = length * length * R(1.25);
@@ -62,6 +64,20 @@ struct bend_paraxial {
     z.y = y1;
     z.py = py1;
   }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0)), p = F(1) / e.inv_p;
+    auto field = [&](const phase_space<T>& z) {
+      return vector3<T>{-(z.y * k1), -(z.x * (curvature * curvature + k1) + curvature), zero};
+    };
+    const vector3<T> integral{before.py - behind.py,
+                              behind.px - before.px - p * (curvature * length), zero};
+    turn_spin_along(s, before, behind, e, g, length, curvature, integral, field(before),
+                    field(behind));
+  }
   bend_paraxial inverse() const { return {-length, curvature, k1, inv_beta, reach_x, reach_y}; }
 };
 
@@ -74,6 +90,7 @@ struct bend_exact {
   R length, curvature, cosine, sine, chord, sagitta, inv_beta;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   /// |angle| <= 1 rad, so that pz_out + w cannot vanish for a forward particle.
@@ -107,6 +124,26 @@ struct bend_exact {
     z.t = z.t + e.slip * length + b * (tau * ((excess + F(1)) * e.inv_p) - length);
     return (pz2 > T(F(0))) & (pz1_squared > T(F(0))) & (pz1 + w > T(F(0)));
   }
+  /// The integral of f = -h (1 + h x) by Simpson's rule, as that of M.
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    const precession<T> m(before.pt, e.inv_p, g);
+    auto field = [&](const T& x) {
+      return vector3<T>{zero, -(x * (curvature * curvature) + curvature), zero};
+    };
+    auto slope = [&](const phase_space<T>& z) {
+      return (z.x * curvature + F(1)) * z.px * m(z.px, z.py).inv_pz;
+    };
+    const T middle =
+        (before.x + behind.x) * F(0.5) + (slope(before) - slope(behind)) * (length * R(0.125));
+    const vector3<T> f0 = field(before.x), f1 = field(behind.x);
+    const vector3<T> integral = (f0 + field(middle) * F(4) + f1) * (length * R(1.0 / 6));
+    turn_spin_along(s, before, behind, e, g, length, curvature, integral, f0, f1);
+  }
   bend_exact inverse() const {
     return {-length, curvature, cosine, -sine, -chord, sagitta, inv_beta};
   }
@@ -126,6 +163,7 @@ struct bend {
   std::vector<double> ks{};
 
   static constexpr std::string_view kind = "Bend";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A sector bend. A positive angle bends towards -x. Pole faces e1 and e2 turn the entrance and exit "
       "faces as in MAD-X (positive for a rectangular magnet: e1 = e2 = angle/2). A negative length is "
@@ -187,10 +225,10 @@ void emit_bend_body(const bend& b, double length, double h, const slice& s, Emit
   };
   const bool listed = s.keep_structure && (exact || b.kn.size() != 0);
   const bool normal = any(kn) || listed, skew = any(b.ks) || (s.keep_structure && !b.ks.empty());
-  if (!normal && !skew) return body(length);
+  if (!normal && !skew) return closed(length, {.curvature = h}, s, emit, body);
   const kick normal_kick = kick::make(kn.data(), kn.size(), false, h, s.keep_structure);
   const kick skew_kick = kick::make(b.ks.data(), b.ks.size(), true, h, s.keep_structure);
-  split(length, s.order, s.steps, body, [&](double l) {
+  split(length, {.curvature = h}, s, emit, body, [&](double l) {
     if (normal) emit(normal_kick.scaled(l));
     if (skew) emit(skew_kick.scaled(l));
   });

@@ -16,6 +16,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -32,6 +33,7 @@ struct curved_multipole_kick {
                  2];  // by j, then by powers of x
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
@@ -54,6 +56,12 @@ struct curved_multipole_kick {
       z.px = z.px + sums[0];
       z.py = z.py + odd;
     }
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
   }
   curved_multipole_kick inverse() const { return scaled(R(-1)); }
 

@@ -22,6 +22,7 @@
 #include "elements/element.h"
 #include "elements/fringe.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -30,6 +31,7 @@ struct dipole_edge_kick {
   R focus_x, focus_y;
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   static dipole_edge_kick make(R h, R angle, R fint, R hgap) {
     const R s = std::sin(angle);
@@ -42,6 +44,12 @@ struct dipole_edge_kick {
     z.px = z.px + z.x * focus_x;
     z.py = z.py + z.y * focus_y;
   }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
+  }
   dipole_edge_kick inverse() const { return {-focus_x, -focus_y}; }
 };
 
@@ -53,6 +61,7 @@ struct dipole_fringe {
   R inv_beta;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -80,6 +89,15 @@ struct dipole_fringe {
                      y2 * (y2 * c12 + c7);
     z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * over_p;  // d(1/P)/dpt = 1/(beta P^2)
     return middle.inside;
+  }
+  /// The fringe has the longitudinal field h y of which the terms with c11 are a consequence.
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T y = (before.y + behind.y) * F(0.5);
+    turn_spin_by_kick(s, before, behind, e, g, y * (c11 * R(-2)));
   }
   dipole_fringe inverse() const {
     return {-c2, -c3, -c7, -c8, -c9, -c10, -c11, -c12, -deflection, -focus, -curve, inv_beta};

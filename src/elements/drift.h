@@ -9,6 +9,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -17,6 +18,7 @@ struct drift_paraxial {
   R length, inv_beta;
 
   static constexpr unsigned writes = column::x | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::none;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
@@ -49,6 +51,7 @@ struct drift_exact {
   R length, inv_beta;
 
   static constexpr unsigned writes = column::x | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "beam/reference.h"
+#include "elements/radiation.h"
 
 namespace betatron::elements {
 
@@ -82,6 +83,11 @@ struct slice {
   int count;
   double fraction;  ///< 1/count
 
+  /// Something is integrated along the orbit (spin, radiation): closed solutions are cut into `steps` too.
+  bool in_steps = false;
+  const radiation_model* radiation =
+      nullptr;  ///< what is radiated in fields with a length, if anything
+
   /// Emit the maps of the general case where special values (a strength of 0) would do with others or none: what
   /// is emitted is then a smooth function of the parameters, as derivatives with respect to them need it.
   bool keep_structure = false;
@@ -126,6 +132,46 @@ void split(double length, int order, int steps, A&& a, B&& b) {
     pending = l / 2;
   });
   a(pending);
+}
+
+/// What radiation depends on beside the turn of the momentum; see radiation.h.
+struct radiating_field {
+  double curvature = 0;  ///< of the frame [1/m]
+  double half_ks = 0;    ///< of a solenoid [1/m]
+  double wiggle = 0;     ///< mean square of the curvature of a wiggle [1/m^2] ...
+  double cube = 1;       ///< ... and its mean cube over the power 3/2 of that
+};
+
+/// Emits one step over `length` in such a field by calling body(); it radiates if the slice says so.
+template <class Emit, class Body>
+void radiate(double length, const radiating_field& field, const slice& s, Emit&& emit,
+             Body&& body) {
+  const bool radiates = s.radiation != nullptr && length != 0;
+  if (radiates) emit(radiation_mark<double>{field.half_ks});
+  body();
+  if (radiates) {
+    emit(make_radiation_loss(*s.radiation, s.ref, length, field.curvature, field.half_ks,
+                             field.wiggle, field.cube));
+  }
+}
+
+/// A closed solution over `length`, which needs no steps of its own: body(l) once, or for each step.
+template <class Emit, class Body>
+void closed(double length, const radiating_field& field, const slice& s, Emit&& emit, Body&& body) {
+  const int pieces = s.in_steps ? s.steps : 1;
+  for (int i = 0; i < pieces; ++i) {
+    radiate(length / pieces, field, s, emit, [&] { body(length / pieces); });
+  }
+}
+
+/// split() with the order and steps of the slice, radiating step by step.
+template <class Emit, class A, class B>
+void split(double length, const radiating_field& field, const slice& s, Emit&& emit, A&& a, B&& b) {
+  if (s.radiation == nullptr) return split(length, s.order, s.steps, a, b);
+  for (int i = 0; i < s.steps; ++i) {
+    const double step = length / s.steps;
+    radiate(step, field, s, emit, [&] { split(step, s.order, 1, a, b); });
+  }
 }
 
 /// The reference particle goes straight ahead by `length`.

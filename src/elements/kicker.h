@@ -4,6 +4,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -12,11 +13,18 @@ struct dipole_kick {
   R dpx, dpy;
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
     z.px = z.px + dpx;
     z.py = z.py + dpy;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
   }
   dipole_kick inverse() const { return {-dpx, -dpy}; }
 };
@@ -39,9 +47,11 @@ struct kicker {
 template <class Emit>
 void emit_maps(const kicker& k, const slice& s, Emit&& emit) {
   const double half = k.length * s.fraction / 2;
-  if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
-  emit(dipole_kick<double>{k.hkick * s.fraction, k.vkick * s.fraction});
-  if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
+  radiate(2 * half, {}, s, emit, [&] {
+    if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
+    emit(dipole_kick<double>{k.hkick * s.fraction, k.vkick * s.fraction});
+    if (half != 0 || s.keep_structure) emit_drift(half, s, emit);
+  });
 }
 
 }  // namespace betatron::elements

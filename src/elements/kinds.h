@@ -23,6 +23,8 @@
 #include "elements/rotation.h"
 #include "elements/soft_magnets.h"
 #include "elements/solenoid.h"
+#include "elements/spin_map.h"
+#include "elements/taylor_map.h"
 #include "elements/thin_dipole.h"
 #include "elements/thin_rf.h"
 #include "elements/undulator.h"
@@ -36,8 +38,8 @@ using kind =
                  constant_focusing, quadrupole_edge, plasma_lens, tapered_plasma_lens, buncher,
                  crab_cavity, thin_dipole, nonlinear_lens, pole_face_rotation, plane_rotation,
                  patch, polygon_aperture, kicker, rf_cavity, soft_solenoid, soft_quadrupole,
-                 rf_field_map, uniform_acceleration, undulator, linear_map, aperture, instrument,
-                 marker>;
+                 rf_field_map, uniform_acceleration, undulator, linear_map, taylor_map, spin_map,
+                 aperture, instrument, marker>;
 
 template <template <class> class... Maps>
 struct map_list {
@@ -66,7 +68,8 @@ using all_maps =
              uniform_acceleration_exact, undulator_paraxial, undulator_exact, aperture_filter,
              quadrupole_fringe, dipole_fringe, plasma_lens_paraxial, tapered_lens_kick,
              buncher_kick, crab_kick, thin_dipole_kick, nonlinear_lens_kick, face_rotation,
-             frame_patch, polygon_filter, linear_dense, linear_midplane, frame_change, bucket_wrap,
-             bucket_mirror, bucket_filter>;
+             frame_patch, polygon_filter, linear_dense, linear_midplane, taylor_second,
+             taylor_third, frame_change, bucket_wrap, bucket_mirror, bucket_filter, spin_rotation,
+             reference_change>;
 
 }  // namespace betatron::elements

@@ -8,6 +8,7 @@
 #include "beam/linear.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -54,6 +55,7 @@ struct linear_dense {
   R bg_in, bg_out;  // beta gamma of the reference
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
 
   template <class T>
@@ -75,6 +77,7 @@ struct linear_midplane {
   R d[6];
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::none;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {

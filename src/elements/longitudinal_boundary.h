@@ -11,17 +11,23 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
 enum class longitudinal_boundary { open, periodic, absorbing, reflecting };
+
+/// Why a map cannot be undone.
+inline constexpr std::string_view many_to_one =
+    "it maps many particles onto one and has no inverse";
 
 template <class R>
 struct bucket_wrap {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t;
-  static constexpr bool has_no_inverse = true;
+  static constexpr spin_effect spin = spin_effect::none;
+  static constexpr std::string_view has_no_inverse = many_to_one;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
@@ -34,8 +40,9 @@ struct bucket_mirror {
   R length, inv_length;
 
   static constexpr unsigned writes = column::t | column::pt;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr bool changes_energy = true;
-  static constexpr bool has_no_inverse = true;
+  static constexpr std::string_view has_no_inverse = many_to_one;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
@@ -53,6 +60,7 @@ struct bucket_filter {
   R inv_half_length;
 
   static constexpr unsigned writes = 0;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_bucket;
 
   template <class T>

@@ -13,6 +13,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -25,6 +26,7 @@ struct multipole_kick {
   R normal[max_multipole + 1], skew[max_multipole + 1];
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   static constexpr beam::loss_reason loss = beam::loss_reason::non_finite;
 
@@ -41,6 +43,12 @@ struct multipole_kick {
     z.px = z.px - re;
     z.py = z.py + im;
     return abs(re) + abs(im) <= T(std::numeric_limits<F>::max());
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
   }
   multipole_kick inverse() const {
     multipole_kick r = *this;
@@ -96,7 +104,7 @@ void emit_multipoles(double length, const multipole_strengths& m, const slice& s
   const double piece = length * s.fraction;
   if (m.empty() && !s.keep_structure) return emit_drift(piece, s, emit);
   split(
-      piece, s.order, s.steps, [&](double l) { emit_drift(l, s, emit); },
+      piece, {}, s, emit, [&](double l) { emit_drift(l, s, emit); },
       [&](double l) { emit(scaled_kick(m, l / length, s.keep_structure)); });
 }
 

@@ -9,6 +9,7 @@
 
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "numerics/arcsine.h"
 
 namespace betatron::elements {
@@ -18,6 +19,7 @@ struct nonlinear_lens_kick {
   R strength, inv_c;  // knl/cnl, 1/cnl
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -33,6 +35,12 @@ struct nonlinear_lens_kick {
     z.px = z.px - (c * g + d * k) * scale;
     z.py = z.py + (d * g - c * k) * scale;
     return abs(scale) <= T(std::numeric_limits<F>::max());
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
   }
   nonlinear_lens_kick inverse() const { return {-strength, inv_c}; }
 };

@@ -30,6 +30,7 @@ namespace betatron::elements {
 using numerics::abs;
 using numerics::atan_ratio;
 using numerics::atanh_ratio;
+using numerics::oscillator_pair;
 using numerics::round_to_integer;
 using numerics::rsqrt;
 using numerics::scalar_of;

@@ -15,6 +15,7 @@
 #include "elements/element.h"
 #include "elements/phase_space.h"
 #include "elements/quadrupole.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -23,6 +24,7 @@ struct plasma_lens_paraxial {
   R length, k, inv_beta, reach;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   /// `reach` covers momenta down to 80 % of the reference momentum; see numerics/entire.h.
   static plasma_lens_paraxial make(R length, R k, R inv_beta) {
@@ -49,6 +51,16 @@ struct plasma_lens_paraxial {
     z.px = px1;
     z.y = y1;
     z.py = py1;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    auto field = [&](const phase_space<T>& z) { return vector3<T>{z.y * k, -(z.x * k), zero}; };
+    const vector3<T> integral{before.py - behind.py, behind.px - before.px, zero};
+    turn_spin_along(s, before, behind, e, g, length, R(0), integral, field(before), field(behind));
   }
   plasma_lens_paraxial inverse() const { return {-length, k, inv_beta, reach}; }
 };
@@ -78,9 +90,9 @@ void emit_maps(const plasma_lens& q, const slice& s, Emit&& emit) {
   if (q.gradient != 0) k += q.gradient / s.ref.rigidity();
   const double length = q.length * s.fraction;
   auto paraxial = [&](double l) { emit(plasma_lens_paraxial<double>::make(l, k, inv_beta)); };
-  if (s.model != model::exact) return paraxial(length);
+  if (s.model != model::exact) return closed(length, {}, s, emit, paraxial);
   if (k == 0 && !s.keep_structure) return emit_drift(length, s, emit);
-  split(length, s.order, s.steps, paraxial,
+  split(length, {}, s, emit, paraxial,
         [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
 }
 
@@ -89,12 +101,19 @@ struct tapered_lens_kick {
   R strength, taper;  // kl [1/m], tau [1/m]
 
   static constexpr unsigned writes = column::px | column::py;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>&) const {
     using F = scalar_of<T>;
     z.px = z.px - (z.x + (z.x * z.x + z.y * z.y) * (taper * F(0.5))) * strength;
     z.py = z.py - (z.y + z.x * z.y * taper) * strength;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    turn_spin_by_kick(s, before, behind, e, g);
   }
   tapered_lens_kick inverse() const { return {-strength, taper}; }
 };

@@ -8,6 +8,7 @@
 #include "elements/aperture.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -21,6 +22,7 @@ struct polygon_filter {
   R x[max_vertices + 1], y[max_vertices + 1];  // closed: the last is the first
 
   static constexpr unsigned writes = 0;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::aperture;
 
   template <class T>

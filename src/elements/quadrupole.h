@@ -18,6 +18,7 @@
 #include "elements/element.h"
 #include "elements/fringe.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -26,6 +27,7 @@ struct quadrupole_paraxial {
   R length, k, inv_beta, reach;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   /// `reach` covers momenta down to 80 % of the reference momentum; see numerics/entire.h.
   static quadrupole_paraxial make(R length, R k, R inv_beta) {
@@ -84,6 +86,16 @@ struct quadrupole_paraxial {
     z.y = y1;
     z.py = py1;
   }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    auto field = [&](const phase_space<T>& z) { return vector3<T>{-(z.y * k), -(z.x * k), zero}; };
+    const vector3<T> integral{before.py - behind.py, behind.px - before.px, zero};
+    turn_spin_along(s, before, behind, e, g, length, R(0), integral, field(before), field(behind));
+  }
 };
 
 /// The flow of -sqrt(P^2 - px^2 - py^2) + P - (px^2 + py^2)/(2P): what the paraxial drift leaves out.
@@ -92,6 +104,7 @@ struct exact_remainder {
   R length, inv_beta;
 
   static constexpr unsigned writes = column::x | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::none;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -114,6 +127,7 @@ struct quadrupole_fringe {
   R strength, inv_beta;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -137,6 +151,15 @@ struct quadrupole_fringe {
     z.t = z.t + (e.slip + inv_beta) * (e.inv_p * e.inv_p) * generator *
                     strength;  // d(1/P)/dpt = 1/(beta P^2)
     return middle.inside;
+  }
+  /// The fringe has the longitudinal field k x y of which the kick is a consequence.
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T x = (before.x + behind.x) * F(0.5), y = (before.y + behind.y) * F(0.5);
+    turn_spin_by_kick(s, before, behind, e, g, x * y * (strength * R(-12)));
   }
   quadrupole_fringe inverse() const { return {-strength, inv_beta}; }
 };
@@ -172,11 +195,11 @@ void emit_maps(const quadrupole& q, const slice& s, Emit&& emit) {
   if (edges && s.is_first()) emit(quadrupole_fringe<double>{k / 12, inv_beta});
   auto paraxial = [&](double l) { emit(quadrupole_paraxial<double>::make(l, k, inv_beta)); };
   if (s.model != model::exact) {
-    paraxial(length);
+    closed(length, {}, s, emit, paraxial);
   } else if (k == 0 && !s.keep_structure) {
     emit_drift(length, s, emit);
   } else {
-    split(length, s.order, s.steps, paraxial,
+    split(length, {}, s, emit, paraxial,
           [&](double l) { emit(exact_remainder<double>{l, inv_beta}); });
   }
   if (edges && s.is_last()) emit(quadrupole_fringe<double>{-k / 12, inv_beta});

@@ -27,6 +27,7 @@
 #include "elements/element.h"
 #include "elements/field_profile.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -42,6 +43,7 @@ struct rf_field_kick {
   R direction;          // 1, or -1 on the way back
 
   static constexpr unsigned writes = column::px | column::py | column::t | column::pt;
+  static constexpr spin_effect spin = spin_effect::unknown;
   static constexpr bool changes_energy = true;
 
   template <class T>

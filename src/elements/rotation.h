@@ -8,6 +8,7 @@
 #include "elements/element.h"
 #include "elements/misalignment.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -19,6 +20,7 @@ struct face_rotation {
   R cosine, sine, sin_in, cos_in, sin_out, cos_out, inv_beta;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -38,6 +40,13 @@ struct face_rotation {
     z.px = z.px * cosine + rise * sine;
     z.x = z.x * cosine + l * (z.px + sin_out);
     return inside;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&, const phase_space<T>&,
+                                 const energy<T>&, const gyration<R>&) const {
+    const T x = s.x;
+    s.x = x * cosine + s.z * sine;
+    s.z = s.z * cosine - x * sine;
   }
   face_rotation inverse() const {
     return {cosine, -sine, sin_out, cos_out, sin_in, cos_in, inv_beta};
@@ -74,6 +83,7 @@ struct plane_rotation {
   double angle = 0;
 
   static constexpr std::string_view kind = "PlaneRotation";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "Turns the transverse axes about the beam: x -> x cos(angle) + y sin(angle). What follows is rolled.";
   static constexpr auto parameters = std::tuple{
@@ -100,6 +110,10 @@ inline std::array<double, 9> product(const std::array<double, 9>& a,
   return r;
 }
 
+inline std::array<double, 9> transposed(const std::array<double, 9>& a) {
+  return {a[0], a[3], a[6], a[1], a[4], a[7], a[2], a[5], a[8]};
+}
+
 }  // namespace detail
 
 /// `fraction` is 1 forward and -1 backward.
@@ -114,6 +128,7 @@ struct frame_patch {
   R m[9], o[3], length, inv_beta;  // length: path of the reference
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -138,6 +153,12 @@ struct frame_patch {
     z.t = z.t + e.slip * length + (e.slip + inv_beta) * (l * p2 * e.inv_p - length);
     return inside;
   }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>&, const phase_space<T>&,
+                                 const energy<T>&, const gyration<R>&) const {
+    s = {s.x * m[0] + s.y * m[1] + s.z * m[2], s.x * m[3] + s.y * m[4] + s.z * m[5],
+         s.x * m[6] + s.y * m[7] + s.z * m[8]};
+  }
   frame_patch inverse() const {
     frame_patch r{};
     for (int i = 0; i < 3; ++i) {
@@ -159,6 +180,7 @@ struct patch {
   double rotation_z = 0;
 
   static constexpr std::string_view kind = "Patch";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A new reference frame: shifted, then turned about the new y, x and z axes in this order. The reference "
       "goes on along the new z axis, having taken the path offset_z. Exact, through a field-free space.";
@@ -204,7 +226,7 @@ void emit_maps(const patch& p, const slice& s, Emit&& emit) {
 
 /// `fraction` is 1 forward and -1 backward.
 inline void advance(const patch& p, beam::reference& ref, double fraction) {
-  std::array<double, 9> axes = detail::patch_axes(p);
+  const std::array<double, 9> axes = detail::patch_axes(p);
   auto shift = [&](double sign) {
     const double o[3] = {p.offset_x, p.offset_y, p.offset_z};
     for (std::size_t i = 0; i < 3; ++i) {
@@ -217,10 +239,7 @@ inline void advance(const patch& p, beam::reference& ref, double fraction) {
     shift(1);
     ref.frame = detail::product(axes, ref.frame);
   } else {
-    for (std::size_t i = 0; i < 3; ++i) {
-      for (std::size_t k = 0; k < i; ++k) std::swap(axes[3 * i + k], axes[3 * k + i]);
-    }
-    ref.frame = detail::product(axes, ref.frame);
+    ref.frame = detail::product(detail::transposed(axes), ref.frame);
     shift(-1);
   }
 }

@@ -21,17 +21,21 @@ namespace betatron::elements {
 
 namespace detail {
 
-/// Calls step(l, average) for each step: its length and the average of g over it.
+/// Calls step(l, average) for each step: its length and the average of g over it. Where it radiates, stages of
+/// negative length make no sense: steps of order 2 then take the place of the stages.
 template <class Step>
 void for_each_average(const field_profile& profile, double length, const slice& s, Step&& step) {
   double z = length * s.index * s.fraction;
   double before = profile.at(z).integral;
-  compose(length * s.fraction, s.order, s.steps, [&](double l) {
-    z += l;
-    const double after = profile.at(z).integral;
-    step(l, (after - before) / l);
-    before = after;
-  });
+  const bool radiates = s.radiation != nullptr;
+  const int stages = s.order == 2 ? 1 : s.order == 4 ? 3 : 7;
+  compose(length * s.fraction, radiates ? 2 : s.order, radiates ? s.steps * stages : s.steps,
+          [&](double l) {
+            z += l;
+            const double after = profile.at(z).integral;
+            step(l, (after - before) / l);
+            before = after;
+          });
 }
 
 }  // namespace detail
@@ -105,7 +109,7 @@ void emit_maps(const soft_quadrupole& q, const slice& s, Emit&& emit) {
   double pending = 0;  // length of the remainder not emitted yet
   detail::for_each_average(profile, q.length, s, [&](double l, double g) {
     if (exact) emit(exact_remainder<double>{pending + l / 2, inv_beta});
-    emit(quadrupole_paraxial<double>::make(l, k * g, inv_beta));
+    radiate(l, {}, s, emit, [&] { emit(quadrupole_paraxial<double>::make(l, k * g, inv_beta)); });
     pending = l / 2;
   });
   if (exact) emit(exact_remainder<double>{pending, inv_beta});

@@ -12,6 +12,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -40,6 +41,31 @@ BETATRON_INLINE T kinetic_squared(const phase_space<T>& z, const energy<T>& e, R
   return (kx * kx + ky * ky) * (e.inv_p * e.inv_p);
 }
 
+/// The body: seen from a frame that turns with the kinetic momentum k, by -phi about s, phi = ks L `inv`, the field and
+/// k stand still, and the spin turns by -phi (a e_s - (a - G) n_s n), n = k/P. At both ends the vector potential, which
+/// makes canonical of kinetic momenta, stands for the radial field of an edge; where two pieces meet, the edges cancel.
+template <class T, class R>
+BETATRON_INLINE void turn_spin_in_solenoid(vector3<T>& s, const phase_space<T>& before,
+                                           const phase_space<T>& behind, const energy<T>& e,
+                                           const gyration<R>& g, R length, R half_ks,
+                                           const T& inv) {
+  using F = scalar_of<T>;
+  auto kinetic = [&](phase_space<T> z) {
+    z.px = z.px + z.y * half_ks;
+    z.py = z.py - z.x * half_ks;
+    return z;
+  };
+  const phase_space<T> in = kinetic(before);
+  turn_spin_by_kick(s, before, in, e, g);
+  const T pz = precession<T>(before.pt, e.inv_p, g)(in.px, in.py).pz;
+  const T phi = inv * (half_ks * length * R(2));
+  const T a = (T(g.gamma) - before.pt * g.beta_gamma) * g.anomaly;
+  const T along = (a - g.anomaly) * pz * (e.inv_p * e.inv_p);
+  rotate(s, vector3<T>{in.px * along, in.py * along, pz * along - a} * phi);
+  rotate(s, vector3<T>{T(F(0)), T(F(0)), -phi});
+  turn_spin_by_kick(s, kinetic(behind), behind, e, g);
+}
+
 }  // namespace detail
 
 template <class R>
@@ -47,6 +73,7 @@ struct solenoid_paraxial {
   R length, half_ks, inv_beta, reach;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   static solenoid_paraxial make(R length, R ks, R inv_beta) {
     const R phase = ks * length * R(0.5);
@@ -60,6 +87,12 @@ struct solenoid_paraxial {
     detail::solenoid_turn(z, e.inv_p, length, half_ks, reach);
     z.t = z.t + (e.slip + (e.slip + inv_beta) * u * F(0.5)) * length;
   }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks, e.inv_p);
+  }
   solenoid_paraxial inverse() const { return {-length, half_ks, inv_beta, reach}; }
 };
 
@@ -68,6 +101,7 @@ struct solenoid_exact {
   R length, half_ks, inv_beta, reach;
 
   static constexpr unsigned writes = column::x | column::px | column::y | column::py | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
@@ -80,6 +114,14 @@ struct solenoid_exact {
     detail::solenoid_turn(z, T(e.inv_p * r), length, half_ks, reach);
     z.t = z.t + (e.slip + (e.slip + inv_beta) * detail::excess_path(u, r)) * length;
     return inside;
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    const T u = detail::kinetic_squared(before, e, half_ks);
+    const T inv = e.inv_p * rsqrt(T(scalar_of<T>(1)) - u);
+    detail::turn_spin_in_solenoid(s, before, behind, e, g, length, half_ks, inv);
   }
   solenoid_exact inverse() const { return {-length, half_ks, inv_beta, reach}; }
 };
@@ -104,19 +146,22 @@ struct solenoid {
 /// A stretch of uniform field, in the model of the element it belongs to.
 template <class Emit>
 void emit_solenoid(double length, double ks, const slice& s, Emit&& emit) {
-  const auto paraxial = solenoid_paraxial<double>::make(length, ks, s.ref.inverse_beta());
-  if (s.model == model::exact) {
-    emit(solenoid_exact<double>{length, paraxial.half_ks, paraxial.inv_beta, paraxial.reach});
-  } else {
-    emit(paraxial);
-  }
+  radiate(length, {.half_ks = ks / 2}, s, emit, [&] {
+    const auto paraxial = solenoid_paraxial<double>::make(length, ks, s.ref.inverse_beta());
+    if (s.model == model::exact) {
+      emit(solenoid_exact<double>{length, paraxial.half_ks, paraxial.inv_beta, paraxial.reach});
+    } else {
+      emit(paraxial);
+    }
+  });
 }
 
 template <class Emit>
 void emit_maps(const solenoid& m, const slice& s, Emit&& emit) {
   double ks = m.ks;
   if (m.field != 0) ks += m.field / s.ref.rigidity();
-  emit_solenoid(m.length * s.fraction, ks, s, emit);
+  const int pieces = s.radiation != nullptr ? s.steps : 1;
+  for (int i = 0; i < pieces; ++i) emit_solenoid(m.length * s.fraction / pieces, ks, s, emit);
 }
 
 }  // namespace betatron::elements

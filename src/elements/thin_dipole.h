@@ -10,6 +10,7 @@
 #include "elements/bend.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 
 namespace betatron::elements {
 
@@ -18,6 +19,7 @@ struct thin_dipole_kick {
   R angle, curvature, inv_beta;
 
   static constexpr unsigned writes = column::px | column::t;
+  static constexpr spin_effect spin = spin_effect::turned;
 
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
@@ -27,6 +29,16 @@ struct thin_dipole_kick {
     z.px = z.px + (delta - z.x * curvature) * angle;
     z.t = z.t + z.x * (e.slip + inv_beta) * angle;
   }
+  /// A step of unit length in a frame of curvature `angle`, with the field of that place: f_y = -angle (1 + h x).
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    const vector3<T> f{zero, -(before.x * (angle * curvature) + angle), zero};
+    turn_spin_along(s, before, behind, e, g, R(1), angle, f, f, f);
+  }
   thin_dipole_kick inverse() const { return {-angle, curvature, inv_beta}; }
 };
 
@@ -35,6 +47,7 @@ struct thin_dipole {
   double curvature = 0;
 
   static constexpr std::string_view kind = "ThinDipole";
+  static constexpr bool turns_frame = true;  ///< of the reference particle
   static constexpr std::string_view doc =
       "A bend of no length: turns the reference orbit by angle towards -x, with the weak focusing of a bend "
       "of this curvature. The same kick in every model but the linear one.";
@@ -48,7 +61,9 @@ struct thin_dipole {
 
 template <class Emit>
 void emit_maps(const thin_dipole& d, const slice& s, Emit&& emit) {
-  emit(thin_dipole_kick<double>{d.angle, d.curvature, s.ref.inverse_beta()});
+  const double length = d.curvature != 0 ? d.angle / d.curvature : 0;  // of what it stands for
+  radiate(length, {.curvature = d.curvature}, s, emit,
+          [&] { emit(thin_dipole_kick<double>{d.angle, d.curvature, s.ref.inverse_beta()}); });
 }
 
 /// `fraction` is 1 forward and -1 backward.

@@ -16,6 +16,7 @@
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -25,6 +26,7 @@ struct buncher_kick {
   R bunching, defocusing;  // dpt = -bunching t; dpx, dpy = defocusing (x, y)
 
   static constexpr unsigned writes = column::px | column::py | column::pt;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr bool changes_energy = true;
 
   template <class T>
@@ -32,6 +34,28 @@ struct buncher_kick {
     z.px = z.px + z.x * defocusing;
     z.py = z.py + z.y * defocusing;
     z.pt = z.pt - z.t * bunching;
+  }
+  /// Of the radial kick D the electric field makes gamma0^2 D and the magnetic one the rest, (1 - gamma0^2) D; electric
+  /// fields turn by (G + 1/(gamma + 1)) times beta and the kick, both over m c. Ez adds what gamma changes by.
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>&,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T px = (before.px + behind.px) * (g.beta_gamma * R(0.5));
+    const T py = (before.py + behind.py) * (g.beta_gamma * R(0.5));
+    const T gamma = T(g.gamma) - (before.pt + behind.pt) * (g.beta_gamma * R(0.5));
+    const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
+    const T pz = sqrt(select(square > T(F(0)), square, T(F(1))));
+    const T gain = (before.pt - behind.pt) * g.beta_gamma;
+    vector3<T> w = turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly);
+    const T electric = (F(1) / (gamma + F(1)) + g.anomaly) * pz / gamma;  // times beta_z
+    const T magnetic = (gamma * g.anomaly + F(1)) / pz;
+    const T factor =
+        (electric * (g.gamma * g.gamma) + magnetic * (R(1) - g.gamma * g.gamma)) * g.beta_gamma;
+    w.x = w.x - (behind.py - before.py) * factor;
+    w.y = w.y + (behind.px - before.px) * factor;
+    rotate(s, w);
   }
   buncher_kick inverse() const { return {-bunching, -defocusing}; }
 };
@@ -41,6 +65,7 @@ struct crab_kick {
   R strength, wave_number, sin_phase, cos_phase;  // a; w [rad/m]
 
   static constexpr unsigned writes = column::px | column::pt;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr bool changes_energy = true;
 
   template <class T>
@@ -49,6 +74,22 @@ struct crab_kick {
     sincos(z.t * wave_number, s, c);
     z.px = z.px + (s * cos_phase + c * sin_phase) * strength;
     z.pt = z.pt + z.x * (c * cos_phase - s * sin_phase) * (strength * wave_number);
+  }
+  /// The field that deflects is magnetic (TM110 mode); the electric one is along s.
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>&,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T px = (before.px + behind.px) * (g.beta_gamma * R(0.5));
+    const T py = (before.py + behind.py) * (g.beta_gamma * R(0.5));
+    const T gamma = T(g.gamma) - (before.pt + behind.pt) * (g.beta_gamma * R(0.5));
+    const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
+    const T pz = sqrt(select(square > T(F(0)), square, T(F(1))));
+    const T gain = (before.pt - behind.pt) * g.beta_gamma;
+    vector3<T> w = turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly);
+    w.y = w.y + (behind.px - before.px) * ((gamma * g.anomaly + F(1)) / pz * g.beta_gamma);
+    rotate(s, w);
   }
   crab_kick inverse() const { return {-strength, wave_number, sin_phase, cos_phase}; }
 };

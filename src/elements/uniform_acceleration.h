@@ -17,6 +17,7 @@
 #include "elements/element.h"
 #include "elements/phase_space.h"
 #include "elements/solenoid.h"
+#include "elements/spin.h"
 #include "numerics/constants.h"
 
 namespace betatron::elements {
@@ -65,6 +66,45 @@ BETATRON_INLINE mask_of<T> accelerate(const Map& m, phase_space<T>& z) {
   return inside;
 }
 
+/// The spin of a particle on the way: the body of a solenoid, see solenoid.h, and the turn by Ez, both with the means of
+/// gamma and momenta, of second order in the length; Bz begins and ends with edges. Ez is taken to have none.
+template <bool exact, class Map, class T, class R>
+BETATRON_INLINE void turn_spin_accelerated(const Map& m, vector3<T>& s,
+                                           const phase_space<T>& before,
+                                           const phase_space<T>& behind, const energy<T>& e,
+                                           const gyration<R>& g) {
+  using F = scalar_of<T>;
+  auto kinetic = [&](phase_space<T> z, R half_ks) {
+    z.px = z.px + z.y * half_ks;
+    z.py = z.py - z.x * half_ks;
+    return z;
+  };
+  const phase_space<T> in = kinetic(before, m.half_bz / m.bg_in);
+  turn_spin_by_kick(s, before, in, e, g);
+
+  const T kx = in.px * m.bg_in, ky = in.py * m.bg_in, k2 = kx * kx + ky * ky;
+  const T gamma_in = (T(m.inv_beta_in) - before.pt) * m.bg_in;
+  auto momentum = [&](const T& gamma, const T& across2) {
+    const T square = (gamma - F(1)) * (gamma + F(1)) - across2;
+    return sqrt(select(square > T(F(0)), square, T(F(1))));
+  };
+  const T none = exact ? k2 : T(F(0));
+  const T gamma_out = gamma_in + m.gain;
+  const T inv_sum = F(1) / (momentum(gamma_in, none) + momentum(gamma_out, none));
+  const T v = inv_sum * m.gain;
+  const T phi = atanh_ratio(T(v * v)) * inv_sum * (m.half_bz * m.length * F(4));
+  const T gamma = (gamma_in + gamma_out) * F(0.5);
+  const T pz = momentum(gamma, k2), p2 = (gamma - F(1)) * (gamma + F(1));
+  const T along = (gamma - F(1)) * g.anomaly * pz / p2;
+  rotate(s, vector3<T>{kx * along, ky * along, pz * along - gamma * g.anomaly} * phi +
+                turn_by_acceleration(T(m.gain), gamma, kx, ky, pz, g.anomaly));
+  rotate(s, vector3<T>{T(F(0)), T(F(0)), -phi});
+
+  const energy<T> e_out{F(1) / (momentum(gamma_out, T(F(0))) * (R(1) / m.bg_out)), e.slip};
+  const gyration<R> g_out{g.anomaly, m.inv_beta_out * m.bg_out, m.bg_out};
+  turn_spin_by_kick(s, kinetic(behind, m.half_bz / m.bg_out), behind, e_out, g_out);
+}
+
 }  // namespace detail
 
 template <class R>
@@ -73,12 +113,19 @@ struct uniform_acceleration_paraxial {
   R length, gain, half_bz, bg_in, bg_out, inv_beta_in, inv_beta_out, reach;
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr bool changes_energy = true;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
   BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
     return detail::accelerate<false>(*this, z);
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    detail::turn_spin_accelerated<false>(*this, s, before, behind, e, g);
   }
   uniform_acceleration_paraxial inverse() const {
     return {-length, -gain, half_bz, bg_out, bg_in, inv_beta_out, inv_beta_in, reach};
@@ -90,12 +137,19 @@ struct uniform_acceleration_exact {
   R length, gain, half_bz, bg_in, bg_out, inv_beta_in, inv_beta_out, reach;
 
   static constexpr unsigned writes = 63;
+  static constexpr spin_effect spin = spin_effect::turned;
   static constexpr bool changes_energy = true;
   static constexpr beam::loss_reason loss = beam::loss_reason::outside_domain;
 
   template <class T>
   BETATRON_INLINE mask_of<T> push(phase_space<T>& z, const energy<T>&) const {
     return detail::accelerate<true>(*this, z);
+  }
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    detail::turn_spin_accelerated<true>(*this, s, before, behind, e, g);
   }
   uniform_acceleration_exact inverse() const {
     return {-length, -gain, half_bz, bg_out, bg_in, inv_beta_out, inv_beta_in, reach};
@@ -138,6 +192,15 @@ template <class Emit>
 void emit_maps(const uniform_acceleration& a, const slice& s, Emit&& emit) {
   beam::reference after = s.ref;
   advance(a, after, s.fraction);
+  if (s.in_steps && s.steps > 1) {  // no longer in steps: each is one
+    beam::reference ref = s.ref;
+    const double fraction = s.fraction / s.steps;
+    for (int i = 0; i < s.steps; ++i) {
+      emit_maps(a, {ref, s.model, s.order, 1, s.index, s.count, fraction}, emit);
+      advance(a, ref, fraction);
+    }
+    return;
+  }
   const double length = a.length * s.fraction, gain = detail::gamma_gain(a, s.ref, s.fraction);
   const double half_bz = a.field * s.ref.particle.charge * numerics::constants::speed_of_light /
                          s.ref.particle.mass_eV / 2;

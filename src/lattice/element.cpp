@@ -94,6 +94,10 @@ parameter_info number_parameter(const char* name, const char* unit, const char* 
   return {name, unit, doc, value(0.0), any.minimum, any.maximum, false, false, false, {}};
 }
 
+parameter_info tilt_parameter(const char* name, const char* doc) {
+  return {name, "rad", doc, value(0.0), -1.5, 1.5, false, false, false, {}};
+}
+
 parameter_info size_parameter(const char* name, const char* doc) {
   const elements::range allowed = elements::range::not_negative;
   return {name, "m", doc, value(0.0), allowed.minimum, allowed.maximum, false, false, false, {}};
@@ -201,7 +205,20 @@ const std::vector<parameter_info>& common_parameters() {
       integer_parameter("steps", "steps of split integration per slice", 10, 1e6),
       number_parameter("dx", "m", "horizontal displacement"),
       number_parameter("dy", "m", "vertical displacement"),
-      number_parameter("roll", "rad", "rotation about the beam axis"),
+      number_parameter("dz", "m", "displacement along the beam"),
+      tilt_parameter("pitch", "rotation about the x axis, which turns z towards -y"),
+      tilt_parameter("yaw", "rotation about the y axis, which turns z towards x"),
+      number_parameter("roll", "rad", "rotation about the beam axis, which turns x towards y"),
+      {"pivot",
+       "",
+       "frame of the orbit in which the element is displaced and rotated",
+       value(std::string("entrance")),
+       0,
+       0,
+       false,
+       false,
+       false,
+       {"entrance", "center"}},
       size_parameter("aperture_x", "half-width of the pipe, checked behind each slice (0: none)"),
       size_parameter("aperture_y", "half-height of the pipe, checked behind each slice (0: none)"),
       {"aperture_shape",
@@ -246,7 +263,11 @@ value get(const element& e, std::string_view parameter) {
   if (parameter == "steps") return static_cast<double>(e.steps);
   if (parameter == "dx") return e.align.dx;
   if (parameter == "dy") return e.align.dy;
+  if (parameter == "dz") return e.align.dz;
+  if (parameter == "pitch") return e.align.pitch;
+  if (parameter == "yaw") return e.align.yaw;
   if (parameter == "roll") return e.align.roll;
+  if (parameter == "pivot") return std::string(e.align.about_center ? "center" : "entrance");
   if (parameter == "aperture_x") return e.pipe.x;
   if (parameter == "aperture_y") return e.pipe.y;
   if (parameter == "aperture_shape") {
@@ -288,7 +309,11 @@ void set(element& e, std::string_view parameter, const value& v) {
     if (parameter == "steps") e.steps = static_cast<int>(std::get<double>(v));
     if (parameter == "dx") e.align.dx = std::get<double>(v);
     if (parameter == "dy") e.align.dy = std::get<double>(v);
+    if (parameter == "dz") e.align.dz = std::get<double>(v);
+    if (parameter == "pitch") e.align.pitch = std::get<double>(v);
+    if (parameter == "yaw") e.align.yaw = std::get<double>(v);
     if (parameter == "roll") e.align.roll = std::get<double>(v);
+    if (parameter == "pivot") e.align.about_center = std::get<std::string>(v) == "center";
     if (parameter == "aperture_x") e.pipe.x = std::get<double>(v);
     if (parameter == "aperture_y") e.pipe.y = std::get<double>(v);
     if (parameter == "aperture_shape")
@@ -324,7 +349,46 @@ double length(const element& e) {
       e.body);
 }
 
+double curvature(const element& e) {
+  const auto* bend = std::get_if<elements::bend>(&e.body);
+  return bend && bend->length != 0 ? bend->angle / bend->length : 0.0;
+}
+
 int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
+
+elements::rigid_motion motion_at(const element& e, double place) {
+  const alignment& a = e.align;
+  const auto motion = elements::rigid_motion::of({a.dx, a.dy, a.dz, a.pitch, a.yaw, a.roll});
+  const double pivot = a.about_center && length(e) != 0 ? 0.5 : 0;
+  beam::reference at;  // as seen from the pivot
+  at.kinetic = 1;      // any will do
+  std::visit(
+      [&](const auto& body) {
+        if constexpr (requires { body.turns_frame; }) {
+          if (place != pivot) advance(body, at, place - pivot);
+        } else {
+          elements::advance_straight(at, length(e) * (place - pivot));
+        }
+      },
+      e.body);
+  return motion.seen_from(at.position, at.frame);
+}
+
+alignment alignment_at(const element& e, double place) {
+  const elements::rigid_motion m = motion_at(e, place);
+  const auto& [o, axes] = std::pair(m.origin, m.axes);
+  // axes = Rz(roll) Rx(pitch) Ry(yaw), see elements::detail::patch_axes
+  return {
+      o[0],
+      o[1],
+      o[2],
+      std::asin(std::clamp(-axes[7], -1.0, 1.0)),
+      std::atan2(axes[6], axes[8]),
+      m.is_transverse() && axes[0] == std::cos(e.align.roll) && axes[1] == std::sin(e.align.roll)
+          ? e.align.roll  // to the last bit, and beyond half a turn
+          : std::atan2(axes[1], axes[4]),
+      false};
+}
 
 void validate(const element& e) {
   std::visit(

@@ -8,14 +8,26 @@
 #include <vector>
 
 #include "elements/kinds.h"
+#include "elements/rigid_motion.h"
 
 namespace betatron::lattice {
 
-/// Displacement of an element in the transverse plane and its roll about the beam axis.
+/// Where an element stands: a rigid motion away from its place on the reference orbit, in the frame of the orbit at
+/// its pivot. It is shifted, then turned about its own y (yaw), x (pitch) and z axis (roll), in this order, by the
+/// right-hand rule: yaw turns z towards x, pitch z towards -y, roll x towards y.
 struct alignment {
-  double dx = 0;    // m
-  double dy = 0;    // m
-  double roll = 0;  // rad
+  double dx = 0;     // m
+  double dy = 0;     // m
+  double dz = 0;     // m
+  double pitch = 0;  // rad
+  double yaw = 0;    // rad
+  double roll = 0;   // rad
+  bool about_center =
+      false;  // the pivot: the middle of the orbit in the element, else its entrance
+
+  bool is_perfect() const {
+    return dx == 0 && dy == 0 && dz == 0 && pitch == 0 && yaw == 0 && roll == 0;
+  }
 };
 
 /// The cross section of the vacuum pipe: half-widths, 0 for none.
@@ -61,7 +73,7 @@ const std::vector<kind_info>& kinds();
 /// Description of a kind. Throws std::out_of_range listing the known kinds.
 const kind_info& find_kind(std::string_view name);
 
-/// name, model, slices, order, steps, dx, dy, roll, aperture_*: parameters that every kind has.
+/// name, model, slices, order, steps, dx, dy, dz, pitch, yaw, roll, pivot, aperture_*: parameters that every kind has.
 const std::vector<parameter_info>& common_parameters();
 
 /// An element of this kind with default parameters; `name` may be empty.
@@ -82,8 +94,17 @@ void set(element& e, std::string_view parameter, const value& v);
 /// Path length of the reference orbit [m].
 double length(const element& e);
 
+/// Curvature of the reference orbit [1/m], positive if it bends towards -x; 0 where it is straight.
+double curvature(const element& e);
+
 /// Slices an element is tracked in: thin ones are not cut.
 int slice_count(const element& e);
+
+/// The misalignment in the frame of the reference orbit at `place`, 0 at the entrance and 1 at the exit.
+elements::rigid_motion motion_at(const element& e, double place);
+
+/// The same as the alignment that a thin element there must have to move with this one.
+alignment alignment_at(const element& e, double place);
 
 /// Checks what involves several parameters (36 entries of a matrix, a total length that is not zero where it is
 /// divided by). Throws std::invalid_argument naming the element.

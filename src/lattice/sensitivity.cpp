@@ -56,6 +56,9 @@ double scale_of(const parameter_info& info, double x, bool clock, double time) {
 double* number_of(element& e, const knob& k) {
   if (k.parameter == "dx") return &e.align.dx;
   if (k.parameter == "dy") return &e.align.dy;
+  if (k.parameter == "dz") return &e.align.dz;
+  if (k.parameter == "pitch") return &e.align.pitch;
+  if (k.parameter == "yaw") return &e.align.yaw;
   if (k.parameter == "roll") return &e.align.roll;
   double* found = nullptr;
   std::visit(
@@ -213,7 +216,15 @@ struct slice_state {
   }
 };
 
-bool is_matrix(const element& e) { return std::holds_alternative<elements::linear_map>(e.body); }
+/// Tracked with a matrix of the user, which need not be symplectic. (A TaylorMap of higher degree than 1 has no
+/// inverse, and is refused.)
+bool is_matrix(const element& e) {
+  if (std::holds_alternative<elements::linear_map>(e.body)) return true;
+  const auto* series = std::get_if<elements::taylor_map>(&e.body);
+  if (series == nullptr) return false;
+  return e.model == elements::model::linear ||
+         series->coefficients.size() == 6 * elements::taylor_terms(1);
+}
 
 /// Appends what undoes the map with this code and these coefficients, if it has an inverse of its own kind.
 void append_inverse(const operation& op, const double* coefficients, program& to) {

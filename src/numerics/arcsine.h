@@ -8,15 +8,11 @@
 // Source: M. Abramowitz and I. Stegun, Handbook of Mathematical Functions (1964), 4.4.26 and 4.4.39.
 #pragma once
 
+#include "numerics/complex_value.h"
 #include "numerics/dual.h"
 #include "numerics/functions.h"
 
 namespace betatron::numerics {
-
-template <class T>
-struct complex_value {
-  T re, im;
-};
 
 namespace detail {
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "numerics/hd.h"
@@ -186,6 +187,40 @@ BETATRON_INLINE P cos(P a) {
   P s, c;
   sincos(a, s, c);
   return c;
+}
+
+/// exp(a): 2^n exp(r), n the integer nearest to a/ln 2 and a Taylor polynomial on |r| <= ln(2)/2. Within 2 units in the
+/// last place; 0 below the logarithm of the smallest normal number, infinite above that of the largest number, NaN for
+/// NaN.
+template <simd_pack P>
+BETATRON_INLINE P exp(P a) {
+  using F = typename P::value_type;
+  using vector = typename P::vector;
+  using integer = detail::lane_integer<F>;
+  using integers = typename detail::mask_storage<F, P::width, false>::vector;
+  constexpr bool wide = sizeof(F) == 8;
+  constexpr F lowest = wide ? F(-708.396418532264106) : F(-87.3365447505531);
+  constexpr F highest = wide ? F(709.782712893383996) : F(88.7228390520684);
+  const P inside = select(a > P(lowest), select(a < P(highest), a, P(highest)), P(lowest));
+  const P n = round_to_integer(inside * P(F(1.44269504088896340736)));
+  P r;
+  if constexpr (wide) {
+    r = inside - n * P(6.93147180369123816490e-01);
+    r = r - n * P(1.90821492927058770002e-10);
+  } else {
+    r = inside - n * P(F(0.693359375));
+    r = r - n * P(F(-2.12194440054690583e-4));
+  }
+  constexpr int terms = wide ? 14 : 8;
+  const P p = detail::factorial_series<0, 1, terms, false>(r);
+  // 2^(n-1) from its exponent bits: the low bits of (n - 1) + 1.5 * 2^52 are the integer n - 1
+  constexpr int fraction = wide ? 52 : 23;
+  constexpr integer bias = wide ? 1023 : 127;
+  const P shifted = n + P(wide ? F(6755399441055743.0) : F(12582911.0));
+  const integers bits = ((integers)shifted.v + bias) << fraction;
+  const P value = p * P((vector)bits) * P(F(2));
+  const P upper = select(a > P(highest), P(std::numeric_limits<F>::infinity()), value);
+  return select(a < P(lowest), P(F(0)), select(a == a, upper, a));
 }
 
 /// atan(v)/v as a function of u = v^2, smooth at 0 (value 1). This is how an angle is recovered from its

@@ -1,6 +1,7 @@
 #include "tracking/envelope.h"
 
 #include <limits>
+#include <stdexcept>
 
 namespace betatron::tracking {
 
@@ -43,21 +44,39 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
   check_turns(options.turns);
   check_flags("record", options.recorded, l);
   for (const auto& element : l.elements) lattice::validate(*element);
+  for (const effect& kicks : options.collective) {
+    if (!kicks.envelope_kick) {
+      throw std::invalid_argument(kicks.name + " has no form for envelope tracking");
+    }
+  }
 
+  const auto kick = [&](const kicked_stretch::kick& now, std::int64_t turn) {
+    kick_place place = place_of(l, now);
+    place.ref = e.ref;
+    place.turn = turn;
+    const effect& acting = options.collective[now.effect];
+    e.covariance = transported(acting.envelope_kick(e.mean, e.covariance, options.charge, place),
+                               e.covariance);
+  };
+
+  const std::vector<kicked_stretch> stretches = cut_at_kicks(l, options.collective);
   std::vector<moment_record> records;
   if (options.record_start) records.push_back(record_of(e, options.first_turn, -1, 0));
   for (std::int64_t turn = 0; turn < options.turns; ++turn) {
-    for (std::size_t i = 0; i < l.elements.size(); ++i) {
-      const lattice::element& element = *l.elements[i];
-      const bool recorded = !options.recorded.empty() && options.recorded[i] != 0;
-      const int slices = lattice::slice_count(element);
-      for (int k = 0; k < slices; ++k) {
-        const lattice::orbit_map map = lattice::derivative(element, k, e.ref, e.mean);
+    for (const kicked_stretch& stretch : stretches) {
+      for (const auto& now : stretch.kicks) kick(now, options.first_turn + turn);
+      for (const lattice::piece& p :
+           lattice::pieces(l, stretch.first, stretch.last, lattice::direction::forward)) {
+        const lattice::element& element = *l.elements[p.element];
+        const lattice::orbit_map map =
+            lattice::derivative(element, p.index, p.count, e.ref, e.mean);
         e.mean = map.orbit;
         e.covariance = transported(map.matrix, e.covariance);
-        if (recorded && (options.record_slices || k == slices - 1)) {
-          records.push_back(
-              record_of(e, options.first_turn + turn, static_cast<std::int32_t>(i), k));
+        const bool recorded = !options.recorded.empty() && options.recorded[p.element] != 0;
+        const bool last = p.slice == lattice::slice_count(element) - 1;
+        if (recorded && p.ends_slice && (options.record_slices || last)) {
+          records.push_back(record_of(e, options.first_turn + turn,
+                                      static_cast<std::int32_t>(p.element), p.slice));
         }
       }
     }

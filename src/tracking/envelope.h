@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "tracking/effect.h"
 #include "tracking/track.h"
 
 namespace betatron::tracking {
@@ -25,6 +26,10 @@ struct envelope_options {
   std::vector<std::uint8_t> recorded{};  ///< one flag per element; empty: none
   bool record_slices = false;
   bool record_start = false;
+
+  /// What the beam does to itself: effects with a linear kick on the covariance, see effect::envelope_kick.
+  std::vector<effect> collective{};
+  double charge = 0;  ///< of the beam [C], with its sign: collective effects need it
 };
 
 /// Moves the envelope through the line. Records have count 0, weight 1, and no minima and maxima (NaN): an envelope

@@ -37,6 +37,12 @@ void check(const lattice::line& l, const track_options& o) {
   }
   check_turns(o.turns);
   check_flags("record", o.recorded, l);
+  for (const effect& e : o.collective) {
+    if (!e.kick) throw std::invalid_argument(e.name + " has no kick on particles");
+    if (o.way == direction::backward && !e.reversible) {
+      throw std::invalid_argument(e.name + " cannot be undone: it cannot be tracked backward");
+    }
+  }
 }
 
 /// What a stretch of lattice does to the place of the reference particle: a rigid motion, the same wherever the
@@ -92,18 +98,31 @@ class driver {
     compile_.observed = o.monitor.observed_at;
     compile_.boundary = o.boundary;
     compile_.bucket_length = o.bucket_length;
+    compile_.spin = o.spin;
+    compile_.radiation = o.radiation;
     find_observed();
     threads_ = o.threads != 0 ? o.threads : available_threads();
   }
 
   track_result run() {
     check(line_, options_);
+    if (options_.spin && !bunch_.has_spin()) {
+      throw std::invalid_argument("spins cannot be tracked: the beam has none");
+    }
     const std::size_t n = line_.elements.size();
     // compiling everything once first: errors come before the first particle has moved
     reference end = bunch_.ref;
     lattice::program turn = lattice::compile(line_, 0, n, end, compile_);
+    std::vector<kicked_stretch> stretches;
+    if (!options_.collective.empty()) {
+      stretches = cut_at_kicks(line_, options_.collective);
+      for (const effect& e : options_.collective) {
+        if (e.begin) e.begin(line_, bunch_, options_.way);
+      }
+    }
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
+    if (!options_.collective.empty()) return run_with_kicks(stretches, end);
 
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
@@ -145,6 +164,74 @@ class driver {
   }
 
  private:
+  /// All turns, stretch by stretch with kicks in between. `end`: the reference particle behind the first turn.
+  track_result run_with_kicks(const std::vector<kicked_stretch>& stretches, const reference& end) {
+    const bool forward = options_.way == direction::forward;
+    const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
+    struct compiled {
+      lattice::program maps, marks;
+      reference start, end;
+    };
+    std::vector<compiled> programs(stretches.size());
+    for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
+      for (std::size_t n = 0; n < stretches.size() && !result_.interrupted; ++n) {
+        const kicked_stretch& here = stretches[forward ? n : stretches.size() - 1 - n];
+        if (forward) kick(here.kicks, turn);
+        compiled& p = programs[n];
+        if (turn == 0 || !same_maps) {
+          p.start = p.end = bunch_.ref;
+          p.maps = lattice::compile(line_, here.first, here.last, p.end, compile_);
+          // what is in front of the kicks when going forward is behind them when going backward
+          if (!forward && !here.kicks.empty()) p.marks = lattice::split_off_marks(p.maps, p.end);
+        }
+        reference behind = p.end;
+        if (!(p.start == bunch_.ref)) {
+          behind = bunch_.ref;
+          rigid_motion(p.start, p.end).apply(behind);
+        }
+        run_stretch(p.maps, p.start, turn, behind);
+        if (!forward) {
+          kick(here.kicks, turn);
+          if (!p.marks.operations.empty()) run_stretch(p.marks, p.end, turn, behind);
+        }
+        const lattice::position& reached = forward ? here.last : here.first;
+        const bool at_end = n + 1 == stretches.size();
+        if (at_end || reached.part == 0) {
+          const std::size_t passed =
+              forward ? reached.element : line_.elements.size() - reached.element;
+          report(at_end ? turn + 1 : turn, at_end ? 0 : passed);
+        }
+      }
+      if (!same_maps) programs.assign(stretches.size(), {});
+    }
+    return result_;
+  }
+
+  /// `start`: where the program was compiled from. `end`: the reference particle behind it in this turn.
+  void run_stretch(const lattice::program& p, const reference& start, std::int64_t turn,
+                   const reference& end) {
+    entrance_ = start;
+    if (p.operations.empty()) {
+      bunch_.ref = end;
+    } else {
+      run_program(p, turn, 1, end);
+    }
+  }
+
+  /// Backward: undoes them, the last first.
+  void kick(const std::vector<kicked_stretch::kick>& kicks, std::int64_t turn) {
+    const bool forward = options_.way == direction::forward;
+    for (std::size_t k = 0; k < kicks.size(); ++k) {
+      const kicked_stretch::kick& now = kicks[forward ? k : kicks.size() - 1 - k];
+      kick_place place = place_of(line_, now);
+      place.ref = bunch_.ref;
+      place.turn = options_.first_turn + turn;
+      place.threads = threads_;
+      if (!forward) place.length = -place.length;
+      options_.collective[now.effect].kick(bunch_, place);
+    }
+  }
+
   /// One turn in `pieces` runs of elements.
   void run_in_pieces(std::int64_t turn, std::size_t pieces) {
     const std::size_t n = line_.elements.size();
@@ -190,7 +277,7 @@ class driver {
       if (number % how.record_every == 0) {
         for (const lattice::record_point& at : p.records) {
           const moment_record record{number, at.element, at.slice, seen_from(start, at.ref),
-                                     beam::finish(*sums++)};
+                                     beam::finish(*sums++, bunch_.has_spin())};
           if (is_set(options_.recorded, at.element)) result_.records.push_back(record);
           if (is_set(m.moments_at, at.element) && number % m.every == 0) seen.push_back(record);
         }
@@ -293,8 +380,7 @@ void check_turns(std::int64_t turns) {
   }
 }
 
-void check_flags(const char* what, const std::vector<std::uint8_t>& flags,
-                 const lattice::line& l) {
+void check_flags(const char* what, const std::vector<std::uint8_t>& flags, const lattice::line& l) {
   if (!flags.empty() && flags.size() != l.elements.size()) {
     throw std::invalid_argument(std::string(what) + " has " + std::to_string(flags.size()) +
                                 " flags for a line of " + std::to_string(l.elements.size()) +

@@ -8,6 +8,7 @@
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
+#include "tracking/effect.h"
 
 namespace betatron::tracking {
 
@@ -55,6 +56,12 @@ struct track_options {
   /// Acts on t behind every slice; see elements/longitudinal_boundary.h.
   elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
   double bucket_length = 0;  ///< m
+
+  bool spin = false;  ///< fields turn the spins, which the beam must have
+  std::optional<elements::radiation_model> radiation{};  ///< synchrotron radiation, if any
+
+  /// What the beam does to itself, in this order.
+  std::vector<effect> collective{};
 
   tracking::monitor monitor{};
 

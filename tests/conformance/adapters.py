@@ -53,8 +53,6 @@ def energy_deviation(ref: bt.Reference, delta: np.ndarray) -> np.ndarray:
 def rereferenced(z: np.ndarray, before: bt.Reference, after: bt.Reference) -> np.ndarray:
     """Coordinates behind an element relative to the reference particle `after` that left it, from
     those relative to one that went through with the momentum it had `before`."""
-    if before.gamma == after.gamma:
-        return z
     out = z.copy()
     ratio = before.beta_gamma / after.beta_gamma
     out[[1, 3]] *= ratio
@@ -111,6 +109,16 @@ class Adapter:
         """Particles behind `element`, relative to a reference particle that keeps its momentum."""
         raise NotImplementedError
 
+    def linear(self, ref: bt.Reference, element: Any, length: float, z: np.ndarray) -> np.ndarray:
+        """The affine map that `track` is near the reference orbit: its derivative by central
+        differences of sixth order."""
+        step = 1e-4 * np.array([1, 1, 1, 1, 1, ref.beta])
+        factors = np.array([1, -1, 2, -2, 3, -3, 0])
+        starts = np.concatenate([f * np.diag(step) for f in factors], axis=1)
+        a, b, c, d, e, f, zero = np.split(self.track(ref, element, length, starts), 7, axis=1)
+        matrix = (45 * (a - b) - 9 * (c - d) + (e - f)) / (60 * step)
+        return matrix @ z + zero[:, :1]
+
 
 # --- Xtrack ----------------------------------------------------------------------------------
 
@@ -140,18 +148,24 @@ class Xtrack(Adapter):
         return xtrack
 
     def track(
-        self, ref: bt.Reference, element: XtrackElement, length: float, z: np.ndarray
+        self,
+        ref: bt.Reference,
+        element: XtrackElement | list[XtrackElement],
+        length: float,
+        z: np.ndarray,
     ) -> np.ndarray:
         xt = self._xtrack
         particles = xt.Particles(
             mass0=ref.species.mass, q0=ref.species.charge, p0c=ref.momentum,
             x=z[0], px=z[1], y=z[2], py=z[3], zeta=-ref.beta * z[4], delta=momentum(ref, z[5])[0],
         )  # fmt: skip
+        parts = element if isinstance(element, list) else [element]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
                 # compiles where it runs
-                getattr(xt, element.kind)(**element.arguments).track(particles)
+                for part in parts:
+                    getattr(xt, part.kind)(**part.arguments).track(particles)
         order = np.argsort(particles.particle_id)
         columns = (
             particles.x, particles.px, particles.y, particles.py, -particles.zeta / ref.beta,
@@ -240,13 +254,14 @@ class Cheetah(Adapter):
 class MadxElement:
     """An element in MAD-X's language.
 
-    exact, steps, model: PTC's; `align` the arguments of EALIGN.
+    exact, steps, model, fringe: PTC's; `align` the arguments of EALIGN.
     """
 
     definition: str
     exact: bool = True
     steps: int = 1
     model: int = 2
+    fringe: bool = False
     align: dict[str, float] = field(default_factory=dict)
 
 
@@ -305,6 +320,7 @@ class PTC(Madx):
         m.input(
             "ptc_create_universe; ptc_create_layout, time=true, closed_layout=false, method=6, "
             f"model={element.model}, nst={element.steps}, exact={str(element.exact).lower()};"
+            + ("ptc_setswitch, fringe=true;" if element.fringe else "")
             + ("ptc_align;" if element.align else "")
         )
         for x, px, y, py, t, pt in z.T.tolist():
@@ -345,4 +361,4 @@ class Twiss(Madx):
         return sign[:, None] * (matrix @ (sign[:, None] * z) + kick[:, None])
 
 
-ADAPTERS = {adapter.name: adapter for adapter in (Xtrack, PTC, Twiss, PyAT, Cheetah)}
+ADAPTERS: dict[str, type[Adapter]] = {a.name: a for a in (Xtrack, PTC, Twiss, PyAT, Cheetah)}

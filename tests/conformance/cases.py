@@ -35,11 +35,18 @@ class Case:
     restrict: Restriction = lambda values, ref: values
     beta_gamma: tuple[float, float] = (0.05, 7e4)  # of the random references
     aligned: bool = False  # displaced and rolled
+    rigid: bool = False  # in all six degrees of freedom
     explanation: str = ""  # key in explanations.py
+    derivative: bool = False  # the other code's derivative on the reference orbit, see adapters.py
+    suffix: str = ""  # to the kind, where the same kind is compared with another option
+
+    def length(self, values: Values) -> float:
+        """Path length of the reference orbit."""
+        return values.get("length", values.get("offset_z", 0.0))
 
     @property
     def title(self) -> str:
-        return self.kind + (", displaced" if self.aligned else "")
+        return self.kind + self.suffix + (", displaced" if self.aligned else "")
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -66,6 +73,7 @@ def add(
 
 # typical size by unit, as in tests/python/test_physics.py
 SCALE = {
+    "m": 0.02,
     "1/m": 2.0,
     "1/m^2": 10.0,
     "1/m^3": 50.0,
@@ -75,36 +83,73 @@ SCALE = {
     "T/m": 10.0,
     "T": 2.0,
     "V": 0.2,
+    "V/m": 0.2,
 }
 
 
 def draw_value(parameter: dict, rng: np.random.Generator, ref: bt.Reference) -> Any:
     """A random value of a parameter as a machine would have it, by its unit."""
     name, unit = parameter["name"], parameter["unit"]
+    if parameter["type"] == "list":
+        return draw_list(name, rng)
     if name == "length":
         return rng.uniform(0.1, 1.5)
-    if name == "matrix":
-        return (np.eye(6) + 0.3 * rng.normal(size=(6, 6))).ravel().tolist()
-    if name in ("knl", "ksl"):
-        return [rng.uniform(-s, s) for s in (1e-3, 0.5, 5.0, 50.0, 500.0)]
+    if name == "offset_z":
+        return rng.uniform(-0.5, 0.5)
     if name in ("hkick", "vkick"):
         return rng.uniform(-5e-3, 5e-3)
     if name in ("x_max", "y_max"):
         return rng.uniform(5e-4, 2e-3)
+    if name == "min_radius2":
+        return rng.uniform(0, 5e-4) ** 2
     if name == "hgap":
         return rng.uniform(0.005, 0.05)
+    if name == "cnl":
+        return rng.uniform(2.5e-3, 1e-2)  # beyond the particles: the field is singular there
+    if name == "knl":
+        return rng.uniform(-5e-6, 5e-6)
+    if name == "taper":
+        return rng.uniform(-50.0, 50.0)
+    if name == "sharing":
+        return rng.uniform(0.0, 0.5)
     if name.startswith("fint"):
         return rng.uniform(0.0, 0.6)  # MAD-X takes a negative FINTX for one that is not given
     if unit == "Hz":
         return math.exp(rng.uniform(math.log(1e8), math.log(3e9)))
-    if unit not in SCALE:
+    if unit not in SCALE or name.startswith("repeat"):
         raise LookupError(f"no typical size of parameter {name!r} with unit {unit!r}")
     scale = SCALE[unit]
     low = 0.0 if parameter["minimum"] >= 0 else -scale
     value = rng.uniform(low, min(scale, parameter["maximum"]))
     if unit in ("T/m", "T"):
         value *= ref.rigidity
-    return value * ref.kinetic_energy if unit == "V" else value
+    return value * ref.kinetic_energy if unit.startswith("V") else value
+
+
+def draw_list(name: str, rng: np.random.Generator) -> list[float]:
+    if name == "matrix":
+        return (np.eye(6) + 0.3 * rng.normal(size=(6, 6))).ravel().tolist()
+    if name == "coefficients":  # of a Taylor map of degree 2
+        rows = rng.normal(size=(6, 28)) * np.repeat([1e-4, 0.3, 5.0], [1, 6, 21])
+        rows[:, 1:7] += np.eye(6)
+        return rows.ravel().tolist()
+    if name == "centre":
+        return rng.uniform(-1e-3, 1e-3, 6).tolist()
+    if name in ("knl", "ksl"):
+        return [rng.uniform(-s, s) for s in (1e-3, 0.5, 5.0, 50.0, 500.0)]
+    if name in ("kn", "ks"):
+        return [rng.uniform(-s, s) for s in (1e-3, 5.0, 50.0, 500.0, 5000.0)]
+    if name in ("cosine", "sine"):
+        # of ((1 + cos)/2)^2, ((1 + cos)/2)^3 and sin (1 + cos): smooth, and zero at the ends
+        a, b, c = rng.uniform(0.5, 1), rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3)
+        if name == "sine":
+            return [0.0, c, c / 2]
+        return [0.75 * a + 0.625 * b, 0.5 * a + 0.46875 * b, 0.125 * a + 0.1875 * b, 0.03125 * b]
+    if name == "vertices":  # a star-shaped polygon
+        turns = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(5, 12)))
+        radii = rng.uniform(5e-4, 2.5e-3, turns.size)
+        return np.stack([radii * np.cos(turns), radii * np.sin(turns)], axis=1).ravel().tolist()
+    raise LookupError(f"no typical values of parameter {name!r}")
 
 
 def draw_parameters(
@@ -114,12 +159,34 @@ def draw_parameters(
     return {n: draw_value(known[n], rng, ref) for n in names}
 
 
-def draw_alignment(rng: np.random.Generator) -> Values:
-    return {
+def draw_alignment(rng: np.random.Generator, rigid: bool) -> Values:
+    values = {
         "dx": rng.uniform(-1e-3, 1e-3),
         "dy": rng.uniform(-1e-3, 1e-3),
         "roll": rng.uniform(-1, 1),
     }
+    if rigid:
+        values |= {
+            "dz": rng.uniform(-2e-3, 2e-3),
+            "pitch": rng.uniform(-0.02, 0.02),
+            "yaw": rng.uniform(-0.02, 0.02),
+        }
+    return values
+
+
+def ptc_angles(v: Values) -> tuple[float, float, float]:
+    """DPHI, DTHETA, DPSI: PTC turns about x before it turns about y, and DPHI turns z towards y."""
+    x, y, z = (np.array([math.cos(v[a]), math.sin(v[a])]) for a in ("pitch", "yaw", "roll"))
+    ex = z[0] * np.array([y[0], 0, -y[1]]) + z[1] * np.array([x[1] * y[1], x[0], x[1] * y[0]])
+    theta, phi = math.asin(x[0] * y[1]), math.atan2(x[1], x[0] * y[0])
+    before_roll = np.array(
+        [
+            [math.cos(theta), math.sin(theta) * math.sin(phi), -math.sin(theta) * math.cos(phi)],
+            [0.0, math.cos(phi), math.sin(phi)],
+        ]
+    )
+    cosine, sine = before_roll @ ex
+    return -phi, theta, math.atan2(sine, cosine)
 
 
 def draw_reference(
@@ -147,9 +214,17 @@ def renamed(names: Names, values: Values) -> Values:
     }
 
 
+def sequence(*parts: Callable[[Values], XtrackElement]) -> Callable[[Values], list[XtrackElement]]:
+    return lambda v: [part(v) for part in parts]
+
+
 def xtrack(kind: str, names: Names, **arguments: Any) -> Callable[[Values], XtrackElement]:
     def build(v: Values) -> XtrackElement:
-        shift = {"shift_x": "dx", "shift_y": "dy", "rot_s_rad": "roll"} if "roll" in v else {}
+        shift: Names = {}
+        if "roll" in v:
+            shift = {"shift_x": "dx", "shift_y": "dy", "rot_s_rad_no_frame": "roll"}
+        if "yaw" in v:
+            shift |= {"shift_s": "dz", "rot_x_rad": lambda v: -v["pitch"], "rot_y_rad": "yaw"}
         return XtrackElement(kind, renamed(names | shift, v) | arguments)
 
     return build
@@ -161,7 +236,10 @@ def madx(kind: str, names: Names, *more: str, **how: Any) -> Callable[[Values], 
 
     def build(v: Values) -> MadxElement:
         given = [f"{there}={literal(value)}" for there, value in renamed(names, v).items()]
-        align = {"dx": "dx", "dy": "dy", "dpsi": "roll"} if "roll" in v else {}
+        align: Names = {"dx": "dx", "dy": "dy", "dpsi": "roll"} if "roll" in v else {}
+        if "yaw" in v:
+            angles = dict(zip(("dphi", "dtheta", "dpsi"), ptc_angles(v), strict=True))
+            align |= {"ds": "dz"} | {k: lambda _, a=a: a for k, a in angles.items()}
         return MadxElement(", ".join([kind, *given, *more]), align=renamed(align, v), **how)
 
     return build
@@ -255,6 +333,7 @@ for _aligned in (False, True):
         "Xtrack",
         "mat-kick-mat",
         xtrack("Quadrupole", _quad, model="mat-kick-mat"),
+        rigid=_aligned,
         **_more,
     )
     add(
@@ -290,6 +369,7 @@ for _aligned in (False, True):
         "MAD-X/PTC",
         "exact=true",
         madx("quadrupole", _mad_quad, steps=STEPS),
+        rigid=_aligned,
         **EXACT,
         **_more,
     )
@@ -434,6 +514,7 @@ _bends(
     xtrack("Bend", _bend, model="bend-kick-bend", **FINE),
     "length angle k1",
     **EXACT,
+    explanation="xtrack-curvature",
 )
 _bends(
     "exact",
@@ -442,6 +523,7 @@ _bends(
     xtrack("Bend", _bend, model="rot-kick-rot-high-order", **FINE),
     "length angle k1",
     **EXACT,
+    explanation="xtrack-curvature",
 )
 _bends(
     "paraxial",
@@ -484,7 +566,7 @@ _bends(
     madx("sbend", _mad_bend, *_no_fringe, steps=STEPS),
     "length angle k1",
     **EXACT,
-    explanation="curved-multipole",
+    explanation="ptc-curvature",
 )
 _bends("linear", "MAD-X", "TWISS, pole faces, k1", madx("sbend", _mad_faces), f"{FACES} k1")
 _bends(
@@ -546,21 +628,15 @@ _bends(
     "exact",
     "Xtrack",
     "bend-kick-bend, rigid body",
-    lambda v: XtrackElement(
+    xtrack(
         "Bend",
-        {
-            "length": v["length"],
-            "angle": v["angle"],
-            "model": "bend-kick-bend",
-            "num_multipole_kicks": 1,
-            "shift_x": v["dx"],
-            "shift_y": v["dy"],
-            "rot_s_rad_no_frame": v["roll"],
-        },
+        {"length": "length", "angle": "angle"},
+        model="bend-kick-bend",
+        num_multipole_kicks=1,
     ),
     "length angle",
     aligned=True,
-    explanation="rigid-bend",
+    rigid=True,
 )
 _bends(
     "exact",
@@ -570,7 +646,7 @@ _bends(
     "length angle",
     restrict=_no_k1,
     aligned=True,
-    explanation="rigid-bend",
+    rigid=True,
 )
 
 # --- DipoleEdge: thin and linear in every model ----------------------------------------------
@@ -1030,3 +1106,8 @@ add(
     cheetah("Aperture", {"x_max": "x_max", "y_max": "y_max"}),
     **_window,
 )
+
+# --- The rest of the list --------------------------------------------------------------------
+
+import cases_lorentz  # noqa: E402, F401
+import cases_thin  # noqa: E402, F401

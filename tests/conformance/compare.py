@@ -26,7 +26,7 @@ def generator(case: Case, seed: int) -> np.random.Generator:
 def draw_values(case: Case, ref: bt.Reference, rng: np.random.Generator) -> Values:
     values = draw_parameters(case.kind, case.parameters, rng, ref)
     if case.aligned:
-        values |= draw_alignment(rng)
+        values |= draw_alignment(rng, case.rigid)
     return case.restrict(values, ref)
 
 
@@ -34,10 +34,11 @@ def both(
     case: Case, adapter: Adapter, ref: bt.Reference, values: Values, z: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates (6, n) behind the element, by Betatron and by the other code."""
-    element = getattr(bt, case.kind)(**values, model=case.model, **case.options)
+    element = getattr(bt, case.kind)(**{"model": case.model, **case.options, **values})
     ours, beam = betatron(ref, element, z)
     context = {"beta": ref.beta, "beta_gamma": ref.beta_gamma, "total_energy": ref.total_energy}
-    theirs = adapter.track(ref, case.element(values | context), values.get("length", 0.0), z)
+    track = adapter.linear if case.derivative else adapter.track
+    theirs = track(ref, case.element(values | context), case.length(values), z)
     return ours, rereferenced(theirs, ref, beam.reference)
 
 
@@ -72,9 +73,10 @@ class Law:
     """The difference in `column` is proportional to a power of what is varied.
 
     vary, still: any of "amplitude" (x, px, y, py), "energy" (pt), single coordinates,
-    "beta_gamma", "slices", parameters and displacements, separated by spaces. What is in
+    "beta_gamma", "slices", "steps", parameters and displacements, separated by spaces. What is in
     `still` is zero for the measurement, so that one cause acts alone; `start` is the factor on
-    what is varied with which the measurement begins.
+    what is varied with which the measurement begins, `amplified` one on x, px, y, py all along
+    (where the difference would drown in rounding).
     """
 
     vary: str
@@ -82,6 +84,7 @@ class Law:
     column: str
     still: str = ""
     start: float = 1.0
+    amplified: float = 1.0
 
     tolerance = 0.15
 
@@ -96,6 +99,7 @@ class Law:
         for _ in range(draws):
             values = draw_values(case, ref, rng)
             z = draw_particles(ref, 40, rng)
+            z[:4] *= self.amplified
             whole, half = (
                 self._difference(case, adapter, ref, values, z, self.start * f) for f in (1.0, 0.5)
             )
@@ -127,7 +131,8 @@ class Law:
     def __str__(self) -> str:
         varied = self.vary.replace(" ", ", ")
         fixed = f" (without {self.still.replace(' ', ', ')})" if self.still else ""
-        return f"{self.column}: power {self.power:g} of {varied}{fixed}"
+        large = f", {self.amplified:g} times the amplitude" if self.amplified != 1 else ""
+        return f"{self.column}: power {self.power:g} of {varied}{fixed}{large}"
 
 
 def scaled(
@@ -143,8 +148,8 @@ def scaled(
         return ref, values, z
     if name == "beta_gamma":
         return bt.Reference(ref.species, beta_gamma=ref.beta_gamma * factor), values, z
-    if name == "slices":
-        return ref, values | {"slices": round(4 * factor)}, z
+    if name in ("slices", "steps"):
+        return ref, values | {name: round({"slices": 4, "steps": 16}[name] * factor)}, z
     if name in ("dx", "dy", "roll") and name not in values:
         return ref, values, z
     return ref, values | {name: values[name] * factor}, z

@@ -65,13 +65,26 @@ EXPLANATIONS: dict[str, Explanation] = {
         (*TRANSVERSE, "t"),
         (Law("amplitude", 2, "px", "energy"), Law("angle", 1, "px", "energy")),
     ),
-    "curved-multipole": Explanation(
-        "Betatron",
-        "The quadrupole field in the curved frame is taken to first order in the curvature "
-        "(as in Xtrack, which agrees); PTC has higher orders, beginning with k1 h^2 times "
-        "the fourth power of x, y.",
+    "xtrack-curvature": Explanation(
+        "Xtrack",
+        "The field of a quadrupole component around a bent axis is taken to first order in the "
+        "curvature; Betatron has it to fifth order. What is left out begins with k1 h^2 times the "
+        "third power of x, y. The Lorentz force in the closed cylindrical field, integrated, "
+        "agrees with Betatron.",
         (*TRANSVERSE, "t"),
         (Law("amplitude", 3, "py", "energy"), Law("angle", 2, "py", "energy")),
+    ),
+    "ptc-curvature": Explanation(
+        "MAD-X/PTC",
+        "The field of a quadrupole component around a bent axis is cut behind second order in the "
+        "curvature, Betatron's behind the fifth. What is left out begins with k1 h^3 times the "
+        "fourth power of x, y. The Lorentz force in the closed cylindrical field, integrated, "
+        "agrees with Betatron.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("amplitude", 4, "py", "energy", amplified=20),
+            Law("angle", 3, "py", "energy", amplified=20),
+        ),
     ),
     "ptc-edge": Explanation(
         "Betatron",
@@ -79,19 +92,6 @@ EXPLANATIONS: dict[str, Explanation] = {
         "Betatron's pole face is linear. Without a gap they agree.",
         (*TRANSVERSE, "t"),
         (Law("amplitude", 3, "py", "energy"), Law("hgap", -1, "py", "energy")),
-    ),
-    "rigid-bend": Explanation(
-        "Betatron",
-        "A displaced bend is displaced in the local frame of the reference orbit at each of "
-        "its ends, and a roll turns its orbit with it, so that a rolled bend does not kick "
-        "a particle on the axis; Xtrack and PTC, which agree with each other, move a rigid "
-        "body.",
-        (*TRANSVERSE, "t"),
-        (
-            Law("dx dy", 1, "x", "amplitude energy roll"),
-            Law("roll", 1, "py", "amplitude energy dx dy", start=0.5),
-            Law("angle", 1, "py", "amplitude energy dx dy"),
-        ),
     ),
     "one-kick": Explanation(
         "Betatron",
@@ -141,5 +141,91 @@ EXPLANATIONS: dict[str, Explanation] = {
         "For small energy deviations the time of flight is a series up to delta^3, as in Bmad.",
         ("t",),
         (Law("energy", 4, "t", "amplitude dx dy", start=0.17),),
+    ),
+    "paraxial": Explanation(
+        "Betatron",
+        "The paraxial model is quadratic in x, px, y, py.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 3, "x", "energy"),),
+    ),
+    "rf-field-map": Explanation(
+        "Betatron",
+        "The field around the axis is cut behind the second power of the radius.",
+        (*TRANSVERSE, "t", "pt"),
+        (
+            Law("amplitude", 3, "px", "energy t", start=0.25),
+            Law("amplitude", 4, "pt", "energy t"),
+        ),
+    ),
+    "soft-edge": Explanation(
+        "Betatron",
+        "The field is of first order in the distance from the axis; Maxwell's equations add "
+        "the third order where it varies along the axis.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 3, "px", "energy"),),
+    ),
+    "period-average": Explanation(
+        "Betatron",
+        "The motion is averaged over a period of the field: at a given focusing the better, the "
+        "shorter the period.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("period strength", 2, "px"),
+            Law("period strength", 2, "py"),
+            Law("period strength", 4, "t", "amplitude energy"),
+        ),
+    ),
+    "period-average-and-poles": Explanation(
+        "Betatron",
+        "The motion is averaged over a period of the field: at a given focusing the better, the "
+        "shorter the period. The field is cut behind the second power of kx x, ky y.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("period strength", 4, "t", "amplitude"),
+            Law("amplitude", 3, "py", "energy", start=2),
+        ),
+    ),
+    "buncher": Explanation(
+        "Xtrack",
+        "A cavity is sin(w t) where the buncher is its slope, w t, and it has no radial field, "
+        "which the wave equation ties to the slope (tests/python/test_conformance.py compares the "
+        "buncher with the Lorentz force in a short gap).",
+        ("px", "py", "pt"),
+        (
+            Law("t", 3, "pt", start=0.2),
+            Law("amplitude", 1, "px"),
+            Law("beta_gamma", -3, "px"),
+        ),
+    ),
+    "buncher-radial": Explanation(
+        "Xtrack",
+        "A cavity has no radial field, which the wave equation ties to the slope of the voltage.",
+        ("px", "py"),
+        (Law("amplitude", 1, "px"), Law("beta_gamma", -3, "px")),
+    ),
+    "fringe-map": Explanation(
+        "both",
+        "The map of a hard edge is known to third order, and continued to a symplectic one: in "
+        "Betatron by the midpoint rule, in the other code by a generating function of mixed "
+        "variables. They differ from fifth order on.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 5, "px", "energy", amplified=2.5),),
+    ),
+    "dipole-fringe": Explanation(
+        "both",
+        "Betatron's pole face is the flow of a Hamiltonian of third order (Hwang and Lee), "
+        "Xtrack's a rotation, a hard edge and a wedge (Forest): the maps agree to second order.",
+        (*TRANSVERSE, "t"),
+        (Law("amplitude", 3, "px", "energy"), Law("amplitude", 3, "py", "energy")),
+    ),
+    "dipole-fringe-gap": Explanation(
+        "Betatron",
+        "The gap correction of the focusing is of first order in the gap; Xtrack has it in the "
+        "argument of the tangent, as Brown, and a term of the extent of the fringe.",
+        (*TRANSVERSE, "t"),
+        (
+            Law("hgap", 2, "py", "energy", start=0.2, amplified=1e-3),
+            Law("amplitude", 1, "py", "energy", amplified=1e-3),
+        ),
     ),
 }

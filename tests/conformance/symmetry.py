@@ -19,26 +19,33 @@ from cases import Values, draw_particles, draw_reference, draw_value
 
 LAWS = ("symplectic", "backward", "derivative", "conjugation")
 MODELS = ("linear", "paraxial", "exact")
-NOT_SYMPLECTIC = ("LinearMap",)  # the user's own matrix
+NOT_SYMPLECTIC = ("LinearMap", "TaylorMap")  # the user's own
+NO_INVERSE = ("TaylorMap",)  # of degree 2 here
 SPECIES = ("electron", "proton")
+FIELDS = ("gradient", "gradient_length", "field")  # in T; the others act alike on all charges
 OPPOSITE = {"electron": "positron", "proton": "antiproton"}
 
 S = np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]])
 
 
 def draw_element(kind: str, rng: np.random.Generator, ref: bt.Reference) -> Values:
-    """Random values of all numbers that have a typical size."""
-    values = {}
+    """Random values of all numbers that have a typical size, and of all words."""
+    values: Values = {}
     for p in bt.kinds()[kind]:
-        if p["type"] in ("float", "list"):
+        if p["choices"] and p["name"] != "action":
+            values[p["name"]] = str(rng.choice(p["choices"]))
+        elif p["type"] in ("float", "list"):
             try:
                 values[p["name"]] = draw_value(p, rng, ref)
             except LookupError:
                 continue
+    if kind == "Undulator":  # weaker than what stops the reference particle
+        values |= {"period": 0.05, "strength": values["strength"] * ref.beta_gamma}
+        values["field"] *= 0.1
     return values
 
 
-def measure(kind: str, model: str, draws: int = 6) -> dict[str, float | None]:
+def measure(kind: str, model: str, draws: int = 16) -> dict[str, float | None]:
     """The largest violation of each law; None where it does not apply or nothing was tracked."""
     rng = np.random.default_rng([3, zlib.crc32(f"{kind} {model}".encode())])
     worst: dict[str, float | None] = dict.fromkeys(LAWS)
@@ -71,8 +78,8 @@ def laws(
         bound = np.abs(j).T @ np.abs(S) @ np.abs(j) + 1
         result["symplectic"] = float(np.max(np.abs(j.T @ S @ j - ratio * S) / bound))
 
-    line.track(beam, backward=True, progress=False)
-    if len(beam):
+    if kind not in NO_INVERSE:
+        line.track(beam, backward=True, progress=False)
         back = np.array(beam.array)[:, 0]
         carried = np.abs(np.linalg.inv(j)) @ (np.abs(out[:, 0]) + path) + np.abs(z[:, 0]) + path
         result["backward"] = float(np.max(np.abs(back - z[:, 0]) / carried))
@@ -90,7 +97,7 @@ def laws(
         bt.Reference(s, beta_gamma=ref.beta_gamma)
         for s in (ref.species.name, OPPOSITE[ref.species.name])
     )
-    flipped = values | {k: -values[k] for k in ("gradient", "field") if k in values}
+    flipped = values | {k: -values[k] for k in FIELDS if k in values}
     out = betatron(same, make(values), z)[0]
     other = betatron(anti, make(flipped), z)[0]
     result["conjugation"] = float(np.max(np.abs(other - out) / (np.abs(out) + np.abs(z) + 1e-300)))

@@ -102,6 +102,31 @@ def test_helpers_describe_themselves(script: str, expected: str) -> None:
     assert expected in done.stdout
 
 
+def test_space_charge_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "space_charge.json"
+    done = run("space_charge.py", "--quick", "--codes", "Betatron", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert len(results["measurements"]) == 6
+    for m in results["measurements"]:
+        assert 0 < m["seconds"] and m["memory_peak"] >= m["memory_before"] > 0
+        assert set(m["phases"]) == {"deposit", "green", "transforms", "gather"}
+        assert (m["phases"]["green"] > 1e-5) == (m["setting"] != "reused")
+        assert m["difference"] < 0.1
+
+
+def test_the_error_of_space_charge_is_of_second_order(tmp_path: Path) -> None:
+    file = tmp_path / "accuracy.json"
+    done = run("space_charge_accuracy.py", "--quick", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    errors: dict[tuple, list[float]] = {}
+    for r in json.loads(file.read_text(encoding="utf-8")):
+        errors.setdefault((r["aspect"], r["shape"], r["precision"]), []).append(r["error"])
+    assert len(errors) == 8
+    for coarse, fine in errors.values():  # 16 and 32 cells
+        assert fine < 0.12 and 3.5 < coarse / fine < 5.5
+
+
 def test_gradients_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "gradient.json"
     done = run("gradient.py", "--quick", "--no-peers", "--output", str(file))

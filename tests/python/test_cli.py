@@ -282,6 +282,22 @@ def test_distributions(tmp_path: Path, moments: str) -> None:
             assert len(runfile.load(run_file(tmp_path, other)).beam()) == 200
 
 
+def test_thermal_and_polarised_beams(tmp_path: Path) -> None:
+    start, end = RUN.index("  twiss:"), RUN.index("  n: 200")
+    thermal = "  thermal: {k: 2, kT: 1e-6}\n  polarization: [0, 0.5, 0]\n"
+    text = (RUN[:start] + thermal + RUN[end:]).replace("Gaussian", "Thermal")
+    beam = runfile.load(run_file(tmp_path, text)).beam()
+    assert beam.moments()["sigma_px"] == pytest.approx(1e-3, rel=0.2)
+    assert beam.polarization()[1] == pytest.approx(0.5, abs=0.2)
+    for wrong, message in (
+        (text.replace("0.5", "1.5"), r"beam.polarization: .*of length <= 1"),
+        (text.replace("Thermal", "Gaussian"), "exactly one of twiss, .*; got thermal"),
+        (text.replace("k: 2", "k: -2"), "k = -2.0 must be finite and > 0"),
+    ):
+        with pytest.raises(runfile.RunFileError, match=message):
+            runfile.load(run_file(tmp_path, wrong))
+
+
 def test_yaml_is_that_of_2009(tmp_path: Path) -> None:
     """YAML 1.2: 1e9 is a number, no and off are text, anchors and merge keys work."""
     text = """\

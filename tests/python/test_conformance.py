@@ -17,9 +17,11 @@ from cases import CASES, Case
 from explanations import EXPLANATIONS
 from matrix import evaluate, page
 
-# Each class of element that Xtrack compiles takes seconds: the whole matrix has them all.
+# Each class of element that Xtrack compiles takes seconds, so do the periods of an undulator: the
+# whole matrix has them all.
 QUICK = [
     case for case in CASES
+    if case.kind != "Undulator"
     if case.code != "Xtrack" or (case.kind, case.label) == ("Quadrupole", "mat-kick-mat")
     if case.options == {} and not case.aligned
 ]  # fmt: skip
@@ -69,6 +71,72 @@ def test_laws_of_one_element() -> None:
     assert found["backward"] < 1e-14
     assert found["derivative"] < 1e-8
     assert found["conjugation"] == 0
+
+
+def test_a_buncher_is_a_short_gap_at_its_zero_crossing() -> None:
+    """The radial field of a buncher has no counterpart in other codes: the derivative of the
+    equation of motion through a real gap less its drifts, for a short gap and a weak field."""
+    pytest.importorskip("scipy")
+    from lorentz import C, Lorentz, Setup, standing_wave
+
+    ref, length, frequency = bt.Reference("proton", beta_gamma=0.6), 1e-3, 2e8
+    voltage = 1e-7 * ref.kinetic_energy
+    profile = [0.75, 0.5, 0.125]  # ((1 + cos)/2)^2, of mean 3/8
+    phase = -np.pi / 2 - 2 * np.pi * frequency / C * length / (2 * ref.beta)
+    fields = standing_wave(voltage / (0.375 * length), frequency, phase, profile, [], length)
+    gap = Lorentz().linear(ref, lambda ref: Setup(fields), length, np.eye(6))
+    back = bt.Line([bt.Drift(-length / 2)]).matrix(ref)
+    kick = back @ gap @ back - np.eye(6)
+    buncher = bt.Line([bt.Buncher(voltage=voltage, frequency=frequency)]).matrix(ref) - np.eye(6)
+    assert kick == pytest.approx(buncher, rel=2e-4, abs=2e-4 * np.max(np.abs(buncher)))
+    assert kick[1, 0] == pytest.approx(buncher[1, 0], rel=1e-3)
+
+
+def test_fields_of_the_arbiter_obey_maxwell() -> None:
+    """div B = 0 and curl B = dE/dt/c^2, div E = 0 and curl E = -dB/dt, by differences."""
+    pytest.importorskip("scipy")
+    import lorentz
+
+    def derivatives(fields, at: np.ndarray) -> np.ndarray:
+        """d(E, cB)_i/d(x, y, s, ct)_k, shape (6, 4)."""
+        h, rows = 1e-4, []
+        for k in range(4):
+            values = []
+            for f in (h, -h, 2 * h, -2 * h):
+                place = at.copy()
+                place[k] += f
+                e, b = fields(*(np.array([q]) for q in place))
+                both = [*e, *(lorentz.C * component for component in b)]
+                values.append(np.array([np.ravel(q + 0 * place[:1])[0] for q in both]))
+            a, b, c, d = values
+            rows.append((8 * (a - b) - (c - d)) / (12 * h))
+        return np.array(rows).T
+
+    series = ([0.75, 0.5, 0.125, 0.1], [0, 0.2, 0.1], 0.5)
+    straight = {
+        "harmonic": lorentz.curved([0.1, 2, 30, 400], [0.2, 1, -20], 0.0, 3.0),
+        "solenoid": lorentz.soft_solenoid(2.0, *series),
+        "quadrupole": lorentz.soft_quadrupole(10.0, *series),
+        "wave": lorentz.standing_wave(1e6, 1.3e9, 0.4, *series),
+        "undulator": lorentz.undulator(1.0, 0.05, 0.3),
+        "column": lorentz.uniform(1e6, 0.5),
+    }
+    for name, fields in straight.items():
+        d = derivatives(fields, np.array([3e-3, -2e-3, 0.12, 0.03]))
+        size = np.max(np.abs(d)) + 1
+        assert abs(d[0, 0] + d[1, 1] + d[2, 2]) < 1e-7 * size, name
+        assert abs(d[3, 0] + d[4, 1] + d[5, 2]) < 1e-7 * size, name
+        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            assert abs(d[k, j] - d[j, k] + d[3 + i, 3]) < 1e-7 * size, name
+            assert abs(d[3 + k, j] - d[3 + j, k] - d[i, 3]) < 1e-7 * size, name
+    # around a bent axis div and curl have the scale 1 + h x
+    h, at = 0.7, np.array([3e-2, -2e-2, 0.0, 0.0])
+    fields = lorentz.curved([0.1, 2, 30, 400, 50], [0.2, 1, -20, 60], h, 3.0)
+    d, scale = derivatives(fields, at), 1 + h * at[0]
+    bx = lorentz.C * fields(*(np.array([q]) for q in at))[1][0][0]
+    size = np.max(np.abs(d))
+    assert abs(d[3, 0] + h / scale * bx + d[4, 1]) < 1e-8 * size
+    assert abs(d[4, 0] - d[3, 1]) < 1e-8 * size
 
 
 def test_page_says_what_was_not_run() -> None:

@@ -232,3 +232,75 @@ def test_no_cut():
     for none in (None, math.inf):
         made = bt.Gaussian.from_ellipse(**parameters, cut_x=none)
         assert np.array_equal(sample(made, 100).array, plain)
+
+
+# --- in equilibrium with its own field ------------------------------------------------------------
+
+PROTON = bt.Reference("proton", kinetic_energy=1e5)
+BITHERMAL = {"k": 2 * math.pi, "kT": 36e-6, "kT_halo": 900e-6, "halo": 0.05}
+
+
+def test_a_thermal_beam_without_charge_is_gaussian():
+    beam = bt.Beam(PROTON, bt.Thermal(2.0, 1e-6), n=N, charge=0)
+    sigma = {"x": 5e-4, "px": 1e-3, "y": 5e-4, "py": 1e-3,
+             "t": 5e-4 / PROTON.beta_gamma, "pt": 1e-3 * PROTON.beta_gamma}  # fmt: skip
+    for name, value in sigma.items():
+        assert_normal(beam[name] / value)
+
+
+def test_a_thermal_beam_knows_the_charge_of_the_beam():
+    shape = bt.Thermal(**BITHERMAL, mean=[1e-3, 0, 0, 0, 0, 0])
+    sizes = []
+    for charge in (1e-12, 1e-10, 1e-9):
+        profile = shape.equilibrium(PROTON, charge)
+        beam = bt.Beam(PROTON, shape, n=20_000, charge=charge)
+        m = beam.moments()
+        assert m["mean_x"] == pytest.approx(1e-3, abs=5 * m["sigma_x"] / math.sqrt(20_000))
+        assert m["sigma_x"] == pytest.approx(profile.sigma_position, rel=0.03)
+        assert m["sigma_t"] * PROTON.beta_gamma == pytest.approx(profile.sigma_position, rel=0.03)
+        assert m["sigma_py"] == pytest.approx(profile.sigma_momentum, rel=0.03)
+        sizes.append(profile.sigma_position)
+        r = np.linspace(0, profile.edge, 20_001)
+        total = np.trapezoid(4 * np.pi * r**2 * profile.density(r), r)
+        assert total == pytest.approx(1, rel=1e-6)
+        assert np.all(np.diff(profile.density(r)) <= 0) and np.all(
+            np.diff(profile.potential(r)) > 0
+        )
+    assert sizes == sorted(sizes)
+    # without charge= the particles are real ones
+    few = bt.Beam(PROTON, shape, n=100)
+    assert few.moments()["sigma_x"] < sizes[0] * 1.3
+
+
+def test_pickle_and_repr_of_a_thermal_beam():
+    made = bt.Thermal(**BITHERMAL)
+    again = pickle.loads(pickle.dumps(made))
+    first, second = (bt.Beam(PROTON, s, n=10, charge=1e-10) for s in (made, again))
+    assert np.array_equal(first.array, second.array)
+    assert repr(made) == "Thermal(k=6.283, kT=3.6e-05, kT_halo=0.0009, halo=0.05)"
+    with pytest.raises(AttributeError, match="equilibrium"):
+        _ = made.covariance
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"k": 0}, ValueError, r"Thermal: k = 0.0 must be finite and > 0"),
+        ({"kT": math.nan}, ValueError, "Thermal: kT = nan"),
+        ({"kT_halo": -1}, ValueError, "Thermal: kT_halo = -1.0 must be finite and > 0"),
+        ({"kT_halo": None}, TypeError, "Thermal: a halo of 0.05 needs kT_halo"),
+        ({"halo": 1}, ValueError, r"Thermal: halo = 1.0 must be >= 0 and < 1"),
+        ({"halo": "a"}, TypeError, "Thermal: halo must be a number"),
+        ({"mean": [0, 1]}, ValueError, "Thermal: mean has shape"),
+    ],
+)
+def test_thermal_beams_that_are_refused(changed, error, message):
+    with pytest.raises(error, match=message):
+        bt.Thermal(**BITHERMAL | changed)
+
+
+def test_a_thermal_beam_has_no_other_forms():
+    with pytest.raises(TypeError, match="use Thermal"):
+        bt.Thermal.from_covariance(np.eye(6))
+    with pytest.raises(RuntimeError, match="no equilibrium found for k = 1 1/m, kT = 1e-12"):
+        bt.Thermal(1.0, 1e-12).equilibrium(PROTON, 1.0)

@@ -28,7 +28,14 @@ BOUNDED = [
 
 
 # Values of lists that have to have a certain length.
-LISTS = {"matrix": np.eye(6).ravel().tolist(), "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]}
+LISTS = {
+    "matrix": np.eye(6).ravel().tolist(),
+    "coefficients": np.eye(6, 7, 1).ravel().tolist(),
+    "centre": [0.0, 1e-3, 0.0, 0.0, 0.0, 0.0],
+    "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+    "rotation": [0.1, 0.2, 0.3],
+    "slopes": [0.5] * 18,
+}
 
 
 def named(pair: Any) -> str | None:

@@ -131,6 +131,35 @@ def test_kicks_move_with_their_magnet():
     assert real.line[0].dx == 0
 
 
+def test_all_six_degrees_of_freedom_and_kicks_that_move_with_a_bend():
+    places = ("dx", "dy", "dz", "pitch", "yaw", "roll")
+    spec = {"absolute": dict.fromkeys(places, 1e-3), "normal": {1: 1e-3}, "radius": 0.01}
+    bend = bt.Bend(1.0, angle=0.5, name="b", pivot="center", model="exact")
+    real = bt.errors.apply(bt.Line([bend]), {"b": spec}, seed=1)
+    assert sorted(real.table["quantity"]) == sorted([*places, "normal_1"])
+    first, moved, last = real.line
+    assert moved.pivot == "center" and all(getattr(moved, q) != 0 for q in places)
+    for kick, place in ((first, 0.0), (last, 1.0)):
+        assert {q: getattr(kick, q) for q in places} == moved.alignment_at(place)
+    assert first.dz != last.dz
+    real.scale(0.5)
+    assert {q: getattr(last, q) for q in places} == moved.alignment_at(1.0)
+    real.undo()
+    assert all(getattr(e, q) == 0 for e in real.line for q in places)
+
+
+def test_uniform_errors():
+    line = bt.Line([bt.Quadrupole(0.1, k1=1.0, name="q")] * 2000)
+    spec = {"q": {"absolute": {"yaw": (1e-4, 3e-5)}, "shape": "uniform"}}
+    table = bt.errors.apply(line, spec, seed=5).table
+    assert table["sigmas"].abs().max() <= 1
+    assert table["sigmas"].std() == pytest.approx(1 / math.sqrt(3), rel=0.03)
+    assert table["error"].mean() == pytest.approx(1e-4, abs=2e-6)
+    assert table["error"].between(7e-5, 1.3e-4).all()
+    with pytest.raises(ValueError, match="shape = 'normal' must be one of gaussian, uniform"):
+        bt.errors.Errors(shape="normal")
+
+
 def test_a_field_error_of_a_bend_deflects_particles_not_the_reference():
     bend = bt.Bend(1.0, angle=0.2, name="b", model="exact")
     line = bt.Line([bend, bt.Drift(1.0)])

@@ -222,3 +222,22 @@ def test_what_is_not_carried_over_is_reported():
 def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"from_at needs an at\.Lattice, got list"):
         from_at([])
+
+
+def test_a_displaced_dipole_has_its_frame_displaced() -> None:
+    bend = at.Dipole("b", 0.8, 0.3, EntranceAngle=0.1, NumIntSteps=200)
+    c, s = math.cos(0.4), math.sin(0.4)
+    turned = at.Dipole("b", 0.8, 0.3, NumIntSteps=200)
+    turned.R1 = np.eye(6)
+    turned.R1[:4, :4] = np.kron([[c, s], [-s, c]], np.eye(2))
+    turned.R2 = turned.R1.T
+    bend.T1 = np.array([-1e-3, 0, 2e-3, 0, 0, 0])
+    bend.T2 = -bend.T1
+    for element, kinds in (
+        (turned, ["PlaneRotation", "Bend", "PlaneRotation"]),
+        (bend, ["Patch", "Bend", "Patch"]),
+    ):
+        imported = from_at(lattice(element))
+        assert [e.kind for e in imported.line] == kinds and len(imported.report) == 0
+        theirs, ours = both(lattice(element), particles(size=1e-3))
+        np.testing.assert_allclose(ours[:4], theirs[:4], atol=2e-8)

@@ -41,7 +41,9 @@ CHANGE_ENERGY = (*ACCELERATING, "Buncher", "CrabCavity", "ConstantFocusing")
 FLOWS = ("Drift", "Quadrupole", "PlasmaLens", "Bend", "Solenoid", "ConstantFocusing", "Instrument", "UniformAcceleration",
     "Undulator",
 )  # fmt: skip
-SYMPLECTIC = tuple(k for k in bt.kinds() if k not in ("LinearMap", "Aperture", "PolygonAperture"))
+SYMPLECTIC = tuple(
+    k for k in bt.kinds() if k not in ("LinearMap", "TaylorMap", "Aperture", "PolygonAperture")
+)
 
 
 def number(parameter: dict) -> st.SearchStrategy:
@@ -68,6 +70,13 @@ def parameters(kind: str) -> st.SearchStrategy:
     for p in bt.kinds()[kind]:
         if p["name"] == "matrix":
             fields["matrix"] = st.just(np.eye(6).ravel().tolist())
+        elif p["name"] == "coefficients":
+            fields["coefficients"] = st.just(np.eye(6, 7, 1).ravel().tolist())
+        elif p["name"] == "centre":
+            fields["centre"] = st.just([]) | st.just([1e-3, 0.0, 0.0, -1e-3, 0.0, 0.0])
+        elif p["name"] in ("rotation", "slopes"):
+            count = 3 if p["name"] == "rotation" else 18
+            fields[p["name"]] = st.lists(st.floats(-3, 3), min_size=count, max_size=count)
         elif p["name"] in ("cosine", "sine"):
             fields[p["name"]] = st.just([]) | st.tuples(
                 *(st.floats(-s, s) for s in (2.0, 1.0, 0.3))
@@ -94,6 +103,8 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
             values[name] *= ref.kinetic_energy
     if kind == "Undulator":
         values["strength"] *= ref.beta_gamma
+    if kind == "ConstantFocusing":  # else pt = -(kt beta gamma)^2 t of a t that is rounding
+        values["kt"] /= ref.beta_gamma
     return values
 
 
@@ -104,6 +115,16 @@ alignments = st.one_of(
             "dx": st.floats(-1e-3, 1e-3),
             "dy": st.floats(-1e-3, 1e-3),
             "roll": st.floats(-math.pi, math.pi),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            **{name: st.floats(-1e-3, 1e-3) for name in ("dx", "dy")},
+            # of 1 mm, ConstantFocusing with kt = 1 1/m makes a pt above 1
+            "dz": st.floats(-1e-5, 1e-5),
+            **{name: st.floats(-0.02, 0.02) for name in ("pitch", "yaw")},
+            "roll": st.floats(-math.pi, math.pi),
+            "pivot": st.sampled_from(["entrance", "center"]),
         }
     ),
 )
@@ -217,10 +238,18 @@ def test_forward_then_backward_is_nothing(
     line.track(beam, backward=True)
     assume(len(beam) == 1)
     back = np.array(beam.array, dtype=np.float64)[:, 0]
+    # the axes of a tilted element, of length one, are rounded; a Patch is one too
+    place = {name: abs(v) for name, v in (values | shift).items() if isinstance(v, float)}
+    tilt = sum(place.get(name, 0.0) for name in ("pitch", "yaw", "rotation_x", "rotation_y"))
+    along = place.get("dz", 0.0) + place.get("offset_z", 0.0)
+    moved = (tilt * (1 + values.get("length", 0)) + along) * np.array([1, 1, 1, 1, 1 / ref.beta, 0])
     # the rounding of the way there, carried back by the inverse map
     inverse = np.linalg.inv(forward)
     carried = np.abs(inverse) @ (
-        np.abs(there[:, 0]) + np.abs(forward) @ np.abs(z) + values.get("length", 0) / ref.beta
+        np.abs(there[:, 0])
+        + np.abs(forward) @ (np.abs(z) + moved)
+        + moved
+        + values.get("length", 0) / ref.beta
     )
     # a rolled element mixes the planes, a displaced one adds its displacement
     turned = np.abs(z[[2, 3, 0, 1, 4, 5]]) * [1, 1, 1, 1, 0, 0]

@@ -305,7 +305,11 @@ def test_silhouette_of_a_gradient_depends_on_the_charge() -> None:
 
 @pytest.mark.parametrize("kind", bt.kinds())
 def test_silhouette_and_survey_of_every_kind(kind: str, tmp_path: Path) -> None:
-    lists = {"matrix": np.eye(6).ravel(), "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0]}
+    lists = {
+        "matrix": np.eye(6).ravel(),
+        "coefficients": np.eye(6, 7, 1).ravel(),
+        "vertices": [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+    }
     needed: dict[str, Any] = {
         p["name"]: lists.get(p["name"], 0.5) for p in bt.kinds()[kind] if p["required"]
     }

@@ -21,8 +21,10 @@ import numpy as np
 Facts = Mapping[str, Any]
 
 COORDINATES = ("x", "px", "y", "py", "t", "pt")
+SPINS = ("sx", "sy", "sz")
 PLANES = (("X", "x", "px"), ("Y", "y", "py"), ("T", "t", "pt"))
 ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact (SI)
+VACUUM_PERMITTIVITY = 8.8541878188e-12  # F/m
 SPEED_OF_LIGHT = 299792458.0  # m/s, exact (SI)
 
 
@@ -50,11 +52,7 @@ _PASSIVE_SETTINGS = (
 )
 
 _COLLECTIVE_SETTINGS = {
-    "algo.space_charge": "space charge",
     "algo.csr": "coherent synchrotron radiation",
-    "algo.isr": "incoherent synchrotron radiation",
-    "algo.isr_on_ref_part": "incoherent synchrotron radiation of the reference particle",
-    "algo.spin": "spin",
 }
 
 
@@ -73,13 +71,40 @@ def check_settings(case: Facts) -> None:
         if key == "algo.particle_bc":
             boundary(case)
             continue
+        if key in ("algo.spin", "algo.isr", "algo.isr_on_ref_part"):
+            continue
+        if key == "algo.space_charge":
+            space_charge(case)
+            continue
         raise Unsupported(f"setting {key} = {value!r}")
+
+
+def check_driver(case: Facts) -> None:
+    """Raise `Unsupported` if a program runs the case, which programs.py does not have."""
     if case.get("python_hooks"):
         hooks = ", ".join(map(str, case["python_hooks"]))
         raise Unsupported(f"functions called during tracking ({hooks})")
     goals = [text for text in case.get("other_assertions", []) if text.startswith("Goal:")]
     if goals:
         raise Unsupported(f"an optimiser that varies the lattice ({goals[0]})")
+
+
+def tracks_spins(case: Facts) -> bool:
+    """Whether fields turn the spins of the beam."""
+    return not _is_off(case.get("settings", {}).get("algo.spin"))
+
+
+def radiation(case: Facts, seed: int) -> bt.Radiation | None:
+    """The model of incoherent synchrotron radiation, None for none."""
+    settings = case.get("settings", {})
+    if _is_off(settings.get("algo.isr")):
+        return None
+    return bt.Radiation(
+        model="quantum",
+        order=int(settings.get("algo.isr_order", 1)),
+        reference=not _is_off(settings.get("algo.isr_on_ref_part")),
+        seed=seed,
+    )
 
 
 def boundary(case: Facts) -> dict[str, Any]:
@@ -93,6 +118,74 @@ def boundary(case: Facts) -> dict[str, Any]:
     if length is None:
         raise Unsupported(f"a {kind} longitudinal boundary without the length of the bucket")
     return {"boundary": kind, "bucket_length": float(length)}
+
+
+def space_charge(case: Facts) -> Any:
+    """The model of space charge that a case asks for, or None.
+
+    Particles are kicked in the middle of the slices that a case prescribes (order 2): beams in
+    equilibrium stay so. The published envelopes were computed with kicks in front of the slices
+    (order 1), and are given with so many digits that the error of that splitting belongs to them.
+    Where a case refines the grid around the beam, the whole grid is as fine: it fits the beam here.
+    """
+    settings = case.get("settings", {})
+    kind = settings.get("algo.space_charge", False)
+    if _is_off(kind):
+        return None
+    options = {
+        key.removeprefix("algo.space_charge."): value
+        for key, value in settings.items()
+        if key.startswith("algo.space_charge.")
+    }
+    current = case["beam"].get("current_A")
+    if (case.get("tracking_mode") or "particles") == "envelope":
+        if kind not in ("2D", "3D") or options:
+            raise Unsupported(f"space charge {kind} of an envelope")
+        return bt.SpaceChargeEnvelope(kind, current=current, order=1)
+    longitudinal = bool(options.pop("apply_longitudinal_kick", True))
+    if kind == "Gauss2p5D" or kind == "Gauss3D":
+        options.pop("gauss_nint", None)  # how integrals are done, which has no bearing on the beam
+        options.pop("gauss_taylor_delta", None)
+        bins = int(options.pop("gauss_charge_z_bins", 129))
+        scale = options.pop("gauss_long_scale", None)
+        _all_used(options)
+        if kind == "Gauss3D":
+            return bt.SpaceChargeGaussian("3D")
+        return bt.SpaceChargeGaussian(
+            "2.5D", bins=bins, longitudinal=longitudinal, longitudinal_scale=scale
+        )
+    grid = _grid(settings)
+    if kind == "2D":
+        _all_used(options)
+        if current is None:
+            raise Unsupported("2D space charge without a current")
+        return bt.SpaceCharge2D(float(current), grid.pop("cells")[:2], **grid)
+    if kind == "2p5D":
+        bins = int(options.pop("num_longitudinal_bins", 100))
+        _all_used(options)
+        cells = grid.pop("cells")[:2]
+        return bt.SpaceCharge2p5D(cells, bins, longitudinal=longitudinal, **grid)
+    if kind == "3D":
+        _all_used(options)
+        return bt.SpaceCharge3D(**grid)
+    raise Unsupported(f"space charge ({kind})")
+
+
+def _all_used(options: Facts) -> None:
+    if options:
+        raise Unsupported(f"space charge with {', '.join(sorted(options))}")
+
+
+def _grid(settings: Facts) -> dict[str, Any]:
+    """Keywords of models with a grid: cells and the shape of particles."""
+    if "amr.n_cell" not in settings:
+        raise Unsupported("space charge without the number of cells")
+    finer = 2 ** int(settings.get("amr.max_level", 0))
+    shape = int(settings.get("algo.particle_shape", 2))
+    return {
+        "cells": tuple(finer * int(n) for n in settings["amr.n_cell"]),
+        "shape": {1: "linear", 2: "quadratic", 3: "cubic"}[shape],
+    }
 
 
 # --- reference particle ---------------------------------------------------------------------------
@@ -188,23 +281,38 @@ def make_beam(
         if columns is None:
             raise Unsupported("a case without a beam")
         charge = columns.pop("charge")
+        spins = columns.pop("spins")
         dtype = np.float32 if precision == "single" else np.float64
-        return bt.Beam.from_arrays(
+        beam = bt.Beam.from_arrays(
             reference, **{name: columns[name].astype(dtype) for name in COORDINATES}, charge=charge
         )
+        if spins is not None:
+            beam.set_spin(*spins)
+        return beam
     if columns is not None:
         raise Unsupported("listed particles in addition to a distribution")
     count = particles or prescribed_particles(case)
     if not count:
         raise Unsupported("a distribution without a number of particles")
+    charge = facts.get("bunch_charge_C")
     return bt.Beam(
         reference,
-        _make_distribution(facts["distribution"]),
+        _make_distribution(facts["distribution"], reference, charge),
         n=count,
-        charge=facts.get("bunch_charge_C"),
+        charge=charge,
         seed=seed,
         precision=precision,
+        polarization=_polarization(facts.get("spin")),
     )
+
+
+def _polarization(facts: Any) -> list[float] | None:
+    """Mean of the spins, None for a beam without."""
+    if not facts:
+        return None
+    if facts.get("type") != "von Mises-Fisher":
+        raise Unsupported(f"spins from {facts.get('type')!r}")
+    return [float(p) for p in facts["polarization"]]
 
 
 def prescribed_particles(case: Facts) -> int | None:
@@ -221,6 +329,7 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
     if len(lists) == 1 and all(isinstance(lists[0].get(name), Mapping) for name in COORDINATES):
         return _drawn_particles(lists[0], reference)
     blocks: list[list[np.ndarray]] = []
+    spins: list[np.ndarray] = []
     charge: float | None = None
     for block in lists:
         if any(isinstance(block.get(name), Mapping) for name in COORDINATES):
@@ -232,12 +341,17 @@ def _explicit_particles(facts: Any, reference: bt.Reference) -> dict[str, Any] |
         if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1:
             raise ValueError("listed particles: the six coordinates must have one common length")
         blocks.append(arrays)
+        if all(block.get(name) is not None for name in SPINS):
+            spin = np.array([block[name] for name in SPINS], dtype=float)
+            spins.append(spin / np.linalg.norm(spin, axis=0))  # directions, given to a few digits
         if block.get("bunch_charge"):
             charge = (charge or 0.0) + abs(float(block["bunch_charge"]))
     joined = {
         name: np.concatenate([arrays[i] for arrays in blocks]) for i, name in enumerate(COORDINATES)
     }
-    return {**joined, "charge": charge}
+    if spins and len(spins) != len(lists):
+        raise Unsupported("spins of some of the listed particles only")
+    return {**joined, "charge": charge, "spins": np.hstack(spins) if spins else None}
 
 
 def _drawn_particles(facts: Facts, reference: bt.Reference) -> dict[str, Any]:
@@ -254,7 +368,7 @@ def _drawn_particles(facts: Facts, reference: bt.Reference) -> dict[str, Any]:
         raise Unsupported("different weights given by their statistics only")
     count = float(weights["mean"]) * int(weights["n"])
     charge = abs(reference.species.charge) * ELEMENTARY_CHARGE * count
-    return {**columns, "charge": charge}
+    return {**columns, "charge": charge, "spins": None}
 
 
 def _canonical_distribution(facts: Facts) -> dict[str, Any]:
@@ -289,7 +403,42 @@ def _distribution_kind(facts: Facts) -> str:
     return kind
 
 
-def _make_distribution(facts: Facts) -> Any:
+def _thermal(facts: Facts, reference: bt.Reference, charge: float | None) -> bt.Thermal:
+    """Betatron finds the normalisation of core and halo; those that a case gives must be the same.
+
+    They are the densities at the centre, per particle of the population, times (2 pi)^(3/2) of the
+    cube of an estimated radius r, (k r)^2 = kT + (k K/(20 sqrt(5) pi))^(2/3).
+    """
+    values = {key: float(value) for key, value in facts.items() if key not in ("type",)}
+    k, core = values.pop("k"), values.pop("kT")
+    hot, halo = values.pop("kT_halo", core), values.pop("halo", 0.0)
+    shape = bt.Thermal(k, core, hot, halo)
+    charge = charge or 0.0
+    intensity = (
+        charge
+        * abs(reference.species.charge)
+        / (VACUUM_PERMITTIVITY * reference.beta_gamma**2 * reference.species.mass)
+    )
+    estimate = (k * intensity / (20 * math.sqrt(5) * math.pi)) ** (2 / 3)
+    radius = math.sqrt((1 - halo) * core + halo * hot + estimate) / k
+    densities = shape.equilibrium(reference, charge).central_densities
+    for name, density, part in zip(
+        ("normalize", "normalize_halo"), densities, (1 - halo, halo), strict=True
+    ):
+        given = values.pop(name, None)
+        if given is None or part == 0:
+            continue
+        found = density * (math.sqrt(2 * math.pi) * radius) ** 3 / part
+        if not math.isclose(given, found, rel_tol=0.01):
+            raise Unsupported(f"a thermal beam that is not normalised ({name} = {given}, {found})")
+    if values:
+        raise Unsupported(f"distribution parameter {', '.join(sorted(values))}")
+    return shape
+
+
+def _make_distribution(facts: Facts, reference: bt.Reference, charge: float | None) -> Any:
+    if str(facts.get("type", "")).lower() == "thermal":
+        return _thermal(facts, reference, charge)
     kind = getattr(bt, _distribution_kind(facts))
     values = _canonical_distribution(facts)
     keywords: dict[str, Any] = {"mean": [float(values.pop(key, 0.0)) for key in _MEANS]}
@@ -455,6 +604,8 @@ def _drift(model: str) -> Callable[[Parameters, bt.Reference], Any]:
 
 def _quadrupole(p: Parameters, reference: bt.Reference) -> Any:
     keywords = p.thick("linear" if p.type == "Quad" else "paraxial")
+    if p.type == "Quad":
+        keywords["steps"] = 1  # of the spin, which to first order needs no more
     if p.type == "ExactQuad":
         keywords = p.integrated()
     return _make("Quadrupole", **keywords, **{_quad_strength(p): p.number("k")})
@@ -720,6 +871,20 @@ def _linear_map(p: Parameters, reference: bt.Reference) -> Any:
     return _make("LinearMap", **p.alignment(), matrix=matrix, length=p.number("ds", default=0.0))
 
 
+def _spin_map(p: Parameters, reference: bt.Reference) -> Any:
+    """Rotation vector v1 ... v3 and its slopes A11 ... A36, those that are not zero listed."""
+    entries = dict(p.get("nonzero", default={}))
+
+    def entry(key: str) -> float:
+        return float(entries.pop(key, p.get(key, default=0.0)))
+
+    rotation = [entry(f"v{i}") for i in (1, 2, 3)]
+    slopes = [entry(f"A{i}{k}") for i in (1, 2, 3) for k in range(1, 7)]
+    if entries:
+        raise Unsupported(f"entry {', '.join(sorted(entries))} of SpinMap")
+    return _make("SpinMap", **p.alignment(), rotation=rotation, slopes=slopes)
+
+
 def _monitor(p: Parameters, reference: bt.Reference) -> Any:
     for key in _MONITOR_OPTIONS:
         p.get(key, default=None)
@@ -771,6 +936,7 @@ _CONVERTERS: dict[str, Callable[[Parameters, bt.Reference], Any]] = {
     "SoftQuadrupole": _soft_quadrupole,
     "Aperture": _aperture,
     "LinearMap": _linear_map,
+    "SpinMap": _spin_map,
     "BeamMonitor": _monitor,
     "Marker": lambda p, reference: _make("Marker", name=p.name),
     "Empty": lambda p, reference: _make("Marker", name=p.name),

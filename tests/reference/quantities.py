@@ -22,6 +22,8 @@ import numpy as np
 from facts import (
     COORDINATES,
     ELEMENTARY_CHARGE,
+    SPEED_OF_LIGHT,
+    SPINS,
     Facts,
     Lattice,
     Unsupported,
@@ -41,7 +43,7 @@ class Quantity:
     "end" or "row" for a line of a per-slice table (`row`: the number of slices passed), and "run"
     for a number that belongs to the whole run. `magnitude` is the size of the coordinate behind a
     small difference: rounding in single precision is judged by it. `key` is the one name of a
-    moment of the beam.
+    moment of the beam, "prediction" for what a formula of the case makes of the initial beam.
     """
 
     value: Callable[[Run, Record], Value]
@@ -124,9 +126,12 @@ class Stages:
 # --- names ----------------------------------------------------------------------------------------
 
 
-def parse(name: str, case: Facts) -> Quantity:
-    """The quantity that a published name stands for; `Unsupported` if it is not understood."""
+def parse(name: str, case: Facts, label: str | None = None) -> Quantity:
+    """The quantity that a published name stands for, which the label of its entry may explain;
+    `Unsupported` if it is not understood."""
     text = name.strip()
+    if text == "m" and label is not None:
+        text = f"slope of {label.strip(' :').lower()}"
     row = re.fullmatch(r"(.+)\.iloc\[(-?\d+)\]", text)
     if row:
         number = int(row[2])
@@ -281,6 +286,94 @@ def _table_error(match: re.Match[str], case: Facts) -> Quantity | None:
         return error / largest if divisor else error
 
     return Quantity(value, stage=stage, needs_particles=True, magnitude=1.0 if divisor else largest)
+
+
+def _kick_error(match: re.Match[str], case: Facts) -> Quantity | None:
+    """Deviation of the momenta in the final record from a closed form at the initial positions,
+    rms or largest, over the largest value of the closed form (``pr``: of the transverse momentum).
+
+    The closed forms, of a uniform and of a Gaussian round beam, are stated in an assertion.
+    """
+    momentum, reduction, divisor = match[1], match[2], match[3]
+    if divisor not in ("pr", momentum):
+        return None
+    texts = case.get("other_assertions", [])
+    if any(text.startswith("px=L*K*x/R0^2 with K=2I/(I_A (beta gamma)^3)") for text in texts):
+        closed_form = _uniform_kick
+    elif any(re.match(r"px=L\*Ks\*g\(z\)\*x|same px,py formula", text) for text in texts):
+        closed_form = _gaussian_kick
+    else:
+        raise Unsupported("a kick without its closed form")
+
+    def value(run: Run, record: Record) -> float:
+        ends = [_particles(r) for r in _ends(run)]
+        orders = _common_order(ends)
+        before, after = (
+            {name: p[name][order] for name in COORDINATES}
+            for p, order in zip(ends, orders, strict=True)
+        )
+        expected = closed_form(run, record.reference, before)
+        if divisor == "pr":
+            largest = np.max(np.hypot(expected["px"], expected["py"]))
+        else:
+            largest = np.max(np.abs(expected[momentum]))
+        error = after[momentum] - before[momentum] - expected[momentum]
+        size = np.sqrt(np.mean(error**2)) if reduction == "rms" else np.max(np.abs(error))
+        return float(size / largest)
+
+    return Quantity(value, stage="run", needs_particles=True)
+
+
+def _classical_radius(species: bt.Species) -> float:
+    """q^2/(4 pi eps0 m c^2) in m."""
+    return 2.8179403205e-15 * 0.51099895069e6 / species.mass * species.charge**2
+
+
+def _uniform_kick(run: Run, reference: bt.Reference, z: Facts) -> dict[str, np.ndarray]:
+    """Of a uniform beam of the current I and the radius R0 = 2 sigma, over the length L."""
+    distribution = run.case["beam"]["distribution"]
+    radius = 2.0 * float(distribution["lambdaX"])
+    per_metre = float(run.case["beam"]["current_A"]) / (
+        SPEED_OF_LIGHT * ELEMENTARY_CHARGE * abs(reference.species.charge)
+    )
+    perveance = 2.0 * per_metre * _classical_radius(reference.species) / reference.beta_gamma**3
+    strength = run.lattice.length * perveance / radius**2
+    return {"px": strength * z["x"], "py": strength * z["y"]}
+
+
+def _gaussian_kick(run: Run, reference: bt.Reference, z: Facts) -> dict[str, np.ndarray]:
+    """Of a long round Gaussian bunch whose potential vanishes at the distance R = 6 m."""
+    distribution = run.case["beam"]["distribution"]
+    sigma, length = float(distribution["lambdaX"]), float(distribution["lambdaT"])
+    number = float(run.case["beam"]["bunch_charge_C"]) / (
+        ELEMENTARY_CHARGE * abs(reference.species.charge)
+    )
+    density = number * np.exp(-0.5 * (z["t"] / length) ** 2) / (math.sqrt(2.0 * math.pi) * length)
+    square = z["x"] ** 2 + z["y"] ** 2
+    strength = (
+        2.0
+        * _classical_radius(reference.species)
+        * run.lattice.length
+        / reference.beta_gamma**3
+        * density
+    )
+    radial = -np.expm1(-0.5 * square / sigma**2) / square
+    potential = 0.5 * (_exponential_integral(-0.5 * square / sigma**2) + np.log(36.0 / square))
+    return {
+        "px": strength * radial * z["x"],
+        "py": strength * radial * z["y"],
+        "pt": strength * z["t"] / length**2 * potential,
+    }
+
+
+def _exponential_integral(u: np.ndarray) -> np.ndarray:
+    """Ei(u) for u < 0, that is gamma + ln(-u) + int_0^u (exp(v) - 1)/v dv, by Gauss's rule."""
+    points, weights = np.polynomial.legendre.leggauss(60)
+    v = 0.5 * (points + 1.0)
+    inner = np.maximum(u, -40.0)[:, None]
+    integral = np.expm1(inner * v) / v @ (0.5 * weights)
+    series = np.euler_gamma + np.log(-inner[:, 0]) + integral
+    return np.where(u < -40.0, 0.0, series)
 
 
 def _wrapping_error(case: Facts) -> Quantity:
@@ -478,6 +571,115 @@ def _hamiltonian(record: Record, strengths: np.ndarray) -> np.ndarray:
     return np.asarray(energy + potential - pt * inverse_beta)
 
 
+def _spin_change() -> Quantity:
+    """Largest length of the change of the spin of any particle, from first to last record."""
+
+    def value(run: Run, record: Record) -> float:
+        return float(np.max(np.linalg.norm(_changes(run, SPINS), axis=0)))
+
+    return Quantity(value, stage="run", needs_particles=True, magnitude=1.0)
+
+
+def _changes(run: Run, names: Sequence[str]) -> np.ndarray:
+    """Final less initial columns of these names, of particles that are in both records."""
+    first, last = (_particles(r) for r in _ends(run))
+    before, after = _common_order([first, last])
+    return np.array([last[name][after] - first[name][before] for name in names])
+
+
+def _slope(names: Sequence[str]) -> Quantity:
+    """Power of the distance |z| of a particle from the reference orbit with which its columns
+    differ between two models: by linear regression of the logarithms.
+
+    Where the lattice ends at the place where it began, it holds both models itself, one the inverse
+    of the other; else the same lattice in the linear model is what the final beam is compared with.
+    """
+
+    def value(run: Run, record: Record) -> float:
+        start = _particles(_ends(run)[0])
+        distance = np.linalg.norm([start[q] for q in COORDINATES], axis=0)
+        change = _changes(run, names)
+        if run.lattice.length != 0.0:
+            change -= _linear_changes(run, names)
+        size = np.linalg.norm(change, axis=0)
+        local = np.diff(np.log(size)) / np.diff(np.log(distance))
+        if np.ptp(local) > 1.0:
+            # first-order differences of the integrators at small distances, third order at large
+            # ones: the one number that is left of this depends on the integrator
+            text = ", ".join(f"{slope:.2f}" for slope in local)
+            raise Unsupported(f"no power law: from particle to particle the slope is {text}")
+        return float(np.polyfit(np.log(distance), np.log(size), 1)[0])
+
+    return Quantity(value, stage="run", needs_particles=True)
+
+
+def _linear_changes(run: Run, names: Sequence[str]) -> np.ndarray:
+    """What the lattice of a run would change in its first record if all elements were linear."""
+    record = _ends(run)[0]
+    particles = _particles(record)
+    beam = bt.Beam.from_arrays(record.reference, **{q: particles[q] for q in COORDINATES})
+    if "sx" in particles.columns:
+        beam.set_spin(*(particles[q] for q in SPINS))
+    elements = []
+    for name in run.lattice.sequence * run.lattice.periods:
+        element = run.lattice.element(name, record.reference, fresh=True)
+        element.model = "linear"
+        elements.append(element)
+    bt.Line(elements).track(beam, progress=False)
+    return np.array([beam[q] - particles[q] for q in names])
+
+
+def _reference_loss() -> Quantity:
+    """Energy that the reference particle loses from first to last record, relative."""
+
+    def value(run: Run, record: Record) -> float:
+        first, last = (r.reference.gamma for r in _ends(run))
+        return (first - last) / first
+
+    return Quantity(value, stage="run")
+
+
+def _betatron_periods(case: Facts) -> Quantity | None:
+    """sqrt(k) L/(2 pi) of the one quadrupole of a case that is titled to be one period long."""
+    if "over one betatron period" not in case.get("title", ""):
+        return None
+    quadrupoles = [e for e in case["lattice"]["elements"].values() if e["type"] == "Quad"]
+    if len(quadrupoles) != 1:
+        return None
+    strength, length = float(quadrupoles[0]["k"]), float(quadrupoles[0]["ds"])
+    return Quantity(lambda run, record: math.sqrt(strength) * length / (2.0 * math.pi))
+
+
+def _depolarised(component: str, case: Facts) -> Quantity | None:
+    """A component of the polarisation behind a sector bend over one period of the spin tune.
+
+    The rule that the case states: the initial one times exp(-lambda^2/2), with a = 1 + G gamma,
+    psi = 2 pi/(G gamma), curvature h = 1/rc and the spreads sx, spx, spt of the initial beam,
+    lambda^2 = 4 spx^2 a^2 sin^4(psi/2) + h^2 a^2 sx^2 sin^2(psi)
+             + spt^2 (-2 pi beta^2 + a sin(psi))^2/beta^2.
+    """
+    texts = case.get("other_assertions", [])
+    if not any(text.startswith("P_x,z damp by exp(-lam2/2), lam2=4 spx^2 a^2") for text in texts):
+        return None
+    bends = [e for e in case["lattice"]["elements"].values() if e["type"] == "Sbend"]
+    if len(bends) != 1:
+        return None
+
+    def value(run: Run, record: Record) -> float:
+        reference, m = record.reference, record.moments
+        tune = reference.species.anomaly * reference.gamma
+        a, psi, h = 1.0 + tune, 2.0 * math.pi / tune, 1.0 / float(bends[0]["rc"])
+        beta = reference.beta
+        squared = (
+            4.0 * m["sigma_px"] ** 2 * a**2 * math.sin(psi / 2.0) ** 4
+            + h**2 * a**2 * m["sigma_x"] ** 2 * math.sin(psi) ** 2
+            + m["sigma_pt"] ** 2 * (-2.0 * math.pi * beta**2 + a * math.sin(psi)) ** 2 / beta**2
+        )
+        return float(m[f"mean_s{component}"] * math.exp(-squared / 2.0))
+
+    return Quantity(value, stage="run", key="prediction")
+
+
 def _particles(record: Record) -> Particles:
     if record.particles is None:
         raise Unsupported("a quantity of single particles in this tracking mode")
@@ -519,6 +721,13 @@ _NAMES: list[_NameRule] = [
     (r"d(?:emittance|emitt|emit)_?([xyt])", lambda m, c: _growth(m[1], c)),
     (r"(alpha|beta)_?([xyt])", lambda m, c: _moment(f"{m[1]}_{m[2]}")),
     (r"(?:dispersion|disp)_?(px|py|x|y)", lambda m, c: _moment(f"dispersion_{m[1]}")),
+    (r"P([xyz])f", lambda m, c: _depolarised(m[1], c)),
+    (r"dpt_ref", lambda m, c: _reference_loss()),
+    (r"dspinmax", lambda m, c: _spin_change()),
+    (r"slope of spin difference norm", lambda m, c: _slope(SPINS)),
+    (r"slope of phase space difference norm", lambda m, c: _slope(COORDINATES)),
+    (r"condition", lambda m, c: _betatron_periods(c)),
+    (r"polarization_([xyz])", lambda m, c: _moment(f"mean_s{m[1]}")),
     (r"charge(?:_C)?", lambda m, c: _moment("charge")),
     (r"num_particles|npart|n_particles", lambda m, c: _moment("n")),
     (r"N", lambda m, c: _real_particles(c)),
@@ -541,6 +750,7 @@ _NAMES: list[_NameRule] = [
     (r"s_lost", lambda m, c: _place_of_loss()),
     (r"(?:tune_?|nu_?)([xyt])", lambda m, c: _tune(m[1])),
     (rf"error_{_COORD}([if])(?: / (\w+))?", _table_error),
+    (r"d(px|py|pt)_(rms|max) / (pr|px|py|pt)_max", _kick_error),
     (r"(mean|sig)_?([HI])", lambda m, c: _invariant(m[1], m[2])),
     (r"([HI])rms", lambda m, c: _invariant("rms", m[1])),
     (r"(?:beam_joined\[')?d([HI])(?:'\])?", lambda m, c: _invariant_change(m[1])),

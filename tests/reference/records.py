@@ -15,15 +15,21 @@ import betatron as bt
 import numpy as np
 from facts import (
     COORDINATES,
+    SPINS,
     Facts,
     Lattice,
     Unsupported,
     boundary,
+    check_driver,
     check_settings,
     make_beam,
     make_covariance,
     make_reference,
+    radiation,
+    space_charge,
+    tracks_spins,
 )
+from programs import program_of
 
 AXES = ("x", "y", "t")
 
@@ -81,23 +87,32 @@ class _Probe(Protocol):
 
 
 class _ParticleProbe:
-    def __init__(self, beam: bt.Beam, threads: int | None, boundary: Facts) -> None:
+    def __init__(self, beam: bt.Beam, threads: int | None, options: Facts) -> None:
         self._beam = beam
         self._threads = threads
-        self._boundary = boundary
+        self._options = options
+        self._calls = 0
 
     @property
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
     def track(self, line: bt.Line) -> None:
-        line.track(self._beam, threads=self._threads, progress=False, **self._boundary)
+        line.track(
+            self._beam,
+            threads=self._threads,
+            progress=False,
+            first_turn=self._calls,  # other random numbers each time that a piece is passed
+            **self._options,
+        )
+        self._calls += 1
 
     def moments(self) -> Mapping[str, float]:
         return {key: float(value) for key, value in dict(self._beam.moments()).items()}
 
     def particles(self) -> Particles:
-        columns = {name: np.array(self._beam[name], dtype=float) for name in COORDINATES}
+        names = COORDINATES + (SPINS if self._beam.has_spin else ())
+        columns = {name: np.array(self._beam[name], dtype=float) for name in names}
         return Particles(np.array(self._beam.id), columns)
 
     def lost(self) -> Any:
@@ -128,15 +143,17 @@ class _ReferenceProbe:
 
 
 class _EnvelopeProbe(_ReferenceProbe):
-    """A covariance matrix S, carried by the linear maps of the line: S -> M S M^T."""
+    """A covariance matrix S, carried by the linear maps of the line, S -> M S M^T, and by linear
+    space charge."""
 
-    def __init__(self, reference: bt.Reference, covariance: np.ndarray) -> None:
+    def __init__(self, reference: bt.Reference, covariance: np.ndarray, options: Facts) -> None:
         super().__init__(reference)
         self._covariance = covariance
+        self._options = options
 
     def track(self, line: bt.Line) -> None:
-        matrix = np.asarray(line.matrix(self.reference.copy()), dtype=float)
-        self._covariance = matrix @ self._covariance @ matrix.T
+        end = line.envelope(self.reference, self._covariance, record=None, **self._options)
+        self._covariance = np.array(end.covariance)
         super().track(line)
 
     def moments(self) -> Mapping[str, float]:
@@ -178,9 +195,17 @@ def _make_probe(
     mode = case.get("tracking_mode") or "particles"
     if mode == "particles":
         beam = make_beam(case, reference, precision=precision, seed=seed, particles=particles)
-        return _ParticleProbe(beam, threads, boundary(case))
+        options = {
+            **boundary(case),
+            "space_charge": space_charge(case),
+            "spin": tracks_spins(case),
+            "radiation": radiation(case, seed),
+        }
+        return _ParticleProbe(beam, threads, options)
     if mode == "envelope":
-        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]))
+        charge = case["beam"].get("bunch_charge_C")
+        options = {"space_charge": space_charge(case), "charge": charge}
+        return _EnvelopeProbe(reference, make_covariance(case["beam"]["distribution"]), options)
     if mode == "reference_orbit":
         return _ReferenceProbe(reference)
     raise Unsupported(f"tracking mode {mode!r}")
@@ -204,8 +229,13 @@ def run_case(
     of an element raises `Unsupported`, as does everything else that cannot be translated.
     """
     check_settings(case)
+    program = program_of(case)
+    if program is None:
+        check_driver(case)
     lattice = Lattice(case)
     lattice.check(make_reference(case["reference"]))
+    if program is not None and program.prepare is not None:
+        program.prepare(case, lattice)
     probe = _make_probe(case, precision=precision, seed=seed, particles=particles, threads=threads)
 
     def record(name: str, period: int, index: int, options: Facts | None = None) -> Record:
@@ -225,6 +255,9 @@ def run_case(
             pending.clear()
 
     for period in range(lattice.periods):
+        if program is not None and program.before_period is not None:
+            advance()
+            program.before_period(lattice, period, probe.reference)
         for index, name in enumerate(lattice.sequence):
             if fresh and lattice.needs_rigidity(name):
                 advance()

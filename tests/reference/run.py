@@ -17,13 +17,14 @@ import re
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from facts import Facts, Unsupported, prescribed_particles
+from programs import program_of
 from quantities import Quantity, Stages, Value, parse, rule_names, tolerance
 from records import Record, Run, run_case
 
@@ -53,6 +54,7 @@ _SINGLE_ATOL_IN_EPS = 16.0
 _SCATTER_SHARE = 1.0 / 20.0
 _MAX_SAMPLE = 4_000_000
 _MAX_KEPT_SAMPLE = 500_000
+_MAX_POLARIZED_SAMPLE = 300_000  # spins take several times as long
 
 # Quantities that depend on how many particles were drawn, not only on the distribution.
 _SIZE_DEPENDENT = re.compile(r"(?:^|_)(?:min|max)|(?:min|max)(?:$|_)|^n$|num_particles|npart")
@@ -80,6 +82,7 @@ class Expectation:
     atol: float
     rule: str | None
     computed: str | None
+    label: str | None
 
 
 @dataclass
@@ -154,6 +157,7 @@ def _expectations(case: Facts) -> Iterable[Expectation]:
                 atol=_number(entry.get("atol"), 1e-8),
                 rule=entry.get("atol_rule"),
                 computed=computed.get(name),
+                label=entry.get("label"),
             )
 
 
@@ -168,7 +172,7 @@ def _parse_all(
     known, unknown = [], []
     for expectation in expectations:
         try:
-            known.append((expectation, parse(expectation.name, case)))
+            known.append((expectation, parse(expectation.name, case, expectation.label)))
         except Unsupported as reason:
             unknown.append(str(reason))
     return known, unknown
@@ -184,7 +188,9 @@ def _run(
     for expectation in expectations:
         if expectation.rule is not None:
             needed += [parse(name, case) for name in rule_names(expectation.rule)]
-    keep = any(quantity.needs_particles for quantity in needed)
+    program = program_of(case)
+    survivors = program is not None and program.survivors is not None
+    keep = survivors or any(quantity.needs_particles for quantity in needed)
     size_dependent = any(_SIZE_DEPENDENT.search(quantity.key) for quantity in needed)
     return run_case(
         case,
@@ -207,10 +213,14 @@ def _sample_size(
         return int(options.particles)
     prescribed = prescribed_particles(case)
     tolerances = [e.rtol for e in expectations if e.atol == 0.0 and e.value and e.rtol > 1e-3]
+    limit = _MAX_KEPT_SAMPLE if keep else _MAX_SAMPLE
+    polarizations = [e.atol for e in expectations if e.name.startswith("polarization_")]
+    if polarizations:  # which scatter by 1/sqrt(N) or less, whatever their value
+        tolerances, limit = tolerances + polarizations, _MAX_POLARIZED_SAMPLE
     if prescribed is None or not tolerances:
         return prescribed
     enough = round((1.0 / (_SCATTER_SHARE * min(tolerances))) ** 2)
-    return max(prescribed, min(enough, _MAX_KEPT_SAMPLE if keep else _MAX_SAMPLE))
+    return max(prescribed, min(enough, limit))
 
 
 def _compare_all(
@@ -224,6 +234,9 @@ def _compare_all(
     stages = Stages(case, conventions)
     run.ends = (stages.find(run, "initial"), stages.find(run, "final"))
     comparisons = []
+    program = program_of(case)
+    if program is not None and program.survivors is not None:
+        comparisons.append(_compare_survivors(run, program.survivors))
     for expectation, quantity in quantities:
         try:
             record = _record(run, stages, expectation, quantity)
@@ -234,6 +247,20 @@ def _compare_all(
             text = f"{expectation.stage} {expectation.name}: {error}"
             comparisons.append(_Comparison(False, float("inf"), text))
     return comparisons
+
+
+def _compare_survivors(
+    run: Run, survivors: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> _Comparison:
+    """Exactly the particles of the initial beam that the case keeps must be there at the end."""
+    assert run.end is not None and run.start.particles is not None and run.end.particles is not None
+    start = run.start.particles
+    kept = np.isin(start.id, run.end.particles.id)
+    wanted = survivors(start["x"], start["y"])
+    wrong = int(np.count_nonzero(kept != wanted))
+    text = f"{wrong} of {len(kept)} particles on the wrong side, {np.count_nonzero(kept)} kept"
+    passed = wrong == 0 and 0 < np.count_nonzero(kept) < len(kept)
+    return _Comparison(passed, 0.0 if passed else float("inf"), text)
 
 
 def _record(run: Run, stages: Stages, expectation: Expectation, quantity: Quantity) -> Record:
@@ -294,6 +321,8 @@ def _expected_value(run: Run, expectation: Expectation, quantity: Quantity) -> V
             source = parse(expectation.computed, run.case)
         except Unsupported:
             source = None
+        if source is not None and source.key == "prediction":
+            return source.value(run, run.ends[0])
         if source is not None and source.key == quantity.key != "":
             return quantity.value(run, run.ends[0])
         raise Unsupported(f"{expectation.name}: compared with {expectation.computed!r}, not given")

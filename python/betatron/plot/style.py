@@ -60,6 +60,8 @@ KIND_COLOURS = {
     "Aperture": GREY,
     "PolygonAperture": GREY,
     "LinearMap": LIGHT_GREY,
+    "TaylorMap": LIGHT_GREY,
+    "SpinMap": LIGHT_GREY,
     "ConstantFocusing": LIGHT_GREY,
 }
 """Colour of a kind of element; others are grey (or not drawn: drifts, markers, edges)."""

@@ -4,15 +4,18 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <thread>
 
 #if defined(__linux__)
 #include <sched.h>
 #endif
 
+#include "numerics/random.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
@@ -37,6 +40,7 @@ template <class F>
 struct casualty {
   std::size_t lane;
   std::array<F, 6> z;
+  std::array<F, 3> spin;  // 0 in a beam without spins
 };
 
 struct block_result {
@@ -62,8 +66,10 @@ struct workspace {
   // a few cache lines between columns keep them apart modulo 4096 bytes
   static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
   alignas(64) F energy[2][stride];
-  alignas(64)
-      F tail[7][stride];  // coordinates and weights of a tile that must not be worked on in place
+  alignas(
+      64) F tail[9][stride];  // coordinates and spins of a tile that must not be worked on in place
+  alignas(64) F mark[2][stride];
+  alignas(64) F noise[stride];
   std::uint32_t outside[tile_size];
   bool gone[tile_size];  // lanes of casualties
 };
@@ -105,15 +111,19 @@ class worker {
     const std::size_t padded = (count + table_.width - 1) / table_.width * table_.width;
     const bool in_place = padded == count;
     tile<F> t{{}, memory_->energy[0], memory_->energy[1], padded, memory_->outside};
-    for (std::size_t c = 0; c < 6; ++c) {
-      F* column = particles_.z[c] + first;
-      if (!in_place) {
-        std::copy(column, column + count, memory_->tail[c]);
-        std::fill(memory_->tail[c] + count, memory_->tail[c] + padded, F(0));
-        column = memory_->tail[c];
-      }
-      t.z[c] = column;
+    auto place = [&](F* column, F* tail) {
+      if (in_place) return column;
+      std::copy(column, column + count, tail);
+      std::fill(tail + count, tail + padded, F(0));
+      return tail;
+    };
+    for (std::size_t c = 0; c < 6; ++c) t.z[c] = place(particles_.z[c] + first, memory_->tail[c]);
+    for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
+      t.spin[c] = place(particles_.spin[c] + first, memory_->tail[6 + c]);
     }
+    t.mark = {memory_->mark[0], memory_->mark[1]};
+    t.noise = memory_->noise;
+    std::fill_n(t.noise, padded, F(0));
     casualties_.clear();
     std::fill_n(memory_->gone, padded, false);
     const auto begin =
@@ -124,7 +134,7 @@ class worker {
     std::size_t recorded = 0, observed = 0;  // turns so far
     const F energy[2] = {static_cast<F>(program_.entrance_energy[0]),
                          static_cast<F>(program_.entrance_energy[1])};
-    table_.refresh(energy, t);
+    refresh(energy, t);
 
     for (std::int64_t turn = 0; turn < how_.turns; ++turn) {
       const bool record = (how_.first_turn + turn) % how_.record_every == 0;
@@ -133,11 +143,18 @@ class worker {
       for (const operation& op : program_.operations) {
         const F* coefficients = coefficients_ + op.coefficients;
         if (op.code < map_count) [[likely]] {
-          if (table_.push[static_cast<std::size_t>(op.code)](coefficients, t)) [[unlikely]] {
+          if (push(static_cast<std::size_t>(op.code), coefficients, t)) [[unlikely]] {
             collect(t, first, count, op, turn, reasons_[static_cast<std::size_t>(op.code)], result);
           }
         } else if (op.code == operation::refresh) {
-          table_.refresh(coefficients, t);
+          refresh(coefficients, t);
+        } else if (op.code == operation::mark) {
+          table_.mark(coefficients, t);
+        } else if (op.code == operation::radiate) {
+          draw_noise(coefficients, t, first, count, op, turn);
+          if (table_.radiate(coefficients, t)) [[unlikely]] {
+            collect(t, first, count, op, turn, elements::radiation_loss<F>::loss, result);
+          }
         } else if (op.code == operation::record) {
           if (!record) continue;
           find_non_finite(t, first, count, op, turn, result);
@@ -157,12 +174,58 @@ class worker {
     }
     for (const casualty<F>& dead : casualties_) {
       for (std::size_t c = 0; c < 6; ++c) t.z[c][dead.lane] = dead.z[c];
+      for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
+        t.spin[c][dead.lane] = dead.spin[c];
+      }
     }
     if (!in_place) {
       for (std::size_t c = 0; c < 6; ++c) {
         std::copy(t.z[c], t.z[c] + count, particles_.z[c] + first);
       }
+      for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
+        std::copy(t.spin[c], t.spin[c] + count, particles_.spin[c] + first);
+      }
     }
+  }
+
+  /// The fluctuations of one step of radiation: a particle's depend on the seed, its id, the turn, and the place of the
+  /// step in the line.
+  void draw_noise(const F* coefficients, const tile<F>& t, std::size_t first, std::size_t count,
+                  const operation& op, std::int64_t turn) {
+    elements::radiation_loss<F> step;
+    std::memcpy(&step, coefficients, sizeof step);
+    if (step.quantum == F(0)) return;
+    const auto place = static_cast<std::uint64_t>(static_cast<std::uint32_t>(op.element)) << 32 |
+                       static_cast<std::uint64_t>(step.number);
+    const std::uint64_t stream =
+        scrambled(scrambled(place) + static_cast<std::uint64_t>(how_.first_turn + turn));
+    for (std::size_t i = 0; i < count; ++i) {
+      t.noise[i] =
+          static_cast<F>(numerics::normal(program_.noise_seed, stream, particles_.id[first + i]));
+    }
+  }
+
+  /// A bijection that leaves nothing of the order of its arguments (the finaliser of SplitMix64: G. L. Steele, D. Lea
+  /// and C. H. Flood, OOPSLA 2014).
+  static std::uint64_t scrambled(std::uint64_t x) {
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+  }
+
+  /// Through the map with this code; true if it loses particles.
+  bool push(std::size_t code, const F* coefficients, const tile<F>& t) {
+    if (program_.spin && table_.push_spin[code] != nullptr) {
+      return table_.push_spin[code](coefficients, t, gyration_);
+    }
+    return table_.push[code](coefficients, t);
+  }
+
+  void refresh(const F* energy, const tile<F>& t) {
+    table_.refresh(energy, t);
+    const F bg = 1 / std::sqrt(energy[1]);
+    gyration_ = {static_cast<F>(program_.anomaly), energy[0] * bg, bg};
   }
 
   /// Observation number `place` in the `turn`-th observed turn: the coordinates of particles of this tile.
@@ -187,12 +250,15 @@ class worker {
             p * table_.width + static_cast<std::size_t>(std::countr_zero(bits));
         if (lane >= count || memory_->gone[lane]) continue;
         memory_->gone[lane] = true;
-        casualty<F> dead{lane, {}};
+        casualty<F> dead{lane, {}, {}};
         bool finite = true;
         for (std::size_t c = 0; c < 6; ++c) {
           dead.z[c] = t.z[c][lane];
           finite = finite && std::isfinite(dead.z[c]);
           t.z[c][lane] = F(0);
+        }
+        for (std::size_t c = 0; particles_.has_spin() && c < 3; ++c) {
+          dead.spin[c] = t.spin[c][lane];
         }
         t.inv_p[lane] = F(1);
         t.slip[lane] = F(0);
@@ -216,17 +282,21 @@ class worker {
     beam::columns<const F> view{{t.z[0], t.z[1], t.z[2], t.z[3], t.z[4], t.z[5]},
                                 particles_.weight + first,
                                 particles_.id + first,
-                                count};
+                                count,
+                                {t.spin[0], t.spin[1], t.spin[2]}};
     if (casualties_.empty()) return table_.sum(view, 0, count);
-    std::vector<F> alive[7];
+    std::vector<F> alive[10];
     for (std::size_t i = 0; i < count; ++i) {
       if (memory_->gone[i]) continue;
       for (std::size_t c = 0; c < 6; ++c) alive[c].push_back(t.z[c][i]);
       alive[6].push_back(view.weight[i]);
+      for (std::size_t c = 0; view.has_spin() && c < 3; ++c)
+        alive[7 + c].push_back(view.spin[c][i]);
     }
     view.size = alive[6].size();
     for (std::size_t c = 0; c < 6; ++c) view.z[c] = alive[c].data();
     view.weight = alive[6].data();
+    for (std::size_t c = 0; view.has_spin() && c < 3; ++c) view.spin[c] = alive[7 + c].data();
     return table_.sum(view, 0, view.size);
   }
 
@@ -238,12 +308,16 @@ class worker {
   const std::vector<beam::loss_reason>& reasons_;
   std::unique_ptr<workspace<F>> memory_;
   std::vector<casualty<F>> casualties_;
+  elements::gyration<F> gyration_{};  // where the tile is
 };
 
 }  // namespace
 
 template <class F>
 cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_run& how) {
+  if (p.spin && !particles.has_spin() && particles.size > 0) {
+    throw std::invalid_argument("spins cannot be tracked: the beam has none");
+  }
   const kernel_table<F>& table = kernels<F>();
   static const std::vector<beam::loss_reason> reasons = loss_reasons();
   std::vector<float> single;

@@ -10,6 +10,7 @@
 #include "beam/columns.h"
 #include "beam/moments_block.h"
 #include "elements/kinds.h"
+#include "elements/radiation.h"
 
 namespace betatron::tracking {
 
@@ -25,6 +26,9 @@ struct tile {
   std::size_t count;
   std::uint32_t*
       outside;  ///< out: one word per pack, one bit per lane that left the domain of a map
+  std::array<F*, 3> spin{};  ///< sx, sy, sz; null where the beam has no spins
+  std::array<F*, 2> mark{};  ///< kinetic px, py where a step began that radiates
+  F* noise = nullptr;        ///< random numbers for the step, see elements/radiation.h
 };
 
 template <class F>
@@ -33,7 +37,15 @@ struct kernel_table {
   using push_function = bool (*)(const F* coefficients, const tile<F>&);
 
   std::array<push_function, elements::all_maps::size> push;
+
+  /// The same, with the spins, of the maps that turn them; null for those that do not.
+  using spin_function = bool (*)(const F* coefficients, const tile<F>&,
+                                 const elements::gyration<F>&);
+  std::array<spin_function, elements::all_maps::size> push_spin;
+
   void (*refresh)(const F* energy, const tile<F>&);
+  void (*mark)(const F* coefficients, const tile<F>&);     ///< elements::radiation_mark
+  bool (*radiate)(const F* coefficients, const tile<F>&);  ///< elements::radiation_loss
   /// Marks lanes with a coordinate that is not finite; true if there are any.
   bool (*find_non_finite)(const tile<F>&);
   beam::moment_sums (*sum)(const beam::columns<const F>&, std::size_t first, std::size_t count);

@@ -83,6 +83,53 @@ bool push(const real* coefficients, const tile<real>& shared) {
   return any_outside;
 }
 
+/// The same with the spins.
+template <class Map>
+bool push_spin(const real* coefficients, const tile<real>& shared,
+               const elements::gyration<real>& gyration) {
+  Map map;
+  __builtin_memcpy(&map, coefficients, sizeof map);
+  const tile<real> t = shared;
+  const elements::gyration<real> g = gyration;
+  bool any_outside = false;
+  for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
+    phase_space<lanes> z = load(t, i);
+    const phase_space<lanes> before = z;
+    const energy<lanes> e{lanes::load(t.inv_p + i), lanes::load(t.slip + i)};
+    elements::vector3<lanes> s{lanes::load(t.spin[0] + i), lanes::load(t.spin[1] + i),
+                               lanes::load(t.spin[2] + i)};
+    if constexpr (requires { Map::loss; }) {
+      const auto inside = map.push(z, e);
+      const std::uint32_t bits = (!inside).bits();
+      const elements::vector3<lanes> s0 = s;
+      map.turn_spin(s, before, z, e, g);
+      if (bits != 0) [[unlikely]] {
+        keep_outside(z, before, inside);
+        s = {select(inside, s.x, s0.x), select(inside, s.y, s0.y), select(inside, s.z, s0.z)};
+        any_outside = true;
+      }
+      t.outside[i / static_cast<std::size_t>(width)] = bits;
+    } else {
+      map.push(z, e);
+      map.turn_spin(s, before, z, e, g);
+    }
+    store<Map::writes>(z, t, i);
+    s.x.store(t.spin[0] + i);
+    s.y.store(t.spin[1] + i);
+    s.z.store(t.spin[2] + i);
+  }
+  return any_outside;
+}
+
+template <class Map>
+constexpr typename kernel_table<real>::spin_function spin_kernel() {
+  if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::turned) {
+    return push_spin<Map>;
+  } else {
+    return nullptr;
+  }
+}
+
 void refresh(const real* constants, const tile<real>& t) {
   for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
     const energy<lanes> e =
@@ -90,6 +137,40 @@ void refresh(const real* constants, const tile<real>& t) {
     e.inv_p.store(t.inv_p + i);
     e.slip.store(t.slip + i);
   }
+}
+
+void mark(const real* coefficients, const tile<real>& t) {
+  elements::radiation_mark<real> map;
+  __builtin_memcpy(&map, coefficients, sizeof map);
+  for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
+    const elements::kinetic_momenta<lanes> k = map(load(t, i));
+    k.px.store(t.mark[0] + i);
+    k.py.store(t.mark[1] + i);
+  }
+}
+
+bool radiate(const real* coefficients, const tile<real>& shared) {
+  elements::radiation_loss<real> map;
+  __builtin_memcpy(&map, coefficients, sizeof map);
+  const tile<real> t = shared;
+  bool any_outside = false;
+  for (std::size_t i = 0; i < t.count; i += static_cast<std::size_t>(width)) {
+    phase_space<lanes> z = load(t, i);
+    const phase_space<lanes> before = z;
+    energy<lanes> e{lanes::load(t.inv_p + i), lanes::load(t.slip + i)};
+    const auto inside = map.push(z, e, {lanes::load(t.mark[0] + i), lanes::load(t.mark[1] + i)},
+                                 lanes::load(t.noise + i));
+    const std::uint32_t bits = (!inside).bits();
+    if (bits != 0) [[unlikely]] {
+      keep_outside(z, before, inside);
+      any_outside = true;
+    }
+    t.outside[i / static_cast<std::size_t>(width)] = bits;
+    store<column::px | column::py | column::pt>(z, t, i);
+    e.inv_p.store(t.inv_p + i);
+    e.slip.store(t.slip + i);
+  }
+  return any_outside;
 }
 
 bool find_non_finite(const tile<real>& t) {
@@ -124,9 +205,13 @@ extern const kernel_table<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL);
 constinit const kernel_table<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) = [] {
   kernel_table<real> table{};
   std::size_t i = 0;
-  elements::all_maps::for_each(
-      [&]<template <class> class Map>() { table.push[i++] = push<Map<real>>; });
+  elements::all_maps::for_each([&]<template <class> class Map>() {
+    table.push[i] = push<Map<real>>;
+    table.push_spin[i++] = spin_kernel<Map<real>>();
+  });
   table.refresh = refresh;
+  table.mark = mark;
+  table.radiate = radiate;
   table.find_non_finite = find_non_finite;
   table.sum = sum;
   table.width = static_cast<std::size_t>(width);

@@ -133,6 +133,14 @@ void check_arguments(const lattice::program& p, const run_options& how) {
         std::to_string(p.observations.size()) +
         " observations; allowed: none (use no monitor, or track on the CPU)");
   }
+  if (p.radiation) {
+    throw std::invalid_argument(
+        "the device tracks no radiation: compile the program without, or track on the CPU");
+  }
+  if (p.spin) {
+    throw std::invalid_argument(
+        "the device tracks no spins: compile the program without, or track on the CPU");
+  }
   if (how.turns < 0) {
     throw std::invalid_argument("turns = " + std::to_string(how.turns) +
                                 " is not allowed; allowed: >= 0");

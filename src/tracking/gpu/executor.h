@@ -29,7 +29,8 @@ int device_count();
 /// particles that were lost, ascending by index; they stay in their columns with the coordinates they had when
 /// lost. Weights and ids are not read. Waits until all is done.
 ///
-/// Throws std::invalid_argument if the program has records or turns < 0, and std::runtime_error, saying what
+/// Throws std::invalid_argument if the program has records or observations, turns spins, or turns < 0, and
+/// std::runtime_error, saying what
 /// CUDA says, if there is no device or no memory; particles in host memory are then untouched. F is float or
 /// double.
 template <class F>

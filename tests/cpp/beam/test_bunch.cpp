@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -54,11 +55,23 @@ std::vector<double> column(const bunch& b, std::size_t i) {
   });
 }
 
+/// Rows of sx, sy, sz; empty without spins.
+std::vector<std::array<double, 3>> spins(const bunch& b) {
+  std::vector<std::array<double, 3>> rows;
+  b.visit([&](const auto& c) {
+    for (std::size_t k = 0; c.has_spin() && k < c.size; ++k) {
+      rows.push_back({c.spin[0][k], c.spin[1][k], c.spin[2][k]});
+    }
+  });
+  return rows;
+}
+
 bool same_particles(const bunch& a, const bunch& b) {
   for (std::size_t i = 0; i < 7; ++i) {
     if (column(a, i) != column(b, i)) return false;
   }
-  return ids(a) == ids(b) && a.precision() == b.precision() && a.lost == b.lost && a.ref == b.ref;
+  return spins(a) == spins(b) && ids(a) == ids(b) && a.precision() == b.precision() &&
+         a.lost == b.lost && a.ref == b.ref;
 }
 
 std::string message_of(auto&& action) {

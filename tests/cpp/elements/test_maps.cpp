@@ -240,6 +240,68 @@ std::vector<undulator_exact<double>> samples<undulator_exact>(const particle_ene
   for (const auto& u : undulators(e)) collect(u, e, model::exact, r);
   return r;
 }
+/// Place of the monomial of these ascending indices in a row of a Taylor map.
+std::size_t monomial(const std::vector<int>& indices) {
+  std::size_t at = 0;
+  const auto size = static_cast<int>(indices.size());
+  for (int degree = 0; degree < size; ++degree) at += degree == 0 ? 1 : degree == 1 ? 6 : 21;
+  auto count = [&](auto&& self, int first, int place) -> bool {  // true where it is found
+    if (place == size) return true;
+    for (int i = first; i < 6; ++i) {
+      if (i == indices[static_cast<std::size_t>(place)]) return self(self, i, place + 1);
+      // all that begin with i
+      std::size_t rest = 1;
+      for (int n = 1; n <= size - place - 1; ++n) {
+        rest = rest * static_cast<std::size_t>(6 - i + n - 1) / static_cast<std::size_t>(n);
+      }
+      at += rest;
+    }
+    return false;
+  };
+  count(count, 0, 0);
+  return at;
+}
+
+/// A kick of second or third order from V = k (x^3/6 - x y^2/2) + q x t^2/2 (+ k (x^4 - 6 x^2 y^2 + y^4)/24), and drifts
+/// behind it: symplectic though it is cut.
+template <template <class> class Map, int degree>
+std::vector<Map<double>> taylor_samples() {
+  constexpr std::size_t n = taylor_terms(degree);
+  std::vector<Map<double>> r;
+  for (double k : {3.0, -1.0, 0.0}) {
+    Map<double> m{};
+    auto at = [&](int row, std::vector<int> indices) -> double& {
+      return m.c[static_cast<std::size_t>(row) * n + monomial(indices)];
+    };
+    for (int i = 0; i < 6; ++i) at(i, {i}) = 1;
+    at(1, {0, 0}) = -k / 2;
+    at(1, {2, 2}) = k / 2;
+    at(1, {4, 4}) = -0.5;
+    at(3, {0, 2}) = k;
+    at(5, {0, 4}) = -1;
+    if constexpr (degree == 3) {
+      at(1, {0, 0, 0}) = -k / 6;
+      at(1, {0, 2, 2}) = k / 2;
+      at(3, {0, 0, 2}) = k / 2;
+      at(3, {2, 2, 2}) = -k / 6;
+    }
+    for (std::size_t q = 0; q < 6; q += 2) {
+      for (std::size_t i = 0; i < n; ++i) m.c[q * n + i] += 0.3 * m.c[(q + 1) * n + i];
+    }
+    m.c[0] = 1e-3;
+    m.centre[2] = -1e-3;
+    r.push_back(m);
+  }
+  return r;
+}
+template <>
+std::vector<taylor_second<double>> samples<taylor_second>(const particle_energy&) {
+  return taylor_samples<taylor_second, 2>();
+}
+template <>
+std::vector<taylor_third<double>> samples<taylor_third>(const particle_energy&) {
+  return taylor_samples<taylor_third, 3>();
+}
 template <>
 std::vector<aperture_filter<double>> samples<aperture_filter>(const particle_energy&) {
   return {{1 / 6e-3, 1 / 4e-3, {}, 0, 0},
@@ -416,6 +478,18 @@ std::vector<linear_dense<double>> samples<linear_dense>(const particle_energy& e
   return r;
 }
 
+template <>
+std::vector<spin_rotation<double>> samples<spin_rotation>(const particle_energy&) {
+  spin_rotation<double> r{{0.1, 0, -0.3}, {}, {0.2, -0.1, 0.4}, {2, 0.4, 1}};
+  for (int i = 0; i < 18; ++i) r.slope[i] = 0.7 * i - 5;
+  return {{}, r};
+}
+template <>
+std::vector<reference_change<double>> samples<reference_change>(const particle_energy& e) {
+  const double gamma = e.inv_beta * e.bg, loss = 1e-4 * (gamma - 1);
+  return {{loss, e.bg, std::sqrt((gamma - loss - 1) * (gamma - loss + 1))}};
+}
+
 template <class T>
 std::array<T, 6> columns(const phase_space<T>& z) {
   return {z.x, z.px, z.y, z.py, z.t, z.pt};
@@ -455,6 +529,13 @@ void for_all_samples(F&& f) {
       }
     }
   });
+}
+
+/// A unit vector.
+vector3<double> rotated_to(std::uint64_t i) {
+  const double cosine = 2 * uniform(6, 0, i) - 1, angle = 6.283185307 * uniform(6, 1, i);
+  const double sine = std::sqrt(1 - cosine * cosine);
+  return {sine * std::cos(angle), sine * std::sin(angle), cosine};
 }
 
 template <class F, int W>
@@ -525,6 +606,39 @@ TEST_CASE("maps are symplectic; a cavity by the ratio of momenta") {
           CAPTURE(b);
           CHECK(std::fabs(sum - expected) <= allowed);
         }
+      }
+    }
+  });
+}
+
+TEST_CASE("spins keep their length, and the inverse map turns them back") {
+  for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
+    if constexpr (spin_effect_of<Map<double>>() == spin_effect::turned &&
+                  requires { map.inverse(); }) {
+      gyration<double> there{1.8, e.inv_beta * e.bg, e.bg}, back = there;
+      if constexpr (requires { map.bg_out; }) {
+        back = {1.8, std::sqrt(1 + map.bg_out * map.bg_out), map.bg_out};
+      }
+      for (std::uint64_t i = 0; i < 5; ++i) {
+        const auto start = particle(i, e.inv_beta);
+        const auto spin = rotated_to(i);
+        auto z = start;
+        auto s = spin;
+        const auto e0 = energy_of(z.pt, e.inv_beta, e.inv_bg2);
+        if (!push(map, z, e)) continue;
+        map.turn_spin(s, start, z, e0, there);
+        CHECK(std::fabs(s.x * s.x + s.y * s.y + s.z * s.z - 1) < 8 * eps);
+        const auto end = z;
+        const double bg = back.beta_gamma;
+        const auto e1 = energy_of(z.pt, std::sqrt(1 + 1 / (bg * bg)), 1 / (bg * bg));
+        push(map.inverse(), z, {std::sqrt(1 + 1 / (bg * bg)), 1 / (bg * bg), bg});
+        map.inverse().turn_spin(s, end, z, e1, back);
+        // what the rounding of the orbit turns the spin by: at most (1 + G gamma) times it
+        const matrix j = jacobian(map, start, e).second;
+        const double allowed = 4000 * eps * largest(j) * largest(j) * (3 + 1.8 * e.inv_beta * e.bg);
+        CHECK(std::fabs(s.x - spin.x) <= allowed);
+        CHECK(std::fabs(s.y - spin.y) <= allowed);
+        CHECK(std::fabs(s.z - spin.z) <= allowed);
       }
     }
   });

@@ -146,7 +146,7 @@ TEST_CASE("messages name element, value, unit and range") {
   CHECK(
       message<std::out_of_range>([&] { set(s, "k1", 1.0); }) ==
       "Sextupole 'sf1' has no parameter 'k1'; it has: length, k2, k2s, name, model, slices, order, steps, dx, dy, "
-      "roll, aperture_x, aperture_y, aperture_shape");
+      "dz, pitch, yaw, roll, pivot, aperture_x, aperture_y, aperture_shape");
   CHECK_THROWS_AS(get(s, "k1"), std::out_of_range);
 
   element b = make_element("Bend");

@@ -107,10 +107,25 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
       set(*e, p.name, u * std::get<double>(get(*e, "length")));  // a radius above 1 m
     } else if (p.name == "x_max" || p.name == "y_max") {
       set(*e, p.name, 1.0);
+    } else if (p.name == "coefficients") {  // of degree 1, which can be undone
+      line l;
+      l.elements = {make(elements::solenoid{.length = 0.7, .ks = u})};
+      beam::reference copy = ref;
+      const matrix6 m = derivative_of(l, copy);
+      std::vector<double> rows(42);
+      for (std::size_t i = 0; i < 36; ++i) rows[7 * (i / 6) + 1 + i % 6] = m[i];
+      rows[0] = 1e-3 * u;
+      set(*e, p.name, rows);
+    } else if (p.name == "centre") {
+      set(*e, p.name, std::vector<double>{0, 1e-3 * u, 0, 0, 1e-3, 0});
     } else if (p.name == "vertices") {
       set(*e, p.name, std::vector<double>{-1, -1, 2, -1, 0, 2});
+    } else if (p.name == "hgap") {
+      set(*e, p.name, 0.05 * std::fabs(u));
     } else if (p.name == "hkick" || p.name == "vkick") {
       set(*e, p.name, 1e-3 * u);
+    } else if (p.name == "rotation" || p.name == "slopes") {
+      set(*e, p.name, std::vector<double>(p.name == "slopes" ? 18 : 3, u));
     } else if (std::holds_alternative<std::vector<double>>(p.default_value)) {
       set(*e, p.name, std::vector<double>{1e-3 * u, u, -3 * u, 10 * u});
     } else if (std::holds_alternative<double>(p.default_value)) {
@@ -139,7 +154,8 @@ void for_all_elements(F&& f) {
           e->slices = 1 + repeat % 3;
           e->order = 2 + 2 * (repeat % 3);
           e->steps = 3;
-          if (repeat > 1) e->align = {1e-3, -5e-4, 0.3};
+          if (repeat == 2) e->align = {.dx = 1e-3, .dy = -5e-4, .roll = 0.3};
+          if (repeat == 3) e->align = {1e-3, -5e-4, 2e-3, 3e-3, -4e-3, -0.3, number % 2 == 0};
           CAPTURE(kind.name);
           CAPTURE(static_cast<int>(m));
           CAPTURE(beta_gamma);
@@ -351,7 +367,7 @@ TEST_CASE("the derivative is the limit of differences") {
         // Richardson: the error of order h^2 is taken out; rounding of numbers of order one over h remains
         const double expected = (4 * fine[i] - coarse[i]) / 3;
         // (of order h^4 remains too; slow particles in cavities have the largest fifth derivatives)
-        CHECK(std::fabs(d.matrix[6 * i + k] - expected) <= 1e-8 * size / ref.beta());
+        CHECK(std::fabs(d.matrix[6 * i + k] - expected) <= 3e-8 * size / ref.beta());
       }
       CHECK(d.orbit[k] == doctest::Approx(end[k]).epsilon(1e-13));
     }
@@ -400,17 +416,22 @@ TEST_CASE("slices are the whole where maps are closed solutions") {
         elements::instrument{.length = 0.3},
         elements::constant_focusing{.length = 0.4, .kx = 1, .ky = -2}};
     for (const auto& body : bodies) {
-      line whole, sliced;
-      whole.elements = {make(body)};
-      sliced.elements = {make(body)};
-      sliced.elements[0]->slices = 5;
-      sliced.elements[0]->align = whole.elements[0]->align = {1e-3, 2e-3, 0.2};
-      CAPTURE(describe(*whole.elements[0]));
-      beam::reference a = ref, b = ref;
-      const vector one = track(whole, z, a), many = track(sliced, z, b);
-      const double size = largest(derivative_of(whole, ref, z));
-      for (std::size_t c = 0; c < 6; ++c) CHECK(std::fabs(one[c] - many[c]) <= 1e-16 * size);
-      CHECK(a.s == doctest::Approx(b.s).epsilon(1e-15));
+      for (const alignment& align : {alignment{.dx = 1e-3, .dy = 2e-3, .roll = 0.2},
+                                     alignment{1e-3, 2e-3, -1e-3, 0.01, 0.02, 0.2, true}}) {
+        line whole, sliced;
+        whole.elements = {make(body)};
+        sliced.elements = {make(body)};
+        sliced.elements[0]->slices = 5;
+        sliced.elements[0]->align = whole.elements[0]->align = align;
+        CAPTURE(describe(*whole.elements[0]));
+        beam::reference a = ref, b = ref;
+        const vector one = track(whole, z, a), many = track(sliced, z, b);
+        const double size = largest(derivative_of(whole, ref, z));
+        // lengths of drifts to and fro are of the size of the coordinates, sums in patches of order 1
+        const double rounding = align.about_center ? 2e-15 : 1e-16 * size;
+        for (std::size_t c = 0; c < 6; ++c) CHECK(std::fabs(one[c] - many[c]) <= rounding);
+        CHECK(a.s == doctest::Approx(b.s).epsilon(1e-15));
+      }
     }
   }
 }
@@ -498,5 +519,14 @@ TEST_CASE("an element that cannot be undone is named") {
   } catch (const std::invalid_argument& e) {
     CHECK(std::string(e.what()) ==
           "LinearMap 'target': a singular linear map cannot be tracked backwards");
+  }
+  l.elements = {make(elements::taylor_map{.coefficients = std::vector<double>(168, 0.0)})};
+  l.elements[0]->name = "cell";
+  try {
+    compile(l, 0, 1, ref, {.way = direction::backward});
+    FAIL("no exception");
+  } catch (const std::invalid_argument& e) {
+    CHECK(std::string(e.what()) ==
+          "TaylorMap 'cell': the inverse of a Taylor map of order 2 is no polynomial");
   }
 }

@@ -43,8 +43,9 @@ inline lattice::line fodo(int cells = 1) {
   return l;
 }
 
-/// Every map that executors know, at strengths at which a beam of 1 mm and 1 mrad stays together.
-inline lattice::line everything() {
+/// Every map that executors know, at strengths at which a beam of 1 mm and 1 mrad stays together; or all of them that
+/// can be undone.
+inline lattice::line everything(bool invertible = false) {
   using enum elements::model;
   lattice::line l;
   for (const auto m : {linear, paraxial, exact}) {
@@ -85,8 +86,10 @@ inline lattice::line everything() {
     add(elements::uniform_acceleration{.length = 0.1, .voltage = 1e6, .field = 0.05});
     add(elements::undulator{.length = 0.3, .period = 0.03, .strength = 0.5});
     add(elements::quadrupole{.length = 0.2, .k1 = -2.5});
-    l.elements.back()->align = {1e-4, -2e-4, 0.3};
+    l.elements.back()->align = {.dx = 1e-4, .dy = -2e-4, .roll = 0.3};
     l.elements.back()->slices = 3;
+    add(elements::bend{.length = 0.3, .angle = 0.2});
+    l.elements.back()->align = {1e-4, -2e-4, 1e-4, 1e-3, -2e-3, 0.01, true};
   }
   std::vector<double> coupled(36);
   for (std::size_t i = 0; i < 6; ++i) coupled[7 * i] = 1;
@@ -94,6 +97,21 @@ inline lattice::line everything() {
   coupled[2 * 6 + 0] = 0.1;
   coupled[5 * 6 + 4] = -0.05;
   l.elements.push_back(make(elements::linear_map{.matrix = coupled}));
+  std::vector<double> slopes(18);
+  for (std::size_t i = 0; i < 18; ++i) slopes[i] = 0.3 * static_cast<double>(i) - 2;
+  l.elements.push_back(make(elements::spin_map{.rotation = {0.1, -0.2, 0.5}, .slopes = slopes}));
+  for (int degree = 1; degree <= (invertible ? 1 : 3); ++degree) {
+    const std::size_t n = elements::taylor_terms(degree);
+    elements::taylor_map m{.coefficients = std::vector<double>(6 * n),
+                           .centre = {1e-4, 0, -1e-4, 0, 0, 0}};
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (std::size_t k = 0; k < 6; ++k) m.coefficients[i * n + 1 + k] = coupled[6 * i + k];
+      for (std::size_t k = 7; k < n; ++k) {
+        m.coefficients[i * n + k] = 0.1 * std::cos(static_cast<double>(7 * i + k));
+      }
+    }
+    l.elements.push_back(make(m));
+  }
   return l;
 }
 

@@ -353,7 +353,7 @@ TEST_CASE("backward undoes forward") {
       make(elements::rf_cavity{.length = 0.1, .voltage = 1e6, .frequency = 1e9}));
   const std::array<double, 6> sigma = {1e-3, 1e-4, 1e-3, 1e-4, 1e-3, 1e-3};
   for (const std::int64_t turns : {1, 5}) {
-    const lattice::line l = turns == 1 ? everything() : stable;
+    const lattice::line l = turns == 1 ? everything(true) : stable;
     const beam::bunch start = bunch(300, precision::double_, sigma);
     beam::bunch b = start;
     track(l, b, {.turns = turns});

@@ -1,0 +1,116 @@
+// space_charge.h: the field of a bunch in free space, on itself.
+//
+// In the rest frame of the reference particle the charges stand still, to first order in the spread of momenta:
+//   x' = x,   y' = y,   z' = gamma z = -beta gamma t           (z = -beta t at fixed time; straight axes, also in a bend)
+//   phi'(r') = q e/(4 pi eps0) sum_j w_j <1/|r' - r'_j|>,       E' = -grad' phi'
+// Boosted to the laboratory, F_x = q e E'_x/gamma (the magnetic force takes away beta^2 of gamma E'_x), F_z = q e E'_z,
+// and over the path L, which takes the time L/(beta c), with momenta over p0 and m = m c^2/e in volts,
+//   dpx = q E'_x L/(beta^2 gamma^2 m),   dpy likewise,   dpt = -q E'_z L/(beta gamma m).
+// Positions are those at fixed s: what particles move while the bunch passes, t px, is of second order. The kick depends
+// on positions only and leaves them unchanged: it is undone exactly.
+// Sources: J. Qiang, R. D. Ryne, S. Habib, V. Decyk, J. Comput. Phys. 163 (2000) 434; J. Qiang et al., PRSTAB 9 (2006)
+// 044204.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "beam/bunch.h"
+#include "fields/particle_mesh.h"
+#include "fields/poisson.h"
+#include "tracking/effect.h"
+
+namespace betatron::collective {
+
+struct space_charge_3d_options {
+  std::array<std::size_t, 3> cells{64, 64, 64};  ///< of the grid, each 8 ... 4096
+  int shape = 2;  ///< of a particle: 1 cloud in cell, 2 quadratic, 3 cubic
+  double margin =
+      1;  ///< the grid over the size of the bunch, 1 ... 100; six more cells are always added
+
+  /// Edges of cells are powers of 1 + grid_step, so that the Green's function can be reused while the bunch changes by
+  /// less: 1e-4 ... 1; 0: the grid fits the bunch closely at every kick.
+  double grid_step = 0.05;
+
+  int order = 1;            ///< of the splitting: 1 or 2
+  double spacing = 0;       ///< of kicks [m]; 0: one per slice
+  double memory_limit = 0;  ///< bytes; 0: what the system has left
+};
+
+/// Seconds spent, and how often.
+struct space_charge_times {
+  double deposit = 0, green = 0, transforms = 0, gather = 0;
+  std::size_t kicks = 0, green_functions = 0;
+};
+
+/// Density and potential on the grid, [z][y][x] (see fields::grid), with x fastest.
+template <class F>
+struct space_charge_field {
+  fields::grid<F> density;    ///< charge per volume of the laboratory [C/m^3] over density_unit
+  fields::grid<F> potential;  ///< of the rest frame [V] over potential_unit
+  double density_unit = 0, potential_unit = 0;
+  std::array<double, 3> origin{};  ///< of the first node: x, y, z in the laboratory [m]
+  std::array<double, 3> edges{};   ///< of a cell in the laboratory [m]
+};
+
+/// Safe to use from several threads: they take turns.
+class space_charge_3d {
+ public:
+  /// Throws std::invalid_argument naming the value and the allowed range.
+  explicit space_charge_3d(const space_charge_3d_options& options);
+
+  const space_charge_3d_options& options() const { return options_; }
+
+  /// The kick of kick_place::length. Nothing happens to fewer than two particles, and if all are at one point. Throws
+  /// std::invalid_argument if a coordinate is not finite or the grid does not fit into memory.
+  void kick(beam::bunch& b, const tracking::kick_place& place);
+
+  /// Bytes needed for a beam of n particles.
+  double memory(beam::precision p, std::size_t n) const;
+
+  /// Throws std::invalid_argument naming the memory that is needed and there is, if that is less.
+  void check_memory(const beam::bunch& b) const;
+
+  /// Throws std::invalid_argument as kick, and if the beam has no extent or fewer than two particles.
+  template <class F>
+  space_charge_field<F> field(const beam::bunch& b, unsigned threads);
+
+  space_charge_times times() const;
+  void reset_times();
+
+ private:
+  template <class F>
+  struct workspace {
+    fields::open_solver<F> solver;
+    fields::grid<F> mesh;
+    fields::particle_mesh<F> particles;
+    explicit workspace(std::array<std::size_t, 3> n) : solver(n), mesh(n) {}
+  };
+  template <class F>
+  workspace<F>& memory_of();
+  struct fitted {
+    fields::mesh_frame frame;
+    std::array<bool, 3> flat;  ///< all particles in one plane: no field across it
+  };
+  std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
+  template <class F>
+  void solve(workspace<F>& w, const beam::columns<const F>& c, const fields::mesh_frame& frame,
+             unsigned threads, fields::grid<F>* density);
+
+  space_charge_3d_options options_;
+  mutable std::mutex busy_;
+  std::unique_ptr<workspace<float>> single_;
+  std::unique_ptr<workspace<double>> double_;
+  space_charge_times times_;
+};
+
+/// As an effect for tracking; copies share the solver.
+tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver);
+
+/// Memory that this process may still use [bytes]; infinity if the system does not say.
+double available_memory();
+
+}  // namespace betatron::collective

@@ -1,0 +1,79 @@
+// space_charge_2d.h: the space charge of beams that are much longer than wide, on a transverse grid.
+//
+// All particles, projected along the beam, are charged lines; their potential in free space is found on a grid in x and
+// y (fields::open_solver_2d). In units of (charge per length)/(2 pi eps0), for a charge per length of 1:
+//   u(x, y) = -sum_j (w_j/W) <ln r_j>,   e = -grad u.
+//
+//  - beam: of the current I everywhere; t has no meaning.
+//      dpx = K L e_x,  K = 2 I/(I_A (beta gamma)^3)
+//  - slices: a bunch (beta gamma sigma_t >> sigma_x, sigma_y) of which every slice has the same transverse profile, that
+//    of the whole bunch, times the local line density n(t) (particles per metre of t, see line_density.h). With the
+//    longitudinal kick also the field that comes from the slope of the line density:
+//      dpx = 2 n r_q L e_x/(beta gamma)^3,   dpt = -2 (dn/dt) r_q L (ln R + u)/(beta gamma)^3
+//    R, where the potential of a slice is 0, stands for the length of the bunch: space_charge_gaussian.h.
+//
+// Fields are central differences on the grid, seen through the shape that was deposited: no particle acts on itself, and
+// the forces of `beam` add up to zero to rounding. Sources: strength.h; R. W. Hockney, J. W. Eastwood, Computer Simulation
+// Using Particles (1988), sec. 5-3-3.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "collective/line_density.h"
+#include "fields/poisson_2d.h"
+#include "tracking/effect.h"
+
+namespace betatron::collective {
+
+enum class plane_model { beam, slices };
+
+struct space_charge_2d_options {
+  plane_model model = plane_model::beam;
+  std::array<std::size_t, 2> cells{64, 64};  ///< of the grid, each 8 ... 4096
+  int shape = 2;  ///< of a particle: 1 cloud in cell, 2 quadratic, 3 cubic
+  double margin =
+      1;  ///< the grid over the size of the beam, 1 ... 100; six more cells are always added
+  std::optional<double> current{};  ///< A, of `beam`: needed there, any sign
+
+  // Only slices:
+  line_options density{.bins = 100};  ///< of the slices
+  bool longitudinal = true;           ///< with the longitudinal kick
+  std::optional<double> scale{};      ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the bunch
+
+  int order = 1;       ///< of the splitting: 1 or 2
+  double spacing = 0;  ///< of kicks [m]; 0: one per slice
+};
+
+/// Safe to use from several threads: they take turns.
+class space_charge_2d {
+ public:
+  /// Throws std::invalid_argument naming the value and the allowed range.
+  explicit space_charge_2d(const space_charge_2d_options& options);
+
+  const space_charge_2d_options& options() const { return options_; }
+
+  /// The kick for the path `length` [m] (negative: undoes it) at the reference particle of the bunch. Nothing happens to
+  /// fewer than two particles, without charge, and if all x and y are the same. Throws std::invalid_argument if a
+  /// coordinate is not finite, and for slices of a bunch without length. The same bits for any number of threads.
+  void kick(beam::bunch& b, double length, unsigned threads);
+
+  /// Bytes that it needs besides the beam.
+  double memory() const;
+
+ private:
+  space_charge_2d_options options_;
+  std::mutex busy_;
+  std::optional<fields::open_solver_2d> solver_;
+};
+
+/// As an effect for tracking; copies share the solver.
+tracking::effect effect_of(std::shared_ptr<space_charge_2d> solver);
+
+/// The distance R above for a bunch of rms length sigma_t [m].
+double slice_scale(double beta_gamma, double sigma_t);
+
+}  // namespace betatron::collective

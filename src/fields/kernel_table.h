@@ -1,0 +1,131 @@
+// kernel_table.h: the vector kernels of field solvers for one instruction set, as a table of functions.
+//
+// kernels.cpp is compiled once per instruction set and precision; dispatch.cpp picks the table of the instruction set
+// that tracking uses.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fields/fft_lines.h"
+#include "fields/fft_plan.h"
+#include "numerics/hd.h"
+
+namespace betatron::fields {
+
+/// What kernels see of an axis_plan.
+template <class F>
+struct axis_view {
+  std::size_t n, m;
+  fft_view<F> complex, half;
+  const F* turn;
+};
+
+template <class F>
+axis_view<F> view_of(const axis_plan<F>& a) {
+  const auto transform = [](const fft_plan<F>& p) {
+    return fft_view<F>{p.n,
+                       p.radices.data(),
+                       p.radices.size(),
+                       p.twiddles.data(),
+                       p.frequency.data(),
+                       p.position.data()};
+  };
+  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
+}
+
+/// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
+/// stands for 4 (p - m/2 - 1) + 1, which may be above m.
+BETATRON_INLINE std::size_t folded_frequency(std::size_t p, std::size_t m) {
+  const std::size_t f = p <= m / 2 ? 2 * p : 4 * (p - m / 2 - 1) + 1;
+  return f <= m ? f : 2 * m - f;
+}
+
+/// Numbers nx x ny x nz on a grid: x fastest, rows `row` apart, planes `plane` apart.
+template <class F>
+struct lattice_view {
+  F* data;
+  std::size_t nx, ny, nz, row, plane;
+};
+
+/// Where the cells around a node are far away, the average of 1/r over a cell is a series in cell/distance. Distances
+/// are in units of the cell in x; `near_*`: nodes below these numbers (in all three) are taken from `near`, x fastest.
+template <class F>
+struct green_view {
+  F hy, hz;  ///< cells in units of that in x
+  F scale;   ///< of the result
+  std::size_t near_x, near_y, near_z;
+  const double* near;
+};
+
+/// A particle on its way to the grid: position in cells, weight, and where it stands in the beam.
+template <class F>
+struct mesh_particle {
+  F x, y, z, weight;
+  std::uint32_t index;
+};
+
+/// Planes of a tile. A particle touches at most one plane below and two above its own (three, where its place was
+/// rounded up), so that tiles of four planes with one between them share no node.
+inline constexpr std::uint32_t tile_planes = 4;
+
+/// From y and t to the tile that a particle falls into.
+struct tile_map {
+  double scale[2], offset[2], low, last[2];
+  double tiles_per_row;
+  std::uint32_t tiles_y;
+};
+
+template <class F>
+struct field_kernels {
+  /// Row y of the numbers, padded with zeros and transformed along z: z.m + 1 planes of real and imaginary parts,
+  /// frequencies 0, 2, ... 2 (m/2), then 1, 5, 9, ... . `out`: real part of the first plane; imaginary parts are
+  /// `imaginary` behind, planes `plane` apart. `work`: 2 m packs.
+  void (*forward_z)(const axis_view<F>& z, const lattice_view<const F>& in, std::size_t y, F* out,
+                    std::size_t imaginary, std::size_t plane, F* work);
+  /// The way back.
+  void (*backward_z)(const axis_view<F>& z, const F* in, std::size_t imaginary, std::size_t plane,
+                     const lattice_view<F>& out, std::size_t y, F* work);
+
+  /// One plane of complex numbers, ny rows of nx, convolved with the kernel whose transform is `green`: (y.m + 1) rows
+  /// of x.m + 1 numbers, `green_row` apart. `work`: see convolve_work.
+  void (*convolve)(const axis_view<F>& x, const axis_view<F>& y, F* re, F* im, std::size_t row,
+                   const F* green, std::size_t green_row, F* work);
+
+  /// Plane z of the integrated Green's function, transformed along x and y: (y.m + 1) rows of x.m + 1 numbers.
+  void (*green_plane)(const axis_view<F>& x, const axis_view<F>& y, const green_view<F>& g,
+                      std::size_t z, F* out, std::size_t row, F* work);
+  /// Transforms row y of the planes along z, in place: z.n planes become z.m + 1, in the order of forward_z.
+  void (*green_row)(const axis_view<F>& z, F* row_of_first_plane, std::size_t count,
+                    std::size_t plane, F* work);
+
+  /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
+  bool (*extent)(const F* x, std::size_t count, F* low, F* high);
+  /// The tile of each of count particles: z/tile_planes tiles_y + y tiles_per_row (whole numbers), with y and z scaled, shifted
+  /// and kept between low and last; see particle_mesh.
+  void (*tiles)(const F* y, const F* t, std::size_t count, const tile_map& map,
+                std::uint32_t* result);
+  /// Adds particles to the density. order: 1 cloud in cell, 2 quadratic, 3 cubic.
+  void (*deposit)(int order, const mesh_particle<F>* p, std::size_t count, const lattice_view<F>&);
+  /// Minus the gradient of a potential, at particles: central differences on the grid, seen through the shape that was
+  /// deposited, divided by the cells; added to columns times `factor`.
+  void (*gather)(int order, const mesh_particle<F>* p, std::size_t count,
+                 const lattice_view<const F>& potential, const F* factor, F* px, F* py, F* pz);
+
+  std::size_t width;  ///< lanes per pack
+  const char* isa;
+};
+
+/// Numbers of F that `convolve` and `green_plane` work in.
+template <class F>
+std::size_t plane_work(const axis_view<F>& x, const axis_view<F>& y, std::size_t width) {
+  const std::size_t longest = (x.m > y.m ? x.m : y.m) + 2 * width;  // lines, filled up
+  const std::size_t half = (y.m + width) * (x.m + 2 * width);       // a plane between x and y
+  return 4 * width * longest + (y.m + 1 + width) * width + 4 * half;
+}
+
+/// The table for this processor, see tracking::instruction_set.
+template <class F>
+const field_kernels<F>& kernels();
+
+}  // namespace betatron::fields

@@ -1,0 +1,84 @@
+// effect.h: a collective effect: what the beam does to itself, as kicks between stretches of lattice.
+//
+// An effect is a value: a name, functions, and where it acts. State (a grid, a Green's function, the wake of earlier
+// turns) lives behind the functions, typically in a shared_ptr that they hold; copies of an effect share it.
+//
+// Between kicks the beam goes through the lattice in one fused pass. An element of length L gets n equally spaced
+// kicks, each for the path L/n. With order 1 a kick stands at the entrance of its piece (kick, then map: the error is
+// of first order in L/n); with order 2 in the middle (half map, kick, half map: second order). Effects at the same
+// place act in the order in which they are given.
+//
+// A kick that depends on x, y, t only and leaves them unchanged is undone exactly, to rounding, by the same kick with
+// the length negated: backward tracking needs `reversible`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "beam/bunch.h"
+#include "lattice/program.h"
+
+namespace betatron::tracking {
+
+/// Where a kick stands and what it stands for.
+struct kick_place {
+  beam::reference ref;      ///< the reference particle there; also beam::bunch::ref
+  double length = 0;        ///< of the path that the kick stands for [m]; negative: undo it
+  double curvature = 0;     ///< of the reference orbit in the element [1/m], see lattice::curvature
+  std::int64_t turn = 0;    ///< number of the turn
+  std::size_t element = 0;  ///< position in the line
+  double from = 0,
+         to = 1;  ///< the piece of the element that the kick stands for, as fractions of its length
+  const lattice::line* line = nullptr;
+  unsigned threads = 1;  ///< at most; the result must not depend on it
+};
+
+struct effect {
+  std::string name{};  ///< as in messages
+
+  /// Changes the momenta px, py, pt of the beam. What it throws ends tracking with all particles at the same place.
+  std::function<void(beam::bunch&, const kick_place&)> kick{};
+
+  /// Called before tracking begins, to check what can be checked and to forget an earlier run. May be empty.
+  std::function<void(const lattice::line&, const beam::bunch&, lattice::direction)> begin{};
+
+  /// For envelope tracking: the linear kick, as a matrix around the centroid, of a beam with these first and second
+  /// moments and this charge [C]. Empty: the effect has none.
+  std::function<beam::matrix6(const std::array<double, 6>& mean, const beam::matrix6& covariance,
+                              double charge, const kick_place&)>
+      envelope_kick{};
+
+  int order = 1;  ///< of the splitting: 1 or 2
+  double spacing =
+      0;  ///< kicks are at most so far apart [m], at ends (order 2: middles) of equal groups or parts
+          ///< of slices; 0: one kick in every slice
+  bool reversible = false;  ///< the kick with the negative length undoes it
+
+  /// One flag per element, or empty: all elements with length. A thin element that is flagged gets one kick of
+  /// length 0 in front of it.
+  std::vector<std::uint8_t> at{};
+};
+
+/// A stretch of lattice with the kicks in front of it.
+struct kicked_stretch {
+  struct kick {
+    std::size_t effect;  ///< position in the list
+    double length, from, to;
+    std::size_t element;
+  };
+
+  std::vector<kick> kicks;
+  lattice::position first, last;
+};
+
+/// Cuts the line at the kicks of all effects, and where an element with kicks begins. Throws std::invalid_argument
+/// naming the effect and the value where order, spacing or flags are out of range.
+std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects);
+
+/// The place of a kick, to be completed with reference, turn and threads.
+kick_place place_of(const lattice::line& l, const kicked_stretch::kick& k);
+
+}  // namespace betatron::tracking
