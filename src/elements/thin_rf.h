@@ -53,8 +53,9 @@ struct buncher_kick {
     const T magnetic = (gamma * g.anomaly + F(1)) / pz;
     const T factor =
         (electric * (g.gamma * g.gamma) + magnetic * (R(1) - g.gamma * g.gamma)) * g.beta_gamma;
-    w.x = w.x - (behind.py - before.py) * factor;
-    w.y = w.y + (behind.px - before.px) * factor;
+    // the kick itself, not the difference of momenta, whose rounding gamma^2 would multiply
+    w.x = w.x - before.y * defocusing * factor;
+    w.y = w.y + before.x * defocusing * factor;
     rotate(s, w);
   }
   buncher_kick inverse() const { return {-bunching, -defocusing}; }

@@ -189,6 +189,7 @@ BETATRON_INLINE P cos(P a) {
   return c;
 }
 
+#if !defined(__CUDACC__)  // device code has no packs
 /// exp(a): 2^n exp(r), n the integer nearest to a/ln 2 and a Taylor polynomial on |r| <= ln(2)/2. Within 2 units in the
 /// last place; 0 below the logarithm of the smallest normal number, infinite above that of the largest number, NaN for
 /// NaN.
@@ -222,6 +223,7 @@ BETATRON_INLINE P exp(P a) {
   const P upper = select(a > P(highest), P(std::numeric_limits<F>::infinity()), value);
   return select(a < P(lowest), P(F(0)), select(a == a, upper, a));
 }
+#endif
 
 /// atan(v)/v as a function of u = v^2, smooth at 0 (value 1). This is how an angle is recovered from its
 /// tangent without dividing by a curvature that may vanish. Chebyshev fit on u <= tan^2(pi/8).
