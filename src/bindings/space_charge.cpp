@@ -27,8 +27,7 @@ nb::object grid_array(fields::grid<F>&& grid) {
   const std::int64_t strides[3] = {1, static_cast<std::int64_t>(kept->row()),
                                    static_cast<std::int64_t>(kept->plane())};
   const std::size_t shape[3] = {n[0], n[1], n[2]};
-  return nb::cast(
-      nb::ndarray<nb::numpy, F>(kept->view().data, 3, shape, owner, strides));
+  return nb::cast(nb::ndarray<nb::numpy, F>(kept->view().data, 3, shape, owner, strides));
 }
 
 template <class F>
@@ -53,8 +52,8 @@ void bind_space_charge(nb::module_& m) {
           "__init__",
           [](space_charge_3d* self, std::array<std::size_t, 3> cells, int shape, double margin,
              double grid_step, int order, double spacing, double memory_limit) {
-            new (self) space_charge_3d(
-                {cells, shape, margin, grid_step, order, spacing, memory_limit});
+            new (self)
+                space_charge_3d({cells, shape, margin, grid_step, order, spacing, memory_limit});
           },
           nb::arg("cells"), nb::arg("shape"), nb::arg("margin"), nb::arg("grid_step"),
           nb::arg("order"), nb::arg("spacing"), nb::arg("memory_limit"))

@@ -37,7 +37,7 @@ struct quadrupole_paraxial {
   template <class T>
   BETATRON_INLINE void push(phase_space<T>& z, const energy<T>& e) const {
     T cx[2], cy[2];
-    numerics::oscillator_pair(e.inv_p * k * (length * length), reach, cx, cy);
+    oscillator_pair(e.inv_p * k * (length * length), reach, cx, cy);
     push(z, e, cx, cy);
   }
 
@@ -49,7 +49,7 @@ struct quadrupole_paraxial {
     using F = scalar_of<T>;
     const T argument = e.inv_p * k * (length * length);
     T cx[4], cy[4];
-    numerics::oscillator_pair(argument, reach, cx, cy);
+    oscillator_pair(argument, reach, cx, cy);
     const T slope_x = z.px * e.inv_p * length, slope_y = z.py * e.inv_p * length;
     auto square = [](const T& q, const T& slope, const T(&c)[4], const T& a) {
       const T s = slope * c[1];
@@ -62,6 +62,17 @@ struct quadrupole_paraxial {
   }
 
   quadrupole_paraxial inverse() const { return {-length, k, inv_beta, reach}; }
+
+  template <class T>
+  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
+                                 const phase_space<T>& behind, const energy<T>& e,
+                                 const gyration<R>& g) const {
+    using F = scalar_of<T>;
+    const T zero = T(F(0));
+    auto field = [&](const phase_space<T>& z) { return vector3<T>{-(z.y * k), -(z.x * k), zero}; };
+    const vector3<T> integral{before.py - behind.py, behind.px - before.px, zero};
+    turn_spin_along(s, before, behind, e, g, length, R(0), integral, field(before), field(behind));
+  }
 
  private:
   /// Given c_0 and c_1 of the two planes.
@@ -85,16 +96,6 @@ struct quadrupole_paraxial {
     z.px = px1;
     z.y = y1;
     z.py = py1;
-  }
-  template <class T>
-  BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
-                                 const phase_space<T>& behind, const energy<T>& e,
-                                 const gyration<R>& g) const {
-    using F = scalar_of<T>;
-    const T zero = T(F(0));
-    auto field = [&](const phase_space<T>& z) { return vector3<T>{-(z.y * k), -(z.x * k), zero}; };
-    const vector3<T> integral{before.py - behind.py, behind.px - before.px, zero};
-    turn_spin_along(s, before, behind, e, g, length, R(0), integral, field(before), field(behind));
   }
 };
 

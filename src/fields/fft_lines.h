@@ -207,16 +207,16 @@ void transform_back(const fft_view<F>& plan, complex_lanes<V>* z) {
 template <class F, int W, class Isa>
 BETATRON_INLINE void transpose(numerics::pack<F, W, Isa> (&v)[W]) {
   using vector = typename numerics::pack<F, W, Isa>::vector;
-  const auto step =
-      [&]<int D, int... L>(std::integer_sequence<int, D>, std::integer_sequence<int, L...>)
-          __attribute__((always_inline)) {
-            for (int i = 0; i < W; ++i) {
-              if (i & D) continue;
-              const vector a = v[i].v, b = v[i + D].v;
-              v[i].v = __builtin_shufflevector(a, b, ((L & D) != 0 ? W + L - D : L)...);
-              v[i + D].v = __builtin_shufflevector(a, b, ((L & D) != 0 ? W + L : L + D)...);
-            }
-          };
+  const auto step = [&]<int D, int... L>(std::integer_sequence<int, D>,
+                                         std::integer_sequence<int, L...>)
+      __attribute__((always_inline)) {
+    for (int i = 0; i < W; ++i) {
+      if (i & D) continue;
+      const vector a = v[i].v, b = v[i + D].v;
+      v[i].v = __builtin_shufflevector(a, b, ((L & D) != 0 ? W + L - D : L)...);
+      v[i + D].v = __builtin_shufflevector(a, b, ((L & D) != 0 ? W + L : L + D)...);
+    }
+  };
   constexpr auto lanes = std::make_integer_sequence<int, W>();
   if constexpr (W >= 16) step(std::integer_sequence<int, 8>(), lanes);
   if constexpr (W >= 8) step(std::integer_sequence<int, 4>(), lanes);

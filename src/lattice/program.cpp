@@ -499,9 +499,8 @@ program compile(const line& l, const position& first, const position& last, beam
     if (&e != checked) validate(e);
     checked = &e;
     beam::reference behind = ref;
-    const elements::slice s =
-        piece_of(e, forward ? ref : behind, now.index, now.count,
-                 options.spin || radiation != nullptr, radiation);
+    const elements::slice s = piece_of(e, forward ? ref : behind, now.index, now.count,
+                                       options.spin || radiation != nullptr, radiation);
     const elements::stretch part = s.piece();
     advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
     write.place(i, behind.s);

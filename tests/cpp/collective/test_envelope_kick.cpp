@@ -92,7 +92,8 @@ TEST_CASE("3D: the ellipsoid's slopes add up to its density; symmetry; correlati
     beam::matrix6 cov{};
     double a[3][3];
     for (auto& row : a) {
-      for (double& v : row) v = 1e-3 * (uniform(4, 1, 3 * n + static_cast<std::size_t>(&v - row)) - 0.3);
+      for (double& v : row)
+        v = 1e-3 * (uniform(4, 1, 3 * n + static_cast<std::size_t>(&v - row)) - 0.3);
     }
     for (std::size_t i = 0; i < 3; ++i) a[i][i] += 1e-3;
     for (std::size_t i = 0; i < 3; ++i) {
