@@ -49,7 +49,7 @@ struct curved_multipole_kick {
       sums[j % 2] = sums[j % 2] * y2 + value;
     }
     const T odd = sums[1] * z.y;
-    if (skew != R(0)) {
+    if (value_of(skew) != 0) {
       z.px = z.px + odd;
       z.py = z.py + sums[0];
     } else {

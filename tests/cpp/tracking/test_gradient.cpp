@@ -50,7 +50,7 @@ gradient_options all_knobs(const lattice::line& l) {
 }  // namespace
 
 TEST_CASE("every map: reverse mode, kept states and forward mode agree") {
-  const lattice::line l = machines::everything();
+  const lattice::line l = machines::everything(true);
   const beam::bunch b = machines::bunch(37);
   gradient_options o = all_knobs(l);
   const gradient g(l, b, o);
