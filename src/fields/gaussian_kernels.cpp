@@ -1,6 +1,7 @@
 // gaussian_kernels.cpp: gaussian.h as loops over packs. Compiled once per BETATRON_ISA; nothing in here may be emitted
 // under a name that another instruction set shares (see numerics/hd.h).
 #include "fields/gaussian_table.h"
+#include "numerics/native_vector.h"
 #include "numerics/pack.h"
 
 #if !defined(BETATRON_ISA) || !defined(BETATRON_REAL)
@@ -17,13 +18,7 @@ namespace betatron::fields {
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int width = 8;
-#elif defined(__AVX__)
-constexpr int width = 4;
-#else
-constexpr int width = 2;
-#endif
+constexpr int width = numerics::vector_bytes / static_cast<int>(sizeof(double));
 
 using lanes = numerics::pack<double, width, numerics::isa::BETATRON_ISA>;
 

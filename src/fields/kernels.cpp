@@ -1,6 +1,7 @@
 // kernels.cpp: the loops of field solvers over packs. Compiled once per BETATRON_ISA and BETATRON_REAL; nothing in here
 // may be emitted under a name that another instruction set shares (see numerics/hd.h).
 #include "fields/kernel_table.h"
+#include "numerics/native_vector.h"
 
 #if !defined(BETATRON_ISA) || !defined(BETATRON_REAL)
 #error "kernels.cpp is compiled with BETATRON_ISA and BETATRON_REAL"
@@ -12,14 +13,7 @@ namespace {
 
 using isa = numerics::isa::BETATRON_ISA;
 using real = BETATRON_REAL;
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
+using numerics::vector_bytes;
 
 constexpr int lane_count = vector_bytes / static_cast<int>(sizeof(real));
 constexpr std::size_t width = static_cast<std::size_t>(lane_count);

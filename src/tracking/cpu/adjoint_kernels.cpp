@@ -6,6 +6,7 @@
 
 #include "tracking/cpu/adjoint_table.h"
 
+#include "numerics/native_vector.h"
 #include "numerics/pack.h"
 
 #if !defined(BETATRON_ISA) || !defined(BETATRON_REAL)
@@ -18,14 +19,7 @@ namespace {
 
 using isa = numerics::isa::BETATRON_ISA;
 using real = BETATRON_REAL;
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
+using numerics::vector_bytes;
 
 constexpr std::size_t width = vector_bytes / sizeof(real);
 using lanes = numerics::pack<real, static_cast<int>(width), isa>;

@@ -5,6 +5,7 @@
 #include "tracking/cpu/kernel_table.h"
 
 #include "beam/moments_block.h"
+#include "numerics/native_vector.h"
 #include "numerics/pack.h"
 
 #if !defined(BETATRON_ISA) || !defined(BETATRON_REAL)
@@ -17,14 +18,7 @@ namespace {
 
 using isa = numerics::isa::BETATRON_ISA;
 using real = BETATRON_REAL;
-
-#if defined(__AVX512F__)
-constexpr int vector_bytes = 64;
-#elif defined(__AVX__)
-constexpr int vector_bytes = 32;
-#else
-constexpr int vector_bytes = 16;
-#endif
+using numerics::vector_bytes;
 
 constexpr int width = vector_bytes / static_cast<int>(sizeof(real));
 using lanes = numerics::pack<real, width, isa>;
