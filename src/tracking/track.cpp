@@ -127,7 +127,7 @@ class driver {
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
     const double effort = static_cast<double>(std::max<std::size_t>(bunch_.size(), 1)) *
-                          static_cast<double>(std::max<std::size_t>(turn.operations.size(), 1));
+                          std::max(lattice::work_of(turn.operations, turn), 1.0);
     const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
     entrance_ = bunch_.ref;
     exit_ = end;
