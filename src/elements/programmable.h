@@ -85,7 +85,7 @@ inline void advance(const programmable& p, beam::reference& ref, const stretch& 
 template <class Emit>
 void emit_maps(const programmable& p, const slice& s, Emit&& emit) {
   code_call call{p.tiles, p.beam,  s.ref,     s.ref, p.length * s.fraction,
-                 s.index, s.count, p.settings};
+                 s.index, s.count, p.settings, false,   {}};
   advance(p, call.exit, s.piece());
   emit(call);
 }

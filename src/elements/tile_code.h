@@ -13,6 +13,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "beam/reference.h"
@@ -26,7 +27,8 @@ struct code_place {
   double length;                    ///< of the path through the slice [m]
   int slice, slices;                ///< counted from 0, in the direction of the line
   std::int64_t turn = 0;
-  std::int32_t element = 0;            ///< position in the line
+  std::int32_t element = 0;  ///< position in the line ...
+  std::string_view name{};   ///< ... and its name
   std::span<const double> settings{};  ///< the user's numbers
 };
 
@@ -89,9 +91,10 @@ struct code_call {
   int slice = 0, slices = 1;
   std::vector<double> settings{};
   bool inverse = false;  ///< beam code: undo it
+  std::string name{};    ///< of the element
 
   code_place at(std::int64_t turn, std::int32_t element) const {
-    return {entrance, exit, length, slice, slices, turn, element, settings};
+    return {entrance, exit, length, slice, slices, turn, element, name, settings};
   }
 };
 

@@ -77,9 +77,10 @@ class writer {
     program_.entrance_energy = energy;
   }
 
-  void place(std::size_t element, double s) {
+  void place(std::size_t element, double s, const std::string& name) {
     element_ = static_cast<std::int32_t>(element);
     s_ = s;
+    name_ = &name;
   }
 
   template <template <class> class Map>
@@ -108,6 +109,7 @@ class writer {
     if (program_.spin && call.tiles) throw std::domain_error(spin_unknown);
     const auto number = static_cast<std::uint32_t>(program_.calls.size());
     program_.calls.push_back(call);
+    program_.calls.back().name = *name_;
     program_.operations.push_back({operation::call, number, element_, s_});
     refresh(energy_constants(call.inverse ? call.entrance : call.exit));
   }
@@ -152,6 +154,7 @@ class writer {
   std::array<double, 2> energy_;
   std::int32_t element_ = 0;
   double s_ = 0;
+  const std::string* name_ = nullptr;
   int radiated_ = 0;
   double reference_loss_ = 0;
 };
@@ -560,7 +563,7 @@ program compile(const line& l, const position& first, const position& last, beam
                                        options.spin || radiation != nullptr, radiation);
     const elements::stretch part = s.piece();
     advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
-    write.place(i, behind.s);
+    write.place(i, behind.s, e.name);
     write.enter_piece(part.from);
     try {
       if (forward) {
@@ -599,7 +602,7 @@ program compile_slice(const element& e, const slice_request& which, beam::refere
   beam::reference behind = ref;
   advance(e, behind, piece.from, piece.to);
   writer write(p, energy_constants(which.inverse ? behind : ref));
-  write.place(0, behind.s);
+  write.place(0, behind.s, e.name);
   if (which.inverse) {
     std::vector<any_step> steps;
     try {
