@@ -52,6 +52,13 @@ class particle_mesh {
   void gather(int order, const grid<F>& potential, const std::array<double, 3>& factor, F* px,
               F* py, F* pt, unsigned threads) const;
 
+  /// The dual charges that the derivatives of a loss by the momenta stand for, and the adjoint of deposit and gather
+  /// together: see pull_columns. The latter returns its sums: nu_a, nu_a (u_a - centre_a), m_a E_a.
+  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual,
+                    unsigned threads) const;
+  std::array<double, 9> gather_pull(int order, const grid<F>& potential, const grid<F>& dual,
+                                    const pull_columns<F>& columns, unsigned threads) const;
+
   static double memory(std::size_t particles) {
     return static_cast<double>(particles) * (sizeof(mesh_particle<F>) + sizeof(std::uint32_t));
   }

@@ -368,17 +368,21 @@ class differentiator {
     };
     if (options_.record_start) record(-1, 0);
     const std::size_t n = line_.elements.size();
-    for (std::size_t i = 0; i < n; ++i) {
-      const element& e = *line_.elements[i];
-      validate(e);
-      const auto active = knobs_.find(&e);
-      const int count = slice_count(e);
-      slice_request which{0, count};
-      if (active != knobs_.end()) {
-        for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
-      }
-      for (int k = 0; k < count; ++k) {
-        which.index = k;
+    const element* checked = nullptr;
+    position here{};
+    for (std::size_t k = 0; k <= options_.stops.size(); ++k) {
+      const bool at_end = k == options_.stops.size();
+      const position there = at_end ? position{n} : options_.stops[k];
+      for (const piece& now : pieces(line_, here, there, direction::forward)) {
+        const std::size_t i = now.element;
+        const element& e = *line_.elements[i];
+        if (&e != checked) validate(e);
+        checked = &e;
+        const auto active = knobs_.find(&e);
+        slice_request which{now.index, now.count};
+        if (active != knobs_.end()) {
+          for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
+        }
         reference behind = ref;
         append(compile_slice(e, which, behind), i);
         slices_.push_back({i, which, ref, state_of(e, which, ref), before_});
@@ -388,10 +392,17 @@ class differentiator {
           for (const std::size_t number : active->second) vary(s, number);
         }
         ref = s.state.behind;
+        const int last = slice_count(e) - 1;
+        if (!now.ends_slice || now.slice != last) continue;
+        const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
+        if (flagged || (options_.record_end && i + 1 == n)) {
+          record(static_cast<std::int32_t>(i), last);
+        }
       }
-      const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
-      if (flagged || (options_.record_end && i + 1 == n))
-        record(static_cast<std::int32_t>(i), count - 1);
+      if (at_end) break;
+      r_.stops.push_back(
+          {static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
+      here = there;
     }
     if (n == 0 && options_.record_end) record(-1, 0);
     r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
@@ -476,7 +487,8 @@ class differentiator {
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
     const auto key =
-        std::tuple(line_.elements[s.element].get(), s.which.index, what, s.front.kinetic);
+        std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
+                   s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -526,6 +538,11 @@ class differentiator {
     }
     for (std::size_t i = end; i-- > 0;) {
       if (p.operations[i].code == operation::record) link_record(i);
+    }
+    for (stop& at : r_.stops) {
+      const auto undone = std::ranges::partition_point(
+          r_.backward, [&](const reverse_operation& op) { return op.forward >= at.forward; });
+      at.backward = static_cast<std::uint32_t>(undone - r_.backward.begin());
     }
   }
 
@@ -596,7 +613,7 @@ class differentiator {
   std::unordered_map<const element*, std::vector<std::size_t>> knobs_{};
   sensitivity r_{};
   std::vector<slice_work> slices_{};
-  std::map<std::tuple<const element*, int, std::size_t, double>, values> cache_{};
+  std::map<std::tuple<const element*, int, int, std::size_t, double>, values> cache_{};
   reference end_{};
   std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none;
   bool moves_reference_ = false;
@@ -648,6 +665,7 @@ void check(const knob& k) {
 
 sensitivity::result sensitivity::collect(std::span<const double> contributions,
                                          std::span<const double> by_kinetic,
+                                         std::span<const double> at_stops,
                                          std::size_t knob_count) const {
   result r{std::vector<double>(knob_count, 0.0), 0};
   double kinetic = 0, time = 0;
@@ -658,8 +676,15 @@ sensitivity::result sensitivity::collect(std::span<const double> contributions,
       kinetic += by_kinetic[--record];
     }
   };
+  std::size_t next_stop = at_stops.size();
+  const auto take_stops = [&](std::size_t slices_in_front) {
+    while (next_stop > 0 && stops[next_stop - 1].slices >= slices_in_front) {
+      kinetic += at_stops[--next_stop];
+    }
+  };
   for (std::size_t n = slices.size(); n-- > 0;) {
     const slice_sensitivity& s = slices[n];
+    take_stops(n + 1);
     take_records(s.element);
     for (const slice_sensitivity::varied& k : s.knobs) {
       r.knobs[k.knob] += contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
@@ -670,9 +695,24 @@ sensitivity::result sensitivity::collect(std::span<const double> contributions,
     if (s.kinetic_sum >= 0) kinetic += contributions[static_cast<std::size_t>(s.kinetic_sum)];
     if (s.time_sum >= 0) time += contributions[static_cast<std::size_t>(s.time_sum)];
   }
+  take_stops(0);
   take_records(-1);
   r.kinetic = kinetic;
   return r;
+}
+
+geometry_slope geometry_of(const knob& k) {
+  element changed = *k.of;
+  double* number = number_of(changed, k);
+  const double x = *number;
+  const values slope = derivative_of(
+      [&](double there) -> std::optional<values> {
+        *number = there;
+        if (length(changed) == 0 && length(*k.of) != 0) return {};
+        return values{length(changed), curvature(changed)};
+      },
+      x, scale_of(*info_of(changed, k.parameter), x, false, 0), {});
+  return {slope[0], slope[1]};
 }
 
 sensitivity differentiate(const line& l, const beam::reference& start,

@@ -52,6 +52,24 @@ struct effect_field {
   std::shared_ptr<void> owner{};                  ///< of the memory
 };
 
+/// Derivatives of a loss by the coordinates of a beam, a column each, in the precision of the beam.
+struct covector {
+  std::variant<std::array<float*, 6>, std::array<double*, 6>> columns{};
+
+  template <class F>
+  const std::array<F*, 6>& of() const {
+    return std::get<std::array<F*, 6>>(columns);
+  }
+};
+
+/// Derivatives of a loss by what a kick depends on besides the coordinates.
+struct kick_slopes {
+  double kinetic = 0;    ///< kinetic energy over m c^2 of the reference particle there
+  double length = 0;     ///< kick_place::length
+  double curvature = 0;  ///< kick_place::curvature
+  double charge = 0;     ///< the logarithm of the charge of the beam
+};
+
 struct effect {
   std::string name{};  ///< as in messages
 
@@ -70,6 +88,10 @@ struct effect {
   /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
   std::vector<std::string> field_names{};
   std::function<std::optional<effect_field>(std::string_view)> field{};
+
+  /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
+  /// effect has no derivative.
+  std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =
