@@ -49,6 +49,8 @@ from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
 from betatron.radiation import Radiation
 from betatron.space_charge import (
+    RectangularPipe,
+    RoundPipe,
     SpaceCharge2D,
     SpaceCharge2p5D,
     SpaceChargeEnvelope,
@@ -90,6 +92,8 @@ __all__ = [
     "Radiation",
     "Reference",
     "SemiGaussian",
+    "RectangularPipe",
+    "RoundPipe",
     "SpaceCharge2D",
     "SpaceCharge3D",
     "SpaceCharge2p5D",

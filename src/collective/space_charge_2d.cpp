@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -146,6 +147,89 @@ std::vector<node_field> differentiate(const fields::grid<double>& u, const frame
   return field;
 }
 
+/// The images in a round pipe: sum over m of conj(M_m) (z/a)^m/m and its derivative, see the header.
+class round_images {
+ public:
+  /// For particles up to this part of the radius `a` [m]; weights are divided by `total`.
+  template <class F>
+  round_images(const beam::columns<const F>& c, double total, double a, double reach,
+               unsigned threads)
+      : inverse_(1 / a) {
+    // (reach^2)^terms is below the error of any grid; particles next to the wall get what most_terms can do
+    constexpr double negligible = 1e-12;
+    constexpr std::size_t most_terms = 400;
+    const double needed = reach < 1 ? std::log(negligible) / (2 * std::log(reach)) : most_terms;
+    terms_ = static_cast<std::size_t>(std::clamp(needed, 4.0, static_cast<double>(most_terms)));
+    const std::size_t parts = std::clamp<std::size_t>(c.size / 16384, 1, 64);
+    std::vector<std::vector<std::complex<double>>> sums(parts);
+    numerics::parallel_for(threads, parts, [&](std::size_t part) {
+      sums[part].assign(terms_, 0);
+      const std::size_t end = c.size * (part + 1) / parts;
+      for (std::size_t first = c.size * part / parts; first < end; first += lanes) {
+        block z, power{};
+        for (std::size_t l = 0; l < std::min(lanes, end - first); ++l) {
+          z.re[l] = static_cast<double>(c.z[0][first + l]) * inverse_;
+          z.im[l] = static_cast<double>(c.z[2][first + l]) * inverse_;
+          power.re[l] = static_cast<double>(c.weight[first + l]) / total;
+        }
+        for (std::size_t m = 0; m < terms_; ++m) {
+          double re = 0, im = 0;
+          for (std::size_t l = 0; l < lanes; ++l) {
+            const double next = power.re[l] * z.re[l] - power.im[l] * z.im[l];
+            power.im[l] = power.re[l] * z.im[l] + power.im[l] * z.re[l];
+            power.re[l] = next;
+            re += next;
+            im += power.im[l];
+          }
+          sums[part][m] += std::complex<double>(re, im);
+        }
+      }
+    });
+    moments_.assign(terms_, 0);
+    for (const auto& sum : sums) {
+      for (std::size_t m = 0; m < terms_; ++m) moments_[m] += std::conj(sum[m]);
+    }
+  }
+
+  struct field {
+    double u, x, y;  ///< without the constant ln a
+  };
+  field at(double x, double y) const {
+    const std::complex<double> z(x * inverse_, y * inverse_);
+    double re = 0, im = 0, slope_re = 0, slope_im = 0;  // Horner, written out: no NaN checks
+    for (std::size_t m = terms_; m-- > 0;) {
+      const std::complex<double> c = moments_[m] / static_cast<double>(m + 1);
+      const double r = re * z.real() - im * z.imag() + c.real();
+      im = re * z.imag() + im * z.real() + c.imag();
+      re = r;
+      const double s = slope_re * z.real() - slope_im * z.imag() + moments_[m].real();
+      slope_im = slope_re * z.imag() + slope_im * z.real() + moments_[m].imag();
+      slope_re = s;
+    }
+    return {-(re * z.real() - im * z.imag()), slope_re * inverse_, -slope_im * inverse_};
+  }
+
+ private:
+  static constexpr std::size_t lanes = 16;
+  struct block {
+    std::array<double, lanes> re{}, im{};
+  };
+  double inverse_;
+  std::size_t terms_;
+  std::vector<std::complex<double>> moments_{};  // conjugate
+};
+
+/// The largest distance from the axis.
+template <class F>
+double largest_radius(const beam::columns<const F>& c) {
+  double square = 0;
+  for (std::size_t k = 0; k < c.size; ++k) {
+    const double x = static_cast<double>(c.z[0][k]), y = static_cast<double>(c.z[2][k]);
+    square = std::max(square, x * x + y * y);
+  }
+  return std::sqrt(square);
+}
+
 template <class F>
 void add(F& column, double kick) {
   column = static_cast<F>(static_cast<double>(column) + kick);
@@ -201,6 +285,7 @@ space_charge_2d::space_charge_2d(const space_charge_2d_options& o) : options_(o)
     }
   }
   check(o.density, name_of(o.model));
+  if (o.pipe) check(*o.pipe, name_of(o.model));
   if (o.scale && !(*o.scale > 0 && std::isfinite(*o.scale))) {
     refuse("longitudinal_scale = " + beam::number_text(*o.scale) + " m", "> 0 and finite");
   }
@@ -231,6 +316,25 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
         "SpaceCharge2p5D: all particles have the same t; slices need a bunch with a length");
   }
 
+  const bool walls = options_.pipe && !options_.pipe->round;
+  const bool round = options_.pipe && options_.pipe->round;
+  double reach = 0;  // of the particles, over the radius
+  for (std::size_t axis = 0; walls && axis < 2; ++axis) {
+    const double wall = axis == 0 ? options_.pipe->half_width : options_.pipe->half_height;
+    const double low = m.min[used[axis]], high = m.max[used[axis]];
+    const char* name = axis == 0 ? "x" : "y";
+    if (high > wall) refuse_outside(name_of(options_.model), name, high, wall);
+    if (low < -wall) refuse_outside(name_of(options_.model), name, low, -wall);
+  }
+  if (round) {
+    const double radius = b.visit([]<class F>(const beam::columns<F>& c) {
+      return largest_radius<std::remove_const_t<F>>(c);
+    });
+    const double wall = options_.pipe->half_width;
+    if (radius > wall) refuse_outside(name_of(options_.model), "a radius", radius, wall);
+    reach = radius / wall;
+  }
+
   frame at;
   at.nodes = options_.cells;
   const double epsilon = b.precision() == beam::precision::single
@@ -238,6 +342,14 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
                              : std::numeric_limits<double>::epsilon();
   for (std::size_t axis = 0; axis < 2; ++axis) {
     const std::size_t i = used[axis];
+    if (walls) {
+      const double wall = axis == 0 ? options_.pipe->half_width : options_.pipe->half_height;
+      const std::size_t cells = fields::pipe_cells(options_.cells[axis]);
+      at.nodes[axis] = cells + 2 * mesh_margin + 1;
+      at.edges[axis] = 2 * wall / static_cast<double>(cells);
+      at.origin[axis] = -wall - static_cast<double>(mesh_margin) * at.edges[axis];
+      continue;
+    }
     const double cells = static_cast<double>(at.nodes[axis] - 1 - 2 * mesh_margin);
     // not finer than the coordinates themselves
     const double resolved = epsilon * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
@@ -245,10 +357,12 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
     at.edges[axis] = size > 0 ? std::max(size / cells, resolved) : 0;
   }
   const double longest = std::max(at.edges[0], at.edges[1]);
-  if (longest == 0) return;
-  for (std::size_t axis = 0; axis < 2; ++axis) {
+  if (longest == 0 && !round) return;
+  for (std::size_t axis = 0; !walls && axis < 2; ++axis) {
     const std::size_t i = used[axis];
-    at.edges[axis] = std::max(at.edges[axis], thinnest * longest);
+    // all at one place, off the axis of a round pipe, feel their images only: any cell does
+    at.edges[axis] = longest == 0 ? reach * options_.pipe->half_width + 1e-300
+                                  : std::max(at.edges[axis], thinnest * longest);
     at.origin[axis] = m.min[i] + (m.max[i] - m.min[i]) / 2 -
                       at.edges[axis] * static_cast<double>(at.nodes[axis] - 1) / 2;
   }
@@ -259,35 +373,58 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
   b.visit([&]<class F>(const beam::columns<F>& c) {
     {
       std::lock_guard lock(busy_);
-      if (!solver_) solver_.emplace(options_.cells);
       fields::grid<double> mesh({at.nodes[0], at.nodes[1], 2});
       mesh.clear(threads);
       with_order(options_.shape, [&](auto order) {
         deposit<decltype(order)::value, F>(c, m.weight, at, mesh, threads);
       });
-      solver_->set_cells(at.edges);
-      solver_->solve(mesh);
+      const auto solve = [&](auto& solver) {
+        if (!solver) solver.emplace(at.nodes);
+        solver->set_cells(at.edges);
+        solver->solve(mesh);
+      };
+      if (walls) {
+        solve(pipe_);
+      } else {
+        solve(solver_);
+      }
       field = differentiate(mesh, at);
     }
+    std::optional<round_images> images;
+    if (round) {
+      images.emplace(beam::columns<const F>(c), m.weight, options_.pipe->half_width, reach, threads);
+    }
+    // the images of a round pipe come to what the grid gives
+    const auto with_images = [&](std::size_t k, const round_images::field& grid) {
+      if (!images) return grid;
+      const auto image = images->at(static_cast<double>(c.z[0][k]), static_cast<double>(c.z[2][k]));
+      return round_images::field{grid.u + image.u, grid.x + image.x, grid.y + image.y};
+    };
     if (options_.model == plane_model::beam) {
       const double f = unit * density_of_current(*options_.current, b.ref.particle);
       with_order(options_.shape, [&](auto order) {
         gather<decltype(order)::value>(c, field, at, threads,
-                                       [&](std::size_t k, double, double ex, double ey) {
-                                         add(c.z[1][k], f * ex);
-                                         add(c.z[3][k], f * ey);
+                                       [&](std::size_t k, double u, double ex, double ey) {
+                                         const auto e = with_images(k, {u, ex, ey});
+                                         add(c.z[1][k], f * e.x);
+                                         add(c.z[3][k], f * e.y);
                                        });
       });
       return;
     }
     const slice_profile density(b, options_.density, name_of(options_.model), threads);
-    const double scale = options_.scale ? *options_.scale : slice_scale(bg, m.sigma(4));
+    // where u is 0: on the wall, which the solver of a rectangular pipe knows itself
+    const double scale = walls            ? 1
+                         : round          ? options_.pipe->half_width
+                         : options_.scale ? *options_.scale
+                                          : slice_scale(bg, m.sigma(4));
     const double logarithm = std::log(scale);
     const auto act = [&](std::size_t k, double u, double ex, double ey) {
       const slice_profile::local line = density.at(static_cast<double>(c.z[4][k]));
-      add(c.z[1][k], unit * line.value * ex);
-      add(c.z[3][k], unit * line.value * ey);
-      if (options_.longitudinal) add(c.z[5][k], -unit * line.slope * (logarithm + u));
+      const auto e = with_images(k, {u, ex, ey});
+      add(c.z[1][k], unit * line.value * e.x);
+      add(c.z[3][k], unit * line.value * e.y);
+      if (options_.longitudinal) add(c.z[5][k], -unit * line.slope * (logarithm + e.u));
     };
     with_order(options_.shape,
                [&](auto order) { gather<decltype(order)::value>(c, field, at, threads, act); });

@@ -12,6 +12,13 @@
 //      dpx = 2 n r_q L e_x/(beta gamma)^3,   dpt = -2 (dn/dt) r_q L (ln R + u)/(beta gamma)^3
 //    R, where the potential of a slice is 0, stands for the length of the bunch: space_charge_gaussian.h.
 //
+// Inside a conducting pipe u is 0 on the wall, and the longitudinal kick needs no R. In a rectangular pipe the grid fills
+// the pipe (fields::pipe_solver_2d). In a round one of the radius a, every charge at z_j = x_j + i y_j has an image of the opposite
+// sign at a^2/conj(z_j). Together with what makes u = 0 on the wall, those add to u and e of the grid
+//   u: ln a - Re f,   e_x: Re f',   e_y: -Im f',      f(z) = sum_m conj(M_m) z^m/(m a^2m),   M_m = sum_j (w_j/W) z_j^m
+// (L. J. Laslett, BNL-7534 (1963), p. 324: images in round pipes), with as many moments as |z|^2/a^2 needs. The moments are those
+// of the particles, not of the grid.
+//
 // Fields are central differences on the grid, seen through the shape that was deposited: no particle acts on itself, and
 // the forces of `beam` add up to zero to rounding. Sources: strength.h; R. W. Hockney, J. W. Eastwood, Computer Simulation
 // Using Particles (1988), sec. 5-3-3.
@@ -24,6 +31,8 @@
 #include <optional>
 
 #include "collective/line_density.h"
+#include "collective/pipe_shape.h"
+#include "fields/pipe.h"
 #include "fields/poisson_2d.h"
 #include "tracking/effect.h"
 
@@ -44,6 +53,9 @@ struct space_charge_2d_options {
   bool longitudinal = true;           ///< with the longitudinal kick
   std::optional<double> scale{};      ///< R [m], > 0; empty: 1.1026 beta gamma sigma_t of the bunch
 
+  /// A conducting pipe; a rectangular one has cells[0] x cells[1] cells or a few more (fields::pipe_cells). Empty: free space.
+  std::optional<pipe_shape> pipe{};
+
   int order = 1;       ///< of the splitting: 1 or 2
   double spacing = 0;  ///< of kicks [m]; 0: one per slice
 };
@@ -57,8 +69,9 @@ class space_charge_2d {
   const space_charge_2d_options& options() const { return options_; }
 
   /// The kick for the path `length` [m] (negative: undoes it) at the reference particle of the bunch. Nothing happens to
-  /// fewer than two particles, without charge, and if all x and y are the same. Throws std::invalid_argument if a
-  /// coordinate is not finite, and for slices of a bunch without length. The same bits for any number of threads.
+  /// fewer than two particles, without charge, and in free space if all x and y are the same. Throws
+  /// std::invalid_argument if a coordinate is not finite, if a particle is outside of the pipe, and for slices of a bunch
+  /// without length. The same bits for any number of threads.
   void kick(beam::bunch& b, double length, unsigned threads);
 
   /// Bytes that it needs besides the beam.
@@ -68,6 +81,7 @@ class space_charge_2d {
   space_charge_2d_options options_;
   std::mutex busy_;
   std::optional<fields::open_solver_2d> solver_;
+  std::optional<fields::pipe_solver_2d> pipe_;
 };
 
 /// As an effect for tracking; copies share the solver.

@@ -115,6 +115,16 @@ struct field_kernels {
   void (*green_row)(const axis_view<F>& z, F* row_of_first_plane, std::size_t count,
                     std::size_t plane, F* work);
 
+  /// S_k = sum_j f_j sin(pi j k/N), 0 < j, k < N, along x and then along y, in place: (ny - 1) rows of nx - 1 numbers, rows
+  /// `row` apart; what is between the last of them and the next multiple of a pack becomes undefined. The plans have the lengths
+  /// 2 nx and 2 ny. `work`: 2 max(nx, ny) complex packs. Twice makes nx ny/4 times what there was.
+  void (*sine_plane)(const fft_view<F>& x, const fft_view<F>& y, F* first, std::size_t row,
+                     F* work);
+  /// A row of `count` sine amplitudes in each of nz planes; along z it is convolved with
+  /// self, step, step decay, step decay^2, ... at the distances 0, 1, 2, 3, ... . Undefined as above. `work`: nz packs.
+  void (*decay_z)(F* first, std::size_t count, std::size_t nz, std::size_t plane, const F* self,
+                  const F* step, const F* decay, F* work);
+
   /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
   bool (*extent)(const F* x, std::size_t count, F* low, F* high);
   /// The tile of each of count particles: z/tile_planes tiles_y + y tiles_per_row (whole numbers), with y and z scaled, shifted
