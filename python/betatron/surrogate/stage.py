@@ -10,7 +10,7 @@ with numbers in M that depend on the particle only by what a rotation leaves as 
 five *features* here (momenta in m c, gamma the energy over m c^2, b = 1/sqrt(K gamma) the matched
 length over momentum in a focusing strength K [1/m^2]):
 
-    xi,  ln gamma,  (x^2 + y^2)/b,  (px^2 + py^2) b,  x px + y py.
+    xi,  1/sqrt(gamma),  (x^2 + y^2)/b,  (px^2 + py^2) b,  x px + y py.
 
 A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
 
@@ -42,7 +42,7 @@ import numpy as np
 
 from betatron.surrogate.tensors import read_tensors, write_tensors
 
-FEATURES = ("xi", "ln gamma", "r^2/b", "p^2 b", "r.p")
+FEATURES = ("xi", "gamma^-1/2", "r^2/b", "p^2 b", "r.p")
 OUTPUTS = ("phase", "ln e1", "a1", "ln e2", "a2", "dgamma", "dxi")
 KIND = "plasma_stage"
 FORMAT = "betatron-surrogate-1"
@@ -54,8 +54,9 @@ def features(columns, focusing: float, xp=np):
     x, y, xi, px, py, pz = columns
     p2 = px * px + py * py
     gamma = xp.sqrt(1.0 + p2 + pz * pz)
-    b = 1.0 / xp.sqrt(focusing * gamma)
-    return (xi, xp.log(gamma), (x * x + y * y) / b, p2 * b, x * px + y * py), b, gamma
+    slow = 1.0 / xp.sqrt(gamma)
+    b = slow / focusing**0.5
+    return (xi, slow, (x * x + y * y) / b, p2 * b, x * px + y * py), b, gamma
 
 
 def head(outputs, columns, b, gamma, focusing: float, length: float, xp=np):
