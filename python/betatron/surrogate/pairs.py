@@ -9,10 +9,12 @@ import dataclasses
 import hashlib
 import itertools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-SPEED_OF_LIGHT = 299792458.0
+if TYPE_CHECKING:
+    from betatron.plasma import StageData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,53 +64,10 @@ def read_npz(path: str | Path, stage: int) -> Pairs:
     return Pairs(source, target, f"{Path(path).name}, stage {stage}")
 
 
-def read_openpmd(initial: str | Path, final: str | Path, species: str, xi: float = 0.0) -> Pairs:
-    """Pairs of two openPMD files, both at a fixed time: the same species before and after the stage,
-    matched by its record "id". Particles that are in only one of them are left out.
-
-    Each file's first iteration is read; a file of many iterations is named like "beam_%T.h5" and
-    taken at its first (initial) and last (final). Positions along z become xi = z - c t + `xi`,
-    where t is the time of the iteration. Needs openpmd-api.
-    """
-    a = _openpmd_particles(initial, species, last=False)
-    b = _openpmd_particles(final, species, last=True)
-    common, i, j = np.intersect1d(a[0], b[0], assume_unique=True, return_indices=True)
-    if len(common) == 0:
-        raise ValueError(f"{initial}, {final}: no particle of {species!r} is in both")
-    source, target = a[1][i], b[1][j]
-    source[:, 2] += xi
-    target[:, 2] += xi
-    return Pairs(source, target, f"{Path(initial).name} to {Path(final).name}, {species}")
-
-
-def _openpmd_particles(path: str | Path, species: str, last: bool) -> tuple[np.ndarray, np.ndarray]:
-    import openpmd_api as io
-
-    series = io.Series(str(path), io.Access.read_only)
-    number = sorted(series.iterations)[-1 if last else 0]
-    step = series.iterations[number]
-    if species not in step.particles:
-        raise KeyError(f"{path}: no species {species!r}; there are {sorted(step.particles)}")
-    beam = step.particles[species]
-    if "id" not in beam:
-        raise ValueError(f"{path}: species {species!r} has no record 'id' to match particles by")
-
-    def load(record, component, unit=True):
-        c = record[component]
-        value = c.load_chunk()
-        series.flush()
-        return np.asarray(value, np.float64) * c.unit_SI if unit else np.asarray(value)
-
-    offset = {k: load(beam["positionOffset"], k) if "positionOffset" in beam else 0.0 for k in "xyz"}
-    place = [load(beam["position"], k) + offset[k] for k in "xyz"]
-    mass = beam["mass"][io.Record_Component.SCALAR]
-    mc = np.asarray(mass.load_chunk(), np.float64)
-    series.flush()
-    mc = mc * mass.unit_SI * SPEED_OF_LIGHT
-    momentum = [load(beam["momentum"], k) / mc for k in "xyz"]
-    ids = load(beam["id"], io.Record_Component.SCALAR, unit=False)
-    place[2] = place[2] - SPEED_OF_LIGHT * step.time * step.time_unit_SI
-    return ids, np.stack((*place, *momentum), axis=1)
+def of_stage_data(data: StageData, label: str) -> Pairs:
+    """Pairs of what a simulation gave: `betatron.plasma.waket.simulate`, or openPMD files read by
+    `betatron.plasma.read_stage`."""
+    return Pairs(np.asarray(data.source), np.asarray(data.target), label)
 
 
 def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray:
@@ -130,7 +89,7 @@ def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray
     change = np.stack((gamma2 - gamma, g[0] - pairs.source[:, 2]), axis=1)
     a = polynomial(f, 2)
     keep = finite & (g[2] + g[3] < 9.0 * (f_amplitude(pairs.source, focusing)[finite].max()))
-    for _ in range(50):
+    for _ in range(50):  # ends long before: each turn takes somebody out
         c = np.linalg.lstsq(a[keep], change[keep], rcond=None)[0]
         r = np.abs(change - a @ c)
         new = keep & (r < threshold * np.sqrt((r[keep] ** 2).mean(axis=0))).all(axis=1)
