@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 CLASSICAL_ELECTRON_RADIUS = 2.8179403205e-15
 
+DEGREES = ((1, 300), (2, 1500), (3, 4000), (4, 6500), (6, np.inf))
+"""Degree of the polynomials that phases are unwrapped with, up to so many particles."""
+
 
 def ion_column_focusing(density: float) -> float:
     """K = kp^2/2 [1/m^2] of a column of ions of this density [1/m^3]: x'' = -K x/gamma.
@@ -59,7 +62,7 @@ class Recipe:
     batch: int = 2000
     final_batch: int = 4000
     patience: int = 12
-    huber: float = 0.05
+    huber: float = 0.2
     floor: float = 0.1
     weight: tuple[float, float, float] = (1.0, 1.0, 0.3)
     seed: int = 1
@@ -193,8 +196,8 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
 def unwrapped_phase(
     pairs: Pairs, rows: np.ndarray, length: float, focusing: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree 4 in
-    the features, shape (len(rows),).
+    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree up to 6
+    in the features, shape (len(rows),).
 
     The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y, py);
     where angular momentum is small, it is not known, and such particles take no part. Its phase is
@@ -219,7 +222,9 @@ def unwrapped_phase(
     phase -= 2.0 * np.sqrt(focusing) * length / (np.sqrt(gamma) + np.sqrt(gamma2))
 
     known = np.abs(spin) > 0.5 * np.sqrt((spin**2).mean())
-    order = np.argsort((f**2).sum(axis=1))
+    distance = (f**2).sum(axis=1)
+    weight = 1.0 + distance  # few are far out, and the polynomial must not lose them
+    order = np.argsort(distance)
     order = order[known[order]]
     if len(order) < 200:
         raise RuntimeError(f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed")
@@ -242,18 +247,26 @@ def unwrapped_phase(
     count = 150
     while True:
         inside = order[:count]
-        degree = 1 if count < 300 else 2 if count < 1500 else 3 if count < 5000 else 4
+        degree = next(d for d, most in DEGREES if count < most)
         a = polynomial(f, degree)
         for _ in range(4):
             r = wrapped(phase[inside] - guess[inside])
-            good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.02)
-            c = np.linalg.lstsq(a[inside][good], (guess[inside] + r)[good], rcond=None)[0]
+            good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.5)
+            w = weight[inside][good]
+            c = np.linalg.lstsq(a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None)[0]
             guess = a @ c
         if count == len(order):
             break
         count = min(count * 6 // 5, len(order))
     spread = float(np.median(np.abs(wrapped(phase[order] - guess[order]))))
-    log.info("%s: phases unwrapped, median distance from their polynomial %.2g rad", pairs.label, spread)
+    far = float(np.mean(np.abs(wrapped(phase[order] - guess[order])) > 1.0))
+    log.info(
+        "%s: phases unwrapped; from their polynomial, half are within %.2g rad, a share of %.2g is "
+        "further than 1 rad",
+        pairs.label,
+        spread,
+        far,
+    )
     if spread > 0.5:
         raise RuntimeError(f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)")
     return guess
