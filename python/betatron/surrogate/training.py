@@ -28,7 +28,16 @@ from datetime import UTC, datetime
 import numpy as np
 
 from betatron.surrogate.pairs import Pairs, inliers, polynomial, split
-from betatron.surrogate.stage import OUTPUTS, Domain, Residuals, StageModel, features, head
+from betatron.surrogate.stage import (
+    OUTPUTS,
+    Domain,
+    Residuals,
+    StageModel,
+    actions,
+    features,
+    head,
+    invariants,
+)
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +68,8 @@ class Recipe:
 
     hidden: tuple[int, ...] = (32, 32)
     rounds: int = 60
-    batch: int = 2000
-    final_batch: int = 4000
+    batch: int = 3000
+    final_batch: int = 6000
     patience: int = 12
     huber: float = 0.2
     floor: float = 0.1
@@ -133,6 +142,7 @@ def train_stage(
     model = StageModel(
         length=float(length),
         focusing=float(focusing),
+        amplitude=problem.amplitude,
         xi=float(np.median(pairs.source[rows, 2])),
         weights=tuple(w.astype(np.float32).astype(np.float64) for w, _ in best_net),
         biases=tuple(b.astype(np.float32).astype(np.float64) for _, b in best_net),
@@ -180,7 +190,7 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
     gamma, gamma2 = (np.sqrt(1 + (a[:, 3:] ** 2).sum(axis=1)) for a in (want, got))
     b = 1.0 / np.sqrt(model.focusing * gamma)
     d = got - want
-    amplitude = f[:, 2] + f[:, 3]
+    amplitude = actions(pairs.source, model.focusing)
     transverse = ((d[:, 0] ** 2 + d[:, 1] ** 2) / b + (d[:, 3] ** 2 + d[:, 4] ** 2) * b) / amplitude
     distance = model.domain.distance(f)
     order = np.argsort(distance)
@@ -206,8 +216,8 @@ def unwrapped_phase(
     that bring it closest to the polynomial of those already in.
     """
     s, t = pairs.source[rows].T, pairs.target[rows].T
-    f, b1, gamma = features(s, focusing)
-    _, b2, gamma2 = features(t, focusing)
+    f, b1, gamma = features(s, focusing, actions(s.T, focusing).mean())
+    _, b2, gamma2 = invariants(t, focusing)
     f = np.stack(f, axis=1)
     f = (f - f.mean(axis=0)) / f.std(axis=0)
     x, y, _, px, py, _ = s
@@ -286,6 +296,7 @@ class _Problem:
     scale: np.ndarray
     gain: float
     slip: float
+    size: np.ndarray
     amplitude: float
     length: float
     focusing: float
@@ -293,9 +304,11 @@ class _Problem:
 
     @classmethod
     def of(cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe) -> _Problem:
-        f, b, gamma = features(pairs.source.T, focusing)
+        size = actions(pairs.source, focusing)
+        amplitude = float(size[rows].mean())
+        f, b, gamma = features(pairs.source.T, focusing, amplitude)
         f = np.stack(f, axis=1)
-        gamma2 = features(pairs.target.T, focusing)[2]
+        gamma2 = invariants(pairs.target.T, focusing)[2]
         return cls(
             pairs.source,
             pairs.target,
@@ -307,7 +320,8 @@ class _Problem:
             f[rows].std(axis=0),
             float((gamma2 - gamma)[rows].std()),
             float((pairs.target - pairs.source)[rows, 2].std()),
-            float((f[rows, 2] + f[rows, 3]).mean()),
+            size,
+            amplitude,
             length,
             focusing,
             recipe,
@@ -333,8 +347,7 @@ class _Problem:
         t = torch.as_tensor
         columns = tuple(t(np.ascontiguousarray(c)) for c in self.source[rows].T)
         target = tuple(t(np.ascontiguousarray(c)) for c in self.target[rows].T)
-        amplitude = self.features[rows, 2] + self.features[rows, 3]
-        size = np.sqrt(amplitude + self.recipe.floor * self.amplitude)
+        size = np.sqrt(self.size[rows] + self.recipe.floor * self.amplitude)
         root_b2 = (self.focusing * self.gamma2[rows]) ** -0.25
         return columns, target, t(self.b[rows]), t(self.gamma[rows]), t(self.gamma2[rows]), t(size), t(root_b2)
 
