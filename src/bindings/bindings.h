@@ -11,6 +11,7 @@ void bind_programmable(nanobind::module_& m);
 void bind_gradient(nanobind::module_& m);
 void bind_space_charge(nanobind::module_& m);
 void bind_surrogate(nanobind::module_& m);
+void bind_plasma_stage(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);
 void bind_collective(nanobind::module_& m);
 void bind_space_charge_models(nanobind::module_& m);

@@ -14,4 +14,5 @@ NB_MODULE(_core, m) {
   betatron::bindings::bind_tracking(m);
   betatron::bindings::bind_gradient(m);
   betatron::bindings::bind_surrogate(m);
+  betatron::bindings::bind_plasma_stage(m);
 }

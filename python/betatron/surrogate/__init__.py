@@ -1,5 +1,24 @@
 """Learned models: networks, where they come from, and how they become elements of a lattice."""
 
-from betatron.surrogate.network import Layer, Network
+from pathlib import Path
 
-__all__ = ["Layer", "Network"]
+from betatron.surrogate.element import OutsideDomainWarning, PlasmaStageSurrogate
+from betatron.surrogate.network import Layer, Network
+from betatron.surrogate.stage import Domain, Residuals, StageModel
+
+__all__ = [
+    "Domain",
+    "Layer",
+    "Network",
+    "OutsideDomainWarning",
+    "PlasmaStageSurrogate",
+    "Residuals",
+    "StageModel",
+    "plasma_stage_files",
+]
+
+
+def plasma_stage_files() -> list[Path]:
+    """Files of the fifteen trained stages that come with the package, the first first: laser-plasma
+    stages of 28 cm, from 1 GeV to above 100 GeV; see the documentation on plasma surrogates."""
+    return sorted((Path(__file__).parents[1] / "data" / "plasma_stages").glob("stage_*.safetensors"))
