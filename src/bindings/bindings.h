@@ -9,6 +9,8 @@ void bind_beam(nanobind::module_& m);
 void bind_elements(nanobind::module_& m);
 void bind_gradient(nanobind::module_& m);
 void bind_space_charge(nanobind::module_& m);
+void bind_surrogate(nanobind::module_& m);
+void bind_plasma_stage(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);
 void bind_collective(nanobind::module_& m);
 void bind_space_charge_models(nanobind::module_& m);

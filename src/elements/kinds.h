@@ -18,6 +18,7 @@
 #include "elements/plasma_lens.h"
 #include "elements/plasma_stage.h"
 #include "elements/polygon_aperture.h"
+#include "elements/programmable.h"
 #include "elements/quadrupole.h"
 #include "elements/rf_cavity.h"
 #include "elements/rf_field_map.h"
@@ -40,7 +41,7 @@ using kind =
                  crab_cavity, thin_dipole, nonlinear_lens, pole_face_rotation, plane_rotation,
                  patch, polygon_aperture, kicker, rf_cavity, soft_solenoid, soft_quadrupole,
                  rf_field_map, uniform_acceleration, undulator, plasma_stage, linear_map, taylor_map,
-                 spin_map, aperture, instrument, marker>;
+                 spin_map, aperture, programmable, instrument, marker>;
 
 template <template <class> class... Maps>
 struct map_list {

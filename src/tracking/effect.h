@@ -20,6 +20,7 @@
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
+#include "tracking/hook.h"
 
 namespace betatron::tracking {
 
@@ -62,8 +63,13 @@ struct effect {
   std::vector<std::uint8_t> at{};
 };
 
-/// A stretch of lattice with the kicks in front of it.
+/// A stretch of lattice with what happens in front of it: hooks are called, then the beam is kicked.
 struct kicked_stretch {
+  struct hook_call {
+    std::size_t hook;  ///< position in the list
+    std::size_t element;
+    int slice;
+  };
   struct kick {
     std::size_t effect;  ///< position in the list
     double length, from, to;
@@ -72,11 +78,17 @@ struct kicked_stretch {
 
   std::vector<kick> kicks;
   lattice::position first, last;
+  std::vector<hook_call> hooks{};
 };
 
-/// Cuts the line at the kicks of all effects, and where an element with kicks begins. Throws std::invalid_argument
-/// naming the effect and the value where order, spacing or flags are out of range.
-std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects);
+/// Cuts the line at the kicks of all effects, where an element with kicks begins, and where hooks are called. A slice
+/// of code (elements::programmable) is not cut: it gets at most one kick of each effect, at its entrance. Throws
+/// std::invalid_argument naming the effect and the value where order, spacing or flags are out of range.
+std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects,
+                                         std::span<const hook> hooks = {});
+
+/// The place of a hook, but for the turn and effects.
+hook_place place_of(const lattice::line& l, const hook& h, const kicked_stretch::hook_call& c);
 
 /// The place of a kick, to be completed with reference, turn and threads.
 kick_place place_of(const lattice::line& l, const kicked_stretch::kick& k);

@@ -37,6 +37,9 @@ void check(const lattice::line& l, const track_options& o) {
   }
   check_turns(o.turns);
   check_flags("record", o.recorded, l);
+  if (!o.hooks.empty() && o.way == direction::backward) {
+    throw std::invalid_argument("hooks cannot be undone: backward tracking needs none");
+  }
   for (const effect& e : o.collective) {
     if (!e.kick) throw std::invalid_argument(e.name + " has no kick on particles");
     if (o.way == direction::backward && !e.reversible) {
@@ -114,20 +117,21 @@ class driver {
     reference end = bunch_.ref;
     lattice::program turn = lattice::compile(line_, 0, n, end, compile_);
     std::vector<kicked_stretch> stretches;
-    if (!options_.collective.empty()) {
-      stretches = cut_at_kicks(line_, options_.collective);
+    const bool stops = !options_.collective.empty() || !options_.hooks.empty();
+    if (stops) {
+      stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }
     }
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
-    if (!options_.collective.empty()) return run_with_kicks(stretches, end);
+    if (stops) return run_with_stops(stretches, end);
 
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
     const double effort = static_cast<double>(std::max<std::size_t>(bunch_.size(), 1)) *
-                          static_cast<double>(std::max<std::size_t>(turn.operations.size(), 1));
+                          std::max(lattice::work_of(turn.operations, turn), 1.0);
     const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
     entrance_ = bunch_.ref;
     exit_ = end;
@@ -164,10 +168,12 @@ class driver {
   }
 
  private:
-  /// All turns, stretch by stretch with kicks in between. `end`: the reference particle behind the first turn.
-  track_result run_with_kicks(const std::vector<kicked_stretch>& stretches, const reference& end) {
+  /// All turns, stretch by stretch with hooks and kicks in between. Maps are made when the beam comes to them: a hook
+  /// may have changed an element. `end`: the reference particle behind the first turn.
+  track_result run_with_stops(const std::vector<kicked_stretch>& stretches, const reference& end) {
     const bool forward = options_.way == direction::forward;
-    const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
+    const bool same_maps = options_.hooks.empty() && end.kinetic == bunch_.ref.kinetic &&
+                           !lattice::follows_clock(line_);
     struct compiled {
       lattice::program maps, marks;
       reference start, end;
@@ -176,6 +182,7 @@ class driver {
     for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
       for (std::size_t n = 0; n < stretches.size() && !result_.interrupted; ++n) {
         const kicked_stretch& here = stretches[forward ? n : stretches.size() - 1 - n];
+        call_hooks(here, turn);
         if (forward) kick(here.kicks, turn);
         compiled& p = programs[n];
         if (turn == 0 || !same_maps) {
@@ -218,6 +225,27 @@ class driver {
     }
   }
 
+  void call_hooks(const kicked_stretch& here, std::int64_t turn) {
+    for (const kicked_stretch::hook_call& c : here.hooks) call_hook(c, turn);
+  }
+
+  void call_hook(const kicked_stretch::hook_call& c, std::int64_t turn) {
+    const hook& now = options_.hooks[c.hook];
+    hook_place place = place_of(line_, now, c);
+    place.turn = options_.first_turn + turn;
+    place.effects = options_.collective;
+    with_code([&] { now.call(bunch_, place); });
+  }
+
+  /// Runs code that may take particles out of the beam.
+  template <class Code>
+  void with_code(Code&& code) {
+    const std::size_t lost = bunch_.lost.size(), particles = bunch_.size();
+    code();
+    if (bunch_.lost.size() > lost) result_.lost += bunch_.lost.size() - lost;
+    if (bunch_.size() != particles) find_observed();
+  }
+
   /// Backward: undoes them, the last first.
   void kick(const std::vector<kicked_stretch::kick>& kicks, std::int64_t turn) {
     const bool forward = options_.way == direction::forward;
@@ -229,6 +257,14 @@ class driver {
       place.threads = threads_;
       if (!forward) place.length = -place.length;
       options_.collective[now.effect].kick(bunch_, place);
+    }
+    if (kicks.empty()) return;
+    for (std::size_t h = 0; h < options_.hooks.size(); ++h) {
+      const hook& now = options_.hooks[h];
+      const std::size_t element = kicks.front().element;
+      if (now.point == hook_point::after_kick && (now.at.empty() || now.at[element] != 0)) {
+        call_hook({h, element, 0}, turn);
+      }
     }
   }
 
@@ -258,7 +294,6 @@ class driver {
     const monitor& m = options_.monitor;
     if (options_.recorded.empty()) how.record_every = m.every;
     how.observe_every = m.every;
-    how.observed = observed_;
     how.slots = m.particles.size();
     std::vector<std::int64_t> observed_turns;
     for (std::int64_t k = 0; m.write && k < turns; ++k) {
@@ -267,11 +302,20 @@ class driver {
     std::vector<double> coordinates(p.observations.size() * 6 * observed_turns.size() * how.slots,
                                     std::numeric_limits<double>::quiet_NaN());
     how.observations = coordinates.data();
-    cpu_result done =
-        bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
     reference start = bunch_.ref;
+    std::vector<beam::moment_sums> taken;
+    for (std::size_t k = 0; k < p.operations.size(); ++k) {
+      const lattice::operation& op = p.operations[k];
+      if (op.code != lattice::operation::call || p.calls[op.coefficients].beam == nullptr) continue;
+      how.last = k;
+      run_part(p, how, start, taken);
+      call_code(p.calls[op.coefficients], op.element, how.first_turn);
+      how.first = k + 1;
+    }
+    how.last = p.operations.size();
+    run_part(p, how, start, taken);
     std::vector<moment_record> seen;  // by the monitor
-    auto sums = done.records.begin();
+    auto sums = taken.begin();
     for (std::int64_t k = 0; k < turns; ++k) {
       const std::int64_t number = how.first_turn + k;
       if (number % how.record_every == 0) {
@@ -284,19 +328,39 @@ class driver {
       }
       if (k + 1 < turns) start = seen_from(start, exit_);
     }
-    for (beam::bunch::loss& loss : done.losses) {
-      const double turns_before = static_cast<double>(loss.turn - how.first_turn);
-      loss.s += bunch_.ref.s - entrance_.s + turns_before * (exit_.s - entrance_.s);
-    }
-    result_.lost += done.losses.size();
-    if (!done.losses.empty()) {
-      bunch_.remove(done.losses);
-      find_observed();
-    }
     bunch_.ref = end;
     if (!seen.empty() || !coordinates.empty()) {
       m.write({observed_turns, seen, p.observations, coordinates});
     }
+  }
+
+  /// Some operations of a program that began at `start`; moments are added to `taken`, lost particles leave the beam.
+  void run_part(const lattice::program& p, cpu_run& how, const reference& start,
+                std::vector<beam::moment_sums>& taken) {
+    how.observed = observed_;
+    cpu_result done =
+        bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
+    if (taken.empty()) {
+      taken = std::move(done.records);
+    } else {
+      for (std::size_t i = 0; i < taken.size(); ++i) taken[i].merge(done.records[i]);
+    }
+    if (done.losses.empty()) return;
+    for (beam::bunch::loss& loss : done.losses) {
+      const double turns_before = static_cast<double>(loss.turn - how.first_turn);
+      loss.s += start.s - entrance_.s + turns_before * (exit_.s - entrance_.s);
+    }
+    result_.lost += done.losses.size();
+    bunch_.remove(done.losses);
+    find_observed();
+  }
+
+  /// Code that takes the whole beam through a slice. The program was made from where the beam is: a line with such code
+  /// follows the clock.
+  void call_code(const elements::code_call& call, std::int32_t element, std::int64_t turn) {
+    bunch_.ref = call.inverse ? call.exit : call.entrance;
+    const auto& code = call.inverse ? call.beam->inverse : call.beam->push;
+    with_code([&] { code(bunch_, call.at(turn, element)); });
   }
 
   static bool is_set(const std::vector<std::uint8_t>& flags, std::int32_t element) {

@@ -1,0 +1,168 @@
+"""A trained plasma stage as an element of a lattice."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from betatron import _core
+from betatron.elements import Programmable
+from betatron.fixed_time import to_fixed_time
+from betatron.surrogate.stage import StageModel
+
+if TYPE_CHECKING:
+    from betatron import Beam, Reference
+
+POLICIES = ("warn", "fallback", "lose", "stop")
+
+
+class OutsideDomainWarning(UserWarning):
+    """Particles went through a surrogate that was not trained for such particles."""
+
+
+class PlasmaStageSurrogate(Programmable):
+    """A plasma stage learned from a simulation.
+
+    Parameters
+    ----------
+    model
+        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that come
+        with the package: `betatron.surrogate.plasma_stage_files`.
+    name
+        Of the element; by default that of the file.
+    outside
+        What becomes of particles for which the stage was not trained. They are counted in any case.
+        "warn": the network is taken all the same, and tracking ends with an `OutsideDomainWarning`.
+        "fallback": the physics model takes its place (uniform acceleration that depends on the place
+        in the wake, linear focusing). "lose": they are lost, with the reason "outside_domain".
+        "stop": tracking ends with a RuntimeError.
+    xi
+        Position of the reference particle in the wake [m], behind the laser at 0, so negative; by
+        default the median of the training particles.
+    common
+        Parameters that every element has: dx, dy, pitch, yaw, ...
+
+    The reference particle gains what a particle on the axis at `xi` does. A stage is tracked as a
+    whole, in one slice; electrons only.
+    """
+
+    def __init__(
+        self,
+        model: StageModel | str | Path,
+        name: str = "",
+        *,
+        outside: str = "warn",
+        xi: float | None = None,
+        **common: Any,
+    ) -> None:
+        path = None
+        if not isinstance(model, StageModel):
+            path = Path(model)
+            model = StageModel.load(path)
+        name = name or (path.stem if path is not None else "")
+        if "slices" in common:
+            raise TypeError(f"PlasmaStageSurrogate {name!r}: it has one slice")
+        xi = model.xi if xi is None else float(xi)
+        core = _core.PlasmaStageCode(
+            name,
+            model.length,
+            model.focusing,
+            xi,
+            {
+                "weights": [np.ascontiguousarray(w, np.float64) for w in model.weights],
+                "biases": [np.ascontiguousarray(b, np.float64) for b in model.biases],
+                "feature_mean": model.feature_mean,
+                "feature_scale": model.feature_scale,
+                "output_mean": model.output_mean,
+                "output_scale": model.output_scale,
+            },
+            {
+                k: np.ascontiguousarray(getattr(model.domain, k))
+                for k in ("lower", "upper", "centre", "whitening")
+            },
+            model.domain.limit,
+            model.gain,
+            float(model.feature_mean[0]),
+            model.fallback,
+            outside,
+        )
+
+        def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
+            return core.advance(ref, piece.start, piece.end)
+
+        super().__init__(
+            length=model.length, name=name, code=core.code, reference=reference, **common
+        )
+        self._core_stage = core
+        self._model = model
+        self._path = path
+        self._outside = outside
+        self._xi = xi
+        self._reported = 0
+
+    @property
+    def model(self) -> StageModel:
+        """What it was made from."""
+        return self._model
+
+    @property
+    def outside(self) -> str:
+        """The policy for particles outside the domain."""
+        return self._outside
+
+    @property
+    def xi(self) -> float:
+        """Position of the reference particle in the wake [m]."""
+        return self._xi
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many particles passed since `reset_counts`, and how many of them were outside of what
+        the stage was trained for."""
+        return self._core_stage.counts
+
+    def reset_counts(self) -> None:
+        """Set both counts to 0."""
+        self._core_stage.reset()
+        self._reported = 0
+
+    def particles(self, beam: Beam) -> np.ndarray:
+        """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
+        [m c] at a fixed time: shape (n, 6)."""
+        ref = beam.reference
+        x, y, z, px, py, pz = to_fixed_time(ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")])
+        u = ref.beta_gamma
+        return np.stack((x, y, z + self._xi, px * u, py * u, pz * u), axis=1)
+
+    def expected_error(self, beam: Beam) -> dict[str, float]:
+        """What errors on held-out particles say of this beam, in front of the stage; see
+        `StageModel.expected_error`."""
+        return self._model.expected_error(self.particles(beam))
+
+    def _report_outside(self) -> None:
+        """Warn of what has been outside since the last time."""
+        passed, outside = self.counts
+        if outside > self._reported and self._outside == "warn":
+            warnings.warn(
+                f"PlasmaStageSurrogate {self.name!r}: {outside - self._reported} particles were "
+                f"outside of what it was trained for ({passed} passed since its counts were reset)",
+                OutsideDomainWarning,
+                stacklevel=3,
+            )
+        self._reported = outside
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its kind, file and parameters. ValueError if it was made from a model in memory."""
+        if self._path is None:
+            raise ValueError(f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it")
+        d = {k: v for k, v in super().to_dict().items() if k not in ("kind", "length")}
+        return {
+            "kind": "PlasmaStageSurrogate",
+            "model": str(self._path),
+            "outside": self._outside,
+            "xi": self._xi,
+            **d,
+        }

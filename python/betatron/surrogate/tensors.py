@@ -1,0 +1,100 @@
+"""Files of named arrays in the safetensors format: eight bytes with the length of a header, the header in JSON, then
+the numbers. Source: https://github.com/huggingface/safetensors, "Format".
+
+Written and read here because it is short and spares a dependency; files of the package of that name are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_MAX_HEADER = 100 << 20
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by name, in the order of their place in the file, and the strings of its metadata.
+
+    Raises
+    ------
+    ValueError
+        If the file is not of this format, is cut off, or holds a type of numbers that is not known.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    if len(data) < 8:
+        raise ValueError(f"{path}: {len(data)} bytes are too few for a safetensors file")
+    size = int.from_bytes(data[:8], "little")
+    if size > min(_MAX_HEADER, len(data) - 8):
+        raise ValueError(f"{path}: not a safetensors file (its header would have {size} bytes)")
+    try:
+        header: dict[str, Any] = json.loads(data[8 : 8 + size])
+        metadata = header.pop("__metadata__", {})
+        entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not a safetensors file (its header cannot be read: {error})"
+        ) from error
+    body = memoryview(data)[8 + size :]
+    return {name: _array(path, name, entry, body) for name, entry in entries}, metadata
+
+
+def _array(path: Path, name: str, entry: dict[str, Any], body: memoryview) -> np.ndarray:
+    begin, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    kind = entry["dtype"]
+    dtype = np.dtype("<u2") if kind == "BF16" else _DTYPES.get(kind)
+    if dtype is None:
+        raise ValueError(
+            f"{path}: tensor {name!r} has the type {kind}; known: BF16, {', '.join(_DTYPES)}"
+        )
+    count = int(np.prod(shape, dtype=np.int64))
+    if not 0 <= begin <= end <= len(body) or end - begin != count * dtype.itemsize:
+        raise ValueError(
+            f"{path}: tensor {name!r} of shape {shape} does not fit to bytes {begin} ... {end} "
+            f"of {len(body)}"
+        )
+    array = np.frombuffer(body[begin:end], dtype=dtype)
+    if kind == "BF16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(shape)
+
+
+def write_tensors(
+    path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays and metadata. Raises FileExistsError if there is a file already."""
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset, parts = 0, []
+    for name, array in arrays.items():
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        if little.dtype not in names:
+            raise ValueError(f"{path}: array {name!r} has the type {array.dtype}")
+        part = little.tobytes()
+        header[name] = {
+            "dtype": names[little.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + len(part)],
+        }
+        offset += len(part)
+        parts.append(part)
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with Path(path).open("xb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        file.writelines(parts)

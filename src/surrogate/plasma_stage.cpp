@@ -1,0 +1,437 @@
+#include "surrogate/plasma_stage.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "beam/text.h"
+#include "numerics/constants.h"
+#include "surrogate/stage_kernels.h"
+#include "tracking/cpu/executor.h"
+
+namespace betatron::surrogate {
+
+namespace {
+
+constexpr std::array<std::string_view, 4> policy_names{"warn", "fallback", "lose", "stop"};
+
+/// Particles that go through a stage together.
+constexpr std::size_t most_lanes = 256;
+
+[[noreturn]] void reject(const stage_description& d, const std::string& what) {
+  throw std::invalid_argument("plasma stage '" + d.name + "': " + what);
+}
+
+template <std::size_t N>
+void require_finite(const stage_description& d, const char* what, const std::array<double, N>& v) {
+  for (const double a : v) {
+    if (!std::isfinite(a)) {
+      reject(d, std::string(what) + " holds " + beam::number_text(a) + ", allowed: finite numbers");
+    }
+  }
+}
+
+/// Memory for some particles inside a stage, on the stack.
+template <class F>
+struct stage_memory {
+  alignas(64) F columns[stage_columns][most_lanes];
+  alignas(64) F features[stage_features][most_lanes];
+  alignas(64) F outputs[stage_outputs][most_lanes];
+  std::uint8_t outside[most_lanes];
+};
+
+template <class F, std::size_t N>
+std::array<F*, N> pointers(F (&rows)[N][most_lanes]) {
+  std::array<F*, N> result;
+  for (std::size_t i = 0; i < N; ++i) result[i] = rows[i];
+  return result;
+}
+
+template <class F>
+stage_bounds<F> bounds_of(const stage_domain& d) {
+  stage_bounds<F> b{};
+  for (std::size_t k = 0; k < 5; ++k) {
+    b.lower[k] = static_cast<F>(d.lower[k]);
+    b.upper[k] = static_cast<F>(d.upper[k]);
+    b.centre[k] = static_cast<F>(d.centre[k]);
+    for (std::size_t j = 0; j < 5; ++j) b.whitening[k][j] = static_cast<F>(d.whitening[5 * k + j]);
+  }
+  b.limit = static_cast<F>(d.limit * d.limit);
+  return b;
+}
+
+struct axis_passage {
+  double gain, slip;  ///< dgamma, dxi
+};
+
+}  // namespace
+
+outside_policy outside_policy_named(std::string_view name) {
+  const auto found = std::ranges::find(policy_names, name);
+  if (found == policy_names.end()) {
+    throw std::invalid_argument("outside = '" + std::string(name) +
+                                "' must be 'warn', 'fallback', 'lose' or 'stop'");
+  }
+  return static_cast<outside_policy>(found - policy_names.begin());
+}
+
+void check(const stage_description& d) {
+  check(d.net);
+  if (d.net.inputs() != stage_features || d.net.outputs() != stage_outputs) {
+    reject(d, "its network has " + std::to_string(d.net.inputs()) + " inputs and " +
+                  std::to_string(d.net.outputs()) + " outputs, expected 5 and 7");
+  }
+  const auto positive = [&](const char* what, double v) {
+    if (!(std::isfinite(v) && v > 0)) {
+      reject(d, std::string(what) + " = " + beam::number_text(v) + " must be > 0");
+    }
+  };
+  positive("length", d.length);
+  positive("focusing", d.focusing);
+  positive("limit of the domain", d.domain.limit);
+  require_finite(d, "xi", std::array{d.xi, d.xi_centre});
+  require_finite(d, "lower bound of the domain", d.domain.lower);
+  require_finite(d, "upper bound of the domain", d.domain.upper);
+  require_finite(d, "centre of the domain", d.domain.centre);
+  require_finite(d, "whitening of the domain", d.domain.whitening);
+  require_finite(d, "gain", d.gain);
+  require_finite(d, "constant", d.constant);
+  for (std::size_t k = 0; k < 5; ++k) {
+    if (!(d.domain.lower[k] <= d.domain.upper[k])) {
+      reject(d, "bounds of feature " + std::to_string(k) + " are " +
+                    beam::number_text(d.domain.lower[k]) + " to " +
+                    beam::number_text(d.domain.upper[k]) + ", expected lower <= upper");
+    }
+    for (std::size_t j = k + 1; j < 5; ++j) {
+      if (d.domain.whitening[5 * k + j] != 0) {
+        reject(d, "whitening of the domain is not a lower triangle");
+      }
+    }
+  }
+}
+
+struct plasma_stage::state {
+  stage_description d;
+  outside_policy policy;
+  evaluator single, wide;
+  stage_bounds<float> bounds_single;
+  stage_bounds<double> bounds_double;
+  mutable std::atomic<std::uint64_t> passed{0}, outside{0};
+
+  state(stage_description description, outside_policy p)
+      : d(std::move(description)),
+        policy(p),
+        single(d.net, number_format::single),
+        wide(d.net, number_format::double_),
+        bounds_single(bounds_of<float>(d.domain)),
+        bounds_double(bounds_of<double>(d.domain)) {}
+
+  template <class F>
+  const evaluator& net() const {
+    if constexpr (std::is_same_v<F, float>) {
+      return single;
+    } else {
+      return wide;
+    }
+  }
+  template <class F>
+  const stage_bounds<F>& bounds() const {
+    if constexpr (std::is_same_v<F, float>) {
+      return bounds_single;
+    } else {
+      return bounds_double;
+    }
+  }
+
+  double physics_gain(double xi) const {
+    const double a = xi - d.xi_centre;
+    return d.gain[0] + a * (d.gain[1] + a * d.gain[2]);
+  }
+  double physics_gain_slope(double xi) const {
+    return d.gain[1] + 2 * (xi - d.xi_centre) * d.gain[2];
+  }
+
+  /// The reference particle on the axis.
+  axis_passage on_axis(double gamma) const {
+    const double features[5] = {d.xi, 1 / std::sqrt(gamma), 0, 0, 0};
+    if (policy == outside_policy::fallback && !holds(features)) {
+      return {physics_gain(d.xi), d.constant[6]};
+    }
+    double out[7];
+    const double* from[5];
+    double* to[7];
+    for (std::size_t i = 0; i < 5; ++i) from[i] = &features[i];
+    for (std::size_t i = 0; i < 7; ++i) to[i] = &out[i];
+    wide.run(from, to, 1);
+    return {out[5], out[6]};
+  }
+
+  bool holds(const double (&f)[5]) const {
+    const stage_bounds<double>& b = bounds_double;
+    double square = 0;
+    for (std::size_t k = 0; k < 5; ++k) {
+      if ((k != 2 && k != 3 && f[k] < b.lower[k]) || !(f[k] <= b.upper[k])) return false;
+      double row = 0;
+      for (std::size_t j = 0; j <= k; ++j) row += b.whitening[k][j] * (f[j] - b.centre[j]);
+      square += row * row;
+    }
+    return square <= b.limit;
+  }
+
+  template <class F>
+  stage_numbers<F> numbers(const elements::code_place& at) const {
+    const double gamma = at.exit.gamma(), momentum = at.exit.beta_gamma();
+    const double slip = on_axis(at.entrance.gamma()).slip;
+    stage_numbers<F> n{};
+    n.inverse_beta = static_cast<F>(at.entrance.inverse_beta());
+    n.momentum = static_cast<F>(at.entrance.beta_gamma());
+    n.inverse_momentum_behind = static_cast<F>(1 / momentum);
+    n.gamma_behind = static_cast<F>(gamma);
+    n.clock_behind = static_cast<F>(-slip * gamma / momentum);
+    n.xi = static_cast<F>(d.xi);
+    n.root_focusing = static_cast<F>(std::sqrt(d.focusing));
+    n.advance = static_cast<F>(2 * std::sqrt(d.focusing) * d.length);
+    return n;
+  }
+
+  /// The physics model for who is outside.
+  template <class F>
+  void replace(const stage_memory<F>& m, F* const* outputs, std::size_t count) const {
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!m.outside[i]) continue;
+      for (std::size_t k = 0; k < 7; ++k) outputs[k][i] = static_cast<F>(d.constant[k]);
+      outputs[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][i])));
+    }
+  }
+
+  template <class F>
+  void push(const elements::code_place& at, const elements::code_tile<F>& tile) const {
+    const stage_kernels<F>& kernels = kernels_of_stages<F>();
+    const stage_numbers<F> n = numbers<F>(at);
+    stage_memory<F> m;
+    const auto columns = pointers(m.columns), features = pointers(m.features),
+               outputs = pointers(m.outputs);
+    std::size_t away = 0;
+    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t some,
+                                       std::size_t lanes) {
+      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+      net<F>().run(features.data(), outputs.data(), lanes);
+      const auto here = static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
+      away += here;
+      if (here != 0 && policy == outside_policy::fallback) replace(m, outputs.data(), lanes);
+      kernels.leave(n, columns.data(), outputs.data(), z, lanes);
+      if (here != 0 && policy == outside_policy::lose) {
+        std::copy_n(m.outside, some, tile.outside + first);
+      }
+    });
+    passed.fetch_add(tile.count, std::memory_order_relaxed);
+    if (away == 0) return;
+    outside.fetch_add(away, std::memory_order_relaxed);
+    if (policy == outside_policy::stop) {
+      throw std::runtime_error("plasma stage '" + std::string(at.name.empty() ? d.name : at.name) +
+                               "' at s = " + beam::number_text(at.entrance.s) + " m: " +
+                               std::to_string(away) + " of " + std::to_string(tile.count) +
+                               " particles are outside of what it was trained for");
+    }
+  }
+
+  template <class F>
+  void pull(const elements::code_place& at, const elements::code_tile<F>& tile,
+            F* const lambda[6]) const {
+    const stage_kernels<F>& kernels = kernels_of_stages<F>();
+    const stage_numbers<F> n = numbers<F>(at);
+    stage_memory<F> m;
+    alignas(64) F columns_bar_rows[stage_columns][most_lanes];
+    alignas(64) F features_bar_rows[stage_features][most_lanes];
+    const auto columns = pointers(m.columns), features = pointers(m.features),
+               columns_bar = pointers(columns_bar_rows), features_bar = pointers(features_bar_rows);
+    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t,
+                                       std::size_t lanes) {
+      F* l[6];
+      for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
+      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+      const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
+        const F* c[stage_columns];
+        const F* part[6];
+        F* bar[stage_columns];
+        for (std::size_t k = 0; k < stage_columns; ++k) {
+          c[k] = columns[k] + begin;
+          bar[k] = columns_bar[k] + begin;
+        }
+        for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
+        if (policy != outside_policy::fallback) {
+          kernels.leave_back(n, c, part, o, bar, count);
+          return;
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+          if (!m.outside[begin + i]) continue;
+          for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
+          o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
+        }
+        kernels.leave_back(n, c, part, o, bar, count);
+        for (std::size_t i = 0; i < count; ++i) {
+          if (!m.outside[begin + i]) continue;
+          bar[stage_z][i] += o[5][i] * static_cast<F>(physics_gain_slope(
+                                           static_cast<double>(m.features[0][begin + i])));
+          for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
+        }
+      };
+      const evaluator::turn<F> step = turn;
+      net<F>().pull(features.data(), step, features_bar.data(), lanes);
+      kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l, lanes);
+    });
+  }
+
+ private:
+  /// Calls body(coordinates, first, particles, lanes) for parts of a tile; lanes fill whole packs.
+  template <class F, class Body>
+  static void for_parts(const elements::code_tile<F>& tile, std::size_t width, Body&& body) {
+    for (std::size_t first = 0; first < tile.count; first += most_lanes) {
+      const std::size_t some = std::min(most_lanes, tile.count - first);
+      const std::size_t lanes = (some + width - 1) / width * width;
+      if (first + lanes > tile.padded) {
+        throw std::logic_error("plasma stage: a tile is not filled up to whole vectors");
+      }
+      F* z[6];
+      for (std::size_t k = 0; k < 6; ++k) z[k] = tile.z[k] + first;
+      body(z, first, some, lanes);
+    }
+  }
+};
+
+plasma_stage::plasma_stage(stage_description d, outside_policy policy) {
+  check(d);
+  state_ = std::make_shared<const state>(std::move(d), policy);
+}
+
+const stage_description& plasma_stage::description() const { return state_->d; }
+outside_policy plasma_stage::policy() const { return state_->policy; }
+
+stage_counts plasma_stage::counts() const {
+  return {state_->passed.load(std::memory_order_relaxed),
+          state_->outside.load(std::memory_order_relaxed)};
+}
+void plasma_stage::reset() const {
+  state_->passed.store(0, std::memory_order_relaxed);
+  state_->outside.store(0, std::memory_order_relaxed);
+}
+
+std::shared_ptr<const elements::tile_code> plasma_stage::code() const {
+  auto code = std::make_shared<elements::tile_code>();
+  code->name = "plasma stage '" + state_->d.name + "'";
+  const auto s = state_;
+  code->push_double = [s](const elements::code_place& at, const elements::code_tile<double>& t) {
+    s->push(at, t);
+  };
+  code->push_single = [s](const elements::code_place& at, const elements::code_tile<float>& t) {
+    s->push(at, t);
+  };
+  code->pull_double = [s](const elements::code_place& at, const elements::code_tile<double>& t,
+                          double* const lambda[6]) { s->pull(at, t, lambda); };
+  code->pull_single = [s](const elements::code_place& at, const elements::code_tile<float>& t,
+                          float* const lambda[6]) { s->pull(at, t, lambda); };
+  code->cost = 100;
+  return code;
+}
+
+void plasma_stage::advance(beam::reference& ref, const elements::reference_place& place) const {
+  const stage_description& d = state_->d;
+  const auto fail = [&](const std::string& what) {
+    throw std::domain_error("plasma stage '" + d.name + "': " + what);
+  };
+  constexpr double mass = numerics::constants::electron_mass_eV;
+  if (!(ref.particle.charge < 0 && std::abs(ref.particle.mass_eV - mass) < 1e-6 * mass)) {
+    fail("the reference particle has a charge of " + beam::number_text(ref.particle.charge) +
+         " e and a rest energy of " + beam::number_text(ref.particle.mass_eV) +
+         " eV; it was trained for electrons");
+  }
+  // gamma at the entrance of the stage: the gain depends on it but little
+  double gamma = ref.gamma();
+  axis_passage p{};
+  for (int i = 0; i < 50; ++i) {
+    p = state_->on_axis(gamma);
+    const double better = ref.gamma() - place.from * p.gain;
+    if (!(better > 1)) {
+      fail("no energy at its entrance gives gamma = " + beam::number_text(ref.gamma()) +
+           " at a fraction of " + beam::number_text(place.from) + " of it");
+    }
+    const double change = better - gamma;
+    gamma = better;
+    if (std::abs(change) <= 1e-15 * gamma) break;
+  }
+  const double fraction = place.to - place.from, kinetic = ref.kinetic + fraction * p.gain;
+  if (!(kinetic > 0)) {
+    fail("gamma = " + beam::number_text(ref.gamma()) + " of the reference particle becomes " +
+         beam::number_text(1 + kinetic));
+  }
+  const double path = place.length * fraction, end = gamma + p.gain;
+  ref.s += path;
+  // at the time L/c after its entrance it is -slip short of the exit
+  ref.t += fraction * (d.length - p.slip * end / std::sqrt(end * end - 1));
+  for (std::size_t i = 0; i < 3; ++i) ref.position[i] += path * ref.frame[6 + i];
+  ref.kinetic = kinetic;
+}
+
+#define BETATRON_DECLARE(isa)                                     \
+  extern const stage_kernels<float> stage_kernels_##isa##_float; \
+  extern const stage_kernels<double> stage_kernels_##isa##_double;
+
+#if defined(BETATRON_HAS_V4)
+BETATRON_DECLARE(v4)
+#endif
+#if defined(BETATRON_HAS_V3)
+BETATRON_DECLARE(v3)
+#endif
+#if defined(BETATRON_HAS_V2)
+BETATRON_DECLARE(v2)
+#endif
+#if defined(BETATRON_HAS_BASE)
+BETATRON_DECLARE(base)
+#endif
+
+namespace {
+
+template <class F>
+const stage_kernels<F>& find_kernels() {
+  const std::string wanted = tracking::instruction_set();
+#define BETATRON_TRY(isa)                     \
+  if (wanted == #isa) {                       \
+    if constexpr (std::is_same_v<F, float>) { \
+      return stage_kernels_##isa##_float;     \
+    } else {                                  \
+      return stage_kernels_##isa##_double;    \
+    }                                         \
+  }
+#if defined(BETATRON_HAS_V4)
+  BETATRON_TRY(v4)
+#endif
+#if defined(BETATRON_HAS_V3)
+  BETATRON_TRY(v3)
+#endif
+#if defined(BETATRON_HAS_V2)
+  BETATRON_TRY(v2)
+#endif
+#if defined(BETATRON_HAS_BASE)
+  BETATRON_TRY(base)
+#endif
+#undef BETATRON_TRY
+  throw std::runtime_error("betatron: no kernels for plasma stages for instruction set " + wanted);
+}
+
+}  // namespace
+
+template <>
+const stage_kernels<float>& kernels_of_stages<float>() {
+  static const stage_kernels<float>& table = find_kernels<float>();
+  return table;
+}
+template <>
+const stage_kernels<double>& kernels_of_stages<double>() {
+  static const stage_kernels<double>& table = find_kernels<double>();
+  return table;
+}
+
+}  // namespace betatron::surrogate
