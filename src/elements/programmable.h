@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/tile_code.h"
 
@@ -38,7 +39,7 @@ struct reference_place {
 struct programmable {
   double length = 0;
   std::vector<double> settings{};
-  std::shared_ptr<const tile_code> tiles{};  ///< one of these two
+  std::shared_ptr<const tile_code> tiles{};  ///< one of these two, or none
   std::shared_ptr<const beam_code> beam{};
 
   /// Moves the reference particle along a piece. It may be called any number of times, from any thread, and must
@@ -47,7 +48,8 @@ struct programmable {
 
   static constexpr std::string_view kind = "Programmable";
   static constexpr std::string_view doc =
-      "An element whose effect on particles, and on the reference particle, is code of the user.";
+      "An element whose effect on particles and on the reference particle is code of the user; without code it is a "
+      "drift.";
   static constexpr bool follows_clock = true;  // it may: it sees the clock of the reference
   static constexpr bool whole_slices = true;
   static constexpr auto parameters = std::tuple{
@@ -67,7 +69,9 @@ inline std::string problem(const programmable& p) {
     return "its code has steps of differences that are not all finite and > 0, or all 0";
   }
   if (p.beam && !p.beam->push) return "its code has no push";
-  if (!p.tiles && !p.beam) return "it has no code: give it a push";
+  if (!p.tiles && !p.beam && p.reference) {
+    return "it has a reference function but no push: particles must follow the reference particle";
+  }
   return {};
 }
 
@@ -84,8 +88,9 @@ inline void advance(const programmable& p, beam::reference& ref, const stretch& 
 
 template <class Emit>
 void emit_maps(const programmable& p, const slice& s, Emit&& emit) {
-  code_call call{p.tiles, p.beam,  s.ref,     s.ref, p.length * s.fraction,
-                 s.index, s.count, p.settings, false,   {}};
+  if (!p.tiles && !p.beam) return emit_drift(p.length * s.fraction, s, emit);
+  code_call call{p.tiles, p.beam,  s.ref,      s.ref, p.length * s.fraction,
+                 s.index, s.count, p.settings, false, {}};
   advance(p, call.exit, s.piece());
   emit(call);
 }

@@ -12,10 +12,15 @@
 // the length negated: backward tracking needs `reversible`.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <variant>
 #include <vector>
 
 #include "beam/bunch.h"
@@ -37,6 +42,16 @@ struct kick_place {
   unsigned threads = 1;  ///< at most; the result must not depend on it
 };
 
+/// A field on a grid that an effect keeps.
+struct effect_field {
+  std::variant<float*, double*> data;
+  std::array<std::size_t, 3> nodes{}, strides{};  ///< along x, y, z; strides in numbers
+  double unit = 1;                                ///< what 1 stands for, in SI units
+  std::array<double, 3> origin{};                 ///< place of the first node [m]
+  std::array<double, 3> spacing{};                ///< of nodes [m]
+  std::shared_ptr<void> owner{};                  ///< of the memory
+};
+
 struct effect {
   std::string name{};  ///< as in messages
 
@@ -51,6 +66,10 @@ struct effect {
   std::function<beam::matrix6(const std::array<double, 6>& mean, const beam::matrix6& covariance,
                               double charge, const kick_place&)>
       envelope_kick{};
+
+  /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
+  std::vector<std::string> field_names{};
+  std::function<std::optional<effect_field>(std::string_view)> field{};
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =

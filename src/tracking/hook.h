@@ -39,9 +39,11 @@ const char* name_of(hook_point p);
 struct hook_place {
   hook_point point;
   std::int64_t turn;
-  std::size_t element;  ///< position in the line; before and after a turn 0 and the number of elements
-  int slice, slices;    ///< the slice that begins, or ended; before and after an element the first and the last
-  double length;        ///< of the element [m], or of the slice
+  std::size_t
+      element;  ///< position in the line; before and after a turn 0 and the number of elements
+  int slice,
+      slices;  ///< the slice that begins, or ended; before and after an element the first and the last
+  double length;                    ///< of the element [m], or of the slice
   std::span<const effect> effects;  ///< collective ones, in the order of the options
 };
 
