@@ -12,4 +12,5 @@ NB_MODULE(_core, m) {
   betatron::bindings::bind_space_charge_models(m);
   betatron::bindings::bind_tracking(m);
   betatron::bindings::bind_gradient(m);
+  betatron::bindings::bind_envelope_gradient(m);
 }

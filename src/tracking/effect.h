@@ -36,6 +36,14 @@ struct kick_place {
   unsigned threads = 1;  ///< at most; the result must not depend on it
 };
 
+/// What a number that depends on the matrix of a linear kick depends on through it.
+struct envelope_kick_pull {
+  beam::matrix6 covariance{};  ///< derivatives with respect to each entry as if it were on its own
+  double charge = 0;           ///< by the charge of the beam [1/C]
+  double strength = 0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
+  double kinetic = 0;   ///< by the kinetic energy over m c^2 of the reference
+};
+
 struct effect {
   std::string name{};  ///< as in messages
 
@@ -50,6 +58,14 @@ struct effect {
   std::function<beam::matrix6(const std::array<double, 6>& mean, const beam::matrix6& covariance,
                               double charge, const kick_place&)>
       envelope_kick{};
+
+  /// Its derivatives: given those of a number by the entries of the matrix, of which only momenta by positions count
+  /// (others are 0), those by what the matrix depends on. It must not depend on the mean. Empty: envelopes with the
+  /// effect cannot be differentiated.
+  std::function<envelope_kick_pull(const std::array<double, 6>& mean,
+                                   const beam::matrix6& covariance, double charge,
+                                   const kick_place&, const beam::matrix6& by_matrix)>
+      envelope_pull{};
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =
