@@ -41,6 +41,7 @@ from betatron.distributions import (
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
+from betatron.envelope_gradient import EnvelopeGradient, EnvelopeObjective
 from betatron.gradient import Gradient, Objective
 from betatron.hooks import Hooks
 from betatron.info import info
@@ -82,6 +83,8 @@ __all__ = [
     "Beam",
     "Chromaticity",
     "Envelope",
+    "EnvelopeGradient",
+    "EnvelopeObjective",
     "Gaussian",
     "Gradient",
     "Hooks",

@@ -16,7 +16,7 @@ from betatron._checks import number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
-from betatron.losses import Loss, Moments
+from betatron.losses import Loss, Moments, _Weighted
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -110,6 +110,19 @@ def effects_of(
     return effects_on(line, space_charge) + effects_on(line, collective)
 
 
+def table_of(chosen: Sequence[Knob], derivatives: np.ndarray) -> pd.DataFrame:
+    """One row per knob: element, kind, parameter, value, derivative."""
+    return pd.DataFrame(
+        {
+            "element": [k.element.name for k in chosen],
+            "kind": [k.element.kind for k in chosen],
+            "parameter": [k.name for k in chosen],
+            "value": [k.value for k in chosen],
+            "derivative": derivatives,
+        }
+    )
+
+
 class Gradient:
     """What `Line.gradient` gives.
 
@@ -167,15 +180,7 @@ class Gradient:
     @property
     def table(self) -> pd.DataFrame:
         """One row per knob: element, kind, parameter, value, derivative."""
-        return pd.DataFrame(
-            {
-                "element": [k.element.name for k in self.knobs],
-                "kind": [k.element.kind for k in self.knobs],
-                "parameter": [k.name for k in self.knobs],
-                "value": [k.value for k in self.knobs],
-                "derivative": self.derivatives,
-            }
-        )
+        return table_of(self.knobs, self.derivatives)
 
     def __repr__(self) -> str:
         return (
@@ -208,7 +213,7 @@ class _Evaluation:
         self.start = -1 in wanted
         self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
 
-    def __call__(self, run: _core.Gradient) -> tuple[float, dict[str, Any]]:
+    def __call__(self, run: _core.Gradient, beam: Beam) -> tuple[float, dict[str, Any]]:
         """The loss and its derivatives, as arguments of _core.Gradient.pull."""
         element, kinetic, _, mean, cov = run.records()
         rows: dict[int, list[int]] = {self.end: [len(element) - 1]}
@@ -218,7 +223,13 @@ class _Evaluation:
         value, by_particles = 0.0, None
         for term, places in self.terms:
             if places is None:
-                part, slope = term.function(run.final)
+                if isinstance(term.function, _Weighted):
+                    weight = np.array(beam["weight"], dtype=float)
+                    weight /= weight.sum()
+                    weight[run.lost] = 0
+                    part, slope = term.function(run.final, weight)
+                else:
+                    part, slope = term.function(run.final)
                 slope = np.asarray(slope)
                 if slope.shape != run.final.shape:
                     raise ValueError(
@@ -285,7 +296,7 @@ def gradient(
         effects_of(line, space_charge, collective),
         turns,
     )
-    value, slopes = evaluation(run)
+    value, slopes = evaluation(run, beam)
     common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
     mass = beam.reference.species.mass
     if strategy == "forward":
@@ -359,10 +370,13 @@ class Objective:
         if self._x is None or not np.array_equal(at, self._x):
             for knob, value in zip(self.knobs, at * self.scale, strict=True):
                 knob.value = value
-            g = gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
+            g = self._gradient()
             self.evaluations += 1
             self._x, self._result = at, (g.value, g.derivatives * self.scale)
         return self._result[0], self._result[1].copy()
+
+    def _gradient(self) -> Gradient:
+        return gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
 
     def fun(self, x: Sequence[float]) -> float:
         """The loss."""

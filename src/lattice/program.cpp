@@ -733,27 +733,30 @@ orbit_map derivative(const elements::code_call& call, const std::array<double, 6
   return r;
 }
 
-void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+void visit_maps(const element& e, int index, int count, beam::reference& ref,
                 const map_visitor& visit) {
   std::array<double, 2> energy = energy_constants(ref);
+  const elements::slice s = piece_of(e, ref, index, count, false);
+  beam::reference behind = ref;
+  advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
+  emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
+    if constexpr (is_call<Map>) {
+      throw std::invalid_argument(describe(e) + ": code has no power series");
+    } else if constexpr (!is_filter<Map> && !is_radiation<Map>) {
+      visit(map, energy);
+      energy = energy_behind(map, energy);
+    }
+  });
+  ref = behind;
+}
+
+void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const map_visitor& visit) {
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
     const int count = slice_count(e);
-    for (int k = 0; k < count; ++k) {
-      const elements::slice s = piece_of(e, ref, k, count, false);
-      beam::reference behind = ref;
-      advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
-      emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
-        if constexpr (is_call<Map>) {
-          throw std::invalid_argument(describe(e) + ": code has no power series");
-        } else if constexpr (!is_filter<Map> && !is_radiation<Map>) {
-          visit(map, energy);
-          energy = energy_behind(map, energy);
-        }
-      });
-      ref = behind;
-    }
+    for (int k = 0; k < count; ++k) visit_maps(e, k, count, ref, visit);
   }
 }
 

@@ -70,6 +70,14 @@ struct kick_slopes {
   double charge = 0;     ///< the logarithm of the charge of the beam
 };
 
+/// What a number that depends on the matrix of a linear kick depends on through it.
+struct envelope_kick_pull {
+  beam::matrix6 covariance{};  ///< derivatives with respect to each entry as if it were on its own
+  double charge = 0;           ///< by the charge of the beam [1/C]
+  double strength = 0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
+  double kinetic = 0;   ///< by the kinetic energy over m c^2 of the reference
+};
+
 struct effect {
   std::string name{};  ///< as in messages
 
@@ -92,6 +100,14 @@ struct effect {
   /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
   /// effect has no derivative.
   std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
+
+  /// Its derivatives: given those of a number by the entries of the matrix, of which only momenta by positions count
+  /// (others are 0), those by what the matrix depends on. It must not depend on the mean. Empty: envelopes with the
+  /// effect cannot be differentiated.
+  std::function<envelope_kick_pull(const std::array<double, 6>& mean,
+                                   const beam::matrix6& covariance, double charge,
+                                   const kick_place&, const beam::matrix6& by_matrix)>
+      envelope_pull{};
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =
