@@ -53,6 +53,9 @@ struct kick_slopes {
   double length = 0;     ///< kick_place::length
   double curvature = 0;  ///< kick_place::curvature
   double charge = 0;     ///< the logarithm of the charge of the beam
+  /// For what depends on the line in other ways: a number that has the derivative of the loss by lengths and curvatures of
+  /// elements, those of kick_place held. Empty: nothing does.
+  std::function<double(const lattice::line&)> by_line{};
 };
 
 struct effect {
@@ -73,6 +76,7 @@ struct effect {
   /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
   /// effect has no derivative.
   std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
+  std::string no_pull{};  ///< why it has none, for messages
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =

@@ -990,7 +990,9 @@ void gradient::state::prepare() {
   const auto turns = static_cast<std::size_t>(options.turns);
   for (const effect& e : options.collective) {
     if (!e.kick) throw std::invalid_argument(e.name + " has no kick on particles");
-    if (!e.pull) throw std::invalid_argument(e.name + " has no derivative: gradients cannot follow it");
+    if (e.pull) continue;
+    throw std::invalid_argument(e.name + " has no derivative, gradients cannot follow it" +
+                                (e.no_pull.empty() ? "" : ": it " + e.no_pull));
   }
   line = turn;
   line.elements.clear();
@@ -1067,6 +1069,9 @@ void gradient::state::pull_kicks(company<F>& beam, const std::array<F*, 6>& lamb
     sums.by_kinetic[stop] += slopes.kinetic;
     sums.charge += slopes.charge;
     for (std::size_t i = 0; i < options.knobs.size(); ++i) {
+      if (slopes.by_line && (geometry_[i].length != 0 || geometry_[i].curvature != 0)) {
+        sums.knobs[i] += lattice::derivative_along(options.knobs[i], turn, slopes.by_line);
+      }
       if (options.knobs[i].of != turn.elements[k->element]) continue;
       sums.knobs[i] += slopes.length * geometry_[i].length * (k->to - k->from) +
                        slopes.curvature * geometry_[i].curvature;
@@ -1139,21 +1144,27 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     lambda_memory = std::make_shared_for_overwrite<F[]>(6 * n);
     lambda = columns_in(lambda_memory.get(), n);
   }
-  for (std::size_t c = 0; c < 6; ++c) {
-    if (request.by_particles[0]) {
+  company<F> beam(start, columns, columns_in(place, n));
+  const std::array<F*, 6>& z = beam.coordinates();
+  const auto lost_before_last = [&] {
+    return std::any_of(dead.begin(), dead.end() - 1, [](const auto& d) { return !d.empty(); });
+  };
+  section_request.by_end = request.by_particles;
+  if (request.by_particles[0] && lost_before_last()) {
+    for (std::size_t c = 0; c < 6; ++c) {
       std::copy_n(request.by_particles[c], n, lambda[c]);
-    } else {
-      std::fill_n(lambda[c], n, F(0));
+      section_request.by_end[c] = lambda[c];
     }
   }
-  company<F> beam(start, columns, columns_in(place, n));
   for (std::size_t m = 0; m + 1 < count; ++m) beam.remove(dead[m], lambda);
-  const std::array<F*, 6>& z = beam.coordinates();
-  section_request.by_end = {lambda[0], lambda[1], lambda[2], lambda[3], lambda[4], lambda[5]};
   section_request.by_start = lambda;
   const auto step = [&](std::size_t m) {
+    // the result may overwrite coordinates that have been read
+    if (m == 0 && in_place) section_request.by_start = z;
+    if (m == 0) section_request.rewound = {};
     run(m);
     if (m == 0) return;
+    for (std::size_t c = 0; c < 6; ++c) section_request.by_end[c] = lambda[c];
     pull_kicks(beam, lambda, m - 1, sums);
     beam.insert(dead[m - 1], lambda);
   };
@@ -1211,9 +1222,6 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
       section_request.start = beam.columns();
       step(m);
     }
-  }
-  if (in_place) {
-    for (std::size_t c = 0; c < 6; ++c) std::copy_n(lambda[c], n, end + c * n);
   }
   return sums;
 }
@@ -1314,7 +1322,7 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     result.knobs = std::move(collected.knobs);
     for (std::size_t k = 0; k < result.knobs.size(); ++k) result.knobs[k] += r.knobs[k];
     result.kinetic = collected.kinetic;
-    const double charge = s.bunch.charge();
+    const double charge = std::fabs(s.bunch.charge());
     if (charge != 0) result.charge = r.charge / charge;
     return result;
   }
