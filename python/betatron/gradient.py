@@ -140,7 +140,8 @@ class Gradient:
         Derivative by the kinetic energy of the reference at the start [1/eV], at fixed initial coordinates
         (which are relative to it); None if not wanted.
     charge
-        Derivative by the charge of the beam through collective effects, at fixed coordinates [1/C].
+        Derivative by the size of the charge of the beam (as ``Beam.set_charge`` takes it) through collective effects, at
+        fixed coordinates [1/C].
     rewind_error
         Largest distance of rewound from initial coordinates, shape (6,), of the attempt if it was not exact
         enough; 0 if none was made.

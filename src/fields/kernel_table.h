@@ -138,15 +138,15 @@ struct field_kernels {
   void (*gather)(int order, const mesh_particle<F>* p, std::size_t count,
                  const lattice_view<const F>& potential, const F* factor, F* px, F* py, F* pz);
 
-  /// The dual charges of particles, see pull_columns. A particle touches two planes below its own and three above (four,
+  /// The dual charges of particles, see pull_columns; pulls: three numbers m_a per particle, in their order. A particle touches two planes below its own and three above (four,
   /// where its place was rounded up).
   void (*deposit_pull)(int order, const mesh_particle<F>* p, std::size_t count,
-                       const pull_columns<F>&, const lattice_view<F>&);
+                       const pull_columns<F>&, F* pulls, const lattice_view<F>&);
   /// The adjoint of deposit and gather, and the way back through the kick. Adds to sums: nu_a (0 ... 2), nu_a (u_a -
   /// centre_a) (3 ... 5), m_a E_a (6 ... 8).
   void (*gather_pull)(int order, const mesh_particle<F>* p, std::size_t count,
                       const lattice_view<const F>& potential, const lattice_view<const F>& dual,
-                      const pull_columns<F>&, double* sums);
+                      const pull_columns<F>&, const F* pulls, double* sums);
 
   std::size_t width;  ///< lanes per pack
   const char* isa;

@@ -676,7 +676,7 @@ BETATRON_INLINE void central_differences(const real* s, real* d) {
 
 template <int Order>
 BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t count,
-                                      const pull_columns<real>& given,
+                                      const pull_columns<real>& given, real* pulls,
                                       const lattice_view<real>& grid) {
   constexpr int nodes = Order + 3;
   using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
@@ -694,6 +694,9 @@ BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t 
     const std::uint32_t at = p[n].index;
     const real mx = c.factor[0] * c.by_momentum[0][at], my = c.factor[1] * c.by_momentum[1][at],
                mz = c.factor[2] * c.by_momentum[2][at];
+    pulls[3 * n] = mx;
+    pulls[3 * n + 1] = my;
+    pulls[3 * n + 2] = mz;
     const wide plain = across<wide>(s[0]), sloped = across<wide>(d[0]) * mx;
     real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
 #pragma GCC unroll 8
@@ -715,25 +718,32 @@ BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t 
 }
 
 void deposit_pull(int order, const mesh_particle<real>* p, std::size_t count,
-                  const pull_columns<real>& c, const lattice_view<real>& grid) {
-  if (order == 1) return deposit_pull_all<1>(p, count, c, grid);
-  if (order == 2) return deposit_pull_all<2>(p, count, c, grid);
-  deposit_pull_all<3>(p, count, c, grid);
+                  const pull_columns<real>& c, real* pulls, const lattice_view<real>& grid) {
+  if (order == 1) return deposit_pull_all<1>(p, count, c, pulls, grid);
+  if (order == 2) return deposit_pull_all<2>(p, count, c, pulls, grid);
+  deposit_pull_all<3>(p, count, c, pulls, grid);
 }
 
+/// The sum of all lanes, by halves.
 template <class P>
 BETATRON_INLINE real total(const P& v) {
-  real sum = v[0];
-#pragma GCC unroll 8
-  for (int l = 1; l < P::width; ++l) sum += v[l];
-  return sum;
+  const auto a = v.v;
+  if constexpr (P::width == 8) {
+    const auto b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    const auto c = __builtin_shufflevector(b, b, 0, 1) + __builtin_shufflevector(b, b, 2, 3);
+    return c[0] + c[1];
+  } else {
+    const auto c = __builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3);
+    return c[0] + c[1];
+  }
 }
 
 template <int Order>
 BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t count,
                                      const lattice_view<const real>& potential,
                                      const lattice_view<const real>& dual,
-                                     const pull_columns<real>& given, double* sums) {
+                                     const pull_columns<real>& given, const real* pulls,
+                                     double* sums) {
   constexpr int nodes = Order + 3;
   using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
   const pull_columns<real> c = given;
@@ -743,7 +753,6 @@ BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t c
       const std::uint32_t next = p[n + ahead].index;
 #pragma GCC unroll 3
       for (int a = 0; a < 3; ++a) {
-        __builtin_prefetch(c.by_momentum[a] + next);
         __builtin_prefetch(c.by_place[a] + next, 1);
         __builtin_prefetch(c.momentum[a] + next, 1);
       }
@@ -761,8 +770,7 @@ BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t c
       central_differences<nodes>(t[a], e[a]);
     }
     const std::uint32_t at = p[n].index;
-    const real m[3] = {c.factor[0] * c.by_momentum[0][at], c.factor[1] * c.by_momentum[1][at],
-                       c.factor[2] * c.by_momentum[2][at]};
+    const real m[3] = {pulls[3 * n], pulls[3 * n + 1], pulls[3 * n + 2]};
     // sums over rows and planes of the potential with weights along y and z: the first letter says which along y
     wide ss(real(0)), ds(real(0)), sd(real(0)), ts(real(0)), st(real(0));
     wide es(real(0)), dt(real(0)), td(real(0)), se(real(0));
@@ -840,10 +848,10 @@ BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t c
 
 void gather_pull(int order, const mesh_particle<real>* p, std::size_t count,
                  const lattice_view<const real>& potential, const lattice_view<const real>& dual,
-                 const pull_columns<real>& c, double* sums) {
-  if (order == 1) return gather_pull_all<1>(p, count, potential, dual, c, sums);
-  if (order == 2) return gather_pull_all<2>(p, count, potential, dual, c, sums);
-  gather_pull_all<3>(p, count, potential, dual, c, sums);
+                 const pull_columns<real>& c, const real* pulls, double* sums) {
+  if (order == 1) return gather_pull_all<1>(p, count, potential, dual, c, pulls, sums);
+  if (order == 2) return gather_pull_all<2>(p, count, potential, dual, c, pulls, sums);
+  gather_pull_all<3>(p, count, potential, dual, c, pulls, sums);
 }
 
 }  // namespace

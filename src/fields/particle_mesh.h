@@ -54,8 +54,7 @@ class particle_mesh {
 
   /// The dual charges that the derivatives of a loss by the momenta stand for, and the adjoint of deposit and gather
   /// together: see pull_columns. The latter returns its sums: nu_a, nu_a (u_a - centre_a), m_a E_a.
-  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual,
-                    unsigned threads) const;
+  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual, unsigned threads);
   std::array<double, 9> gather_pull(int order, const grid<F>& potential, const grid<F>& dual,
                                     const pull_columns<F>& columns, unsigned threads) const;
 
@@ -66,6 +65,7 @@ class particle_mesh {
  private:
   huge_array<mesh_particle<F>> sorted_{};
   huge_array<std::uint32_t> tile_{};  // of every particle
+  huge_array<F> pulls_{};             // of every sorted particle, see field_kernels
   std::size_t count_ = 0;
   std::size_t tiles_y_ = 0;
   std::vector<std::size_t> first_{};  // of every tile, and the end

@@ -717,6 +717,24 @@ geometry_slope geometry_of(const knob& k) {
   return {slope[0], slope[1]};
 }
 
+double derivative_along(const knob& k, const line& l,
+                        const std::function<double(const line&)>& function) {
+  const auto changed = std::make_shared<element>(*k.of);
+  double* number = number_of(*changed, k);
+  const double x = *number;
+  line other = l;
+  std::ranges::replace(other.elements, k.of, changed, [](const auto& e) {
+    return std::shared_ptr<const element>(e);
+  });
+  const values slope = derivative_of(
+      [&](double there) -> std::optional<values> {
+        *number = there;
+        return values{function(other)};
+      },
+      x, scale_of(*info_of(*changed, k.parameter), x, false, 0), {});
+  return slope[0];
+}
+
 sensitivity differentiate(const line& l, const beam::reference& start,
                           const sensitivity_options& options) {
   return differentiator(l, start, options).result();

@@ -13,6 +13,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -122,6 +123,10 @@ struct geometry_slope {
   double length = 0, curvature = 0;
 };
 geometry_slope geometry_of(const knob& k);
+
+/// The derivative of a smooth function of a line along a knob.
+double derivative_along(const knob& k, const line& l,
+                        const std::function<double(const line&)>& function);
 
 /// Throws std::invalid_argument naming the element that cannot be tracked, has no derivative with respect to a
 /// parameter, or knobs of elements that are not in the line.

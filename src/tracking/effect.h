@@ -68,6 +68,9 @@ struct kick_slopes {
   double length = 0;     ///< kick_place::length
   double curvature = 0;  ///< kick_place::curvature
   double charge = 0;     ///< the logarithm of the charge of the beam
+  /// For what depends on the line in other ways: a number that has the derivative of the loss by lengths and curvatures of
+  /// elements, those of kick_place held. Empty: nothing does.
+  std::function<double(const lattice::line&)> by_line{};
 };
 
 /// What a number that depends on the matrix of a linear kick depends on through it.
@@ -100,6 +103,7 @@ struct effect {
   /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
   /// effect has no derivative.
   std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
+  std::string no_pull{};  ///< why it has none, for messages
 
   /// Its derivatives: given those of a number by the entries of the matrix, of which only momenta by positions count
   /// (others are 0), those by what the matrix depends on. It must not depend on the mean. Empty: envelopes with the

@@ -788,9 +788,9 @@ template <class F>
 class company {
  public:
   /// All of the beam; z: where coordinates are kept.
-  company(const beam::columns<const F>& beam, const std::array<F*, 6>& z) : beam_(beam), z_(z) {
-    size_ = beam.size;
-  }
+  company(const beam::reference& ref, const beam::columns<const F>& beam,
+          const std::array<F*, 6>& z)
+      : ref_(ref), beam_(beam), z_(z), size_(beam.size) {}
 
   std::size_t size() const { return size_; }
   const std::array<F*, 6>& coordinates() const { return z_; }
@@ -801,8 +801,9 @@ class company {
     return {{z_[0], z_[1], z_[2], z_[3], z_[4], z_[5]}, weights(), ids(), size_};
   }
 
-  /// As collective effects see them.
-  beam::bunch bunch(const beam::reference& ref) const {
+  /// As collective effects see them; valid until the next call of remove or insert.
+  beam::bunch& bunch() {
+    if (bunch_) return *bunch_;
     // effects do not write weights and ids
     auto* weight = const_cast<F*>(weights());
     auto* id = const_cast<std::uint64_t*>(ids());
@@ -810,7 +811,8 @@ class company {
     for (std::size_t c = 0; c < 6; ++c) arrays.z[c] = {z_[c], size_};
     arrays.weight = {weight, size_};
     arrays.id = {id, size_};
-    return beam::bunch::borrow(ref, arrays, nullptr);
+    bunch_ = std::make_shared<beam::bunch>(beam::bunch::borrow(ref_, arrays, nullptr));
+    return *bunch_;
   }
 
   /// Sets casualty::of.
@@ -856,6 +858,7 @@ class company {
   }
 
   void collect() {
+    bunch_.reset();
     weight_.resize(size_);
     id_.resize(size_);
     for (std::size_t i = 0; i < size_; ++i) {
@@ -884,9 +887,11 @@ class company {
     }
   }
 
+  beam::reference ref_;
   beam::columns<const F> beam_;
   std::array<F*, 6> z_;
   std::size_t size_;
+  std::shared_ptr<beam::bunch> bunch_{};  // made when needed: it looks at all numbers once
   std::vector<std::uint64_t> origin_{}, id_{};  // empty: all particles of the beam
   std::vector<F> weight_{};
 };
@@ -939,7 +944,7 @@ struct gradient::state {
     return p;
   }
 
-  void kick(beam::bunch b, std::size_t stop) const {
+  void kick(beam::bunch& b, std::size_t stop) const {
     for (const kicked_stretch::kick& k : kicks_at(stop)) {
       const kick_place place = place_at(stop, k);
       b.ref = place.ref;
@@ -970,7 +975,7 @@ struct gradient::state {
  private:
   void prepare();
   template <class F>
-  void pull_kicks(const company<F>& beam, const std::array<F*, 6>& lambda, std::size_t stop,
+  void pull_kicks(company<F>& beam, const std::array<F*, 6>& lambda, std::size_t stop,
                   reverse_sums& sums) const;
   template <class F>
   void replay(const passes<F>& pass, const beam::columns<const F>& columns, std::size_t n,
@@ -985,7 +990,9 @@ void gradient::state::prepare() {
   const auto turns = static_cast<std::size_t>(options.turns);
   for (const effect& e : options.collective) {
     if (!e.kick) throw std::invalid_argument(e.name + " has no kick on particles");
-    if (!e.pull) throw std::invalid_argument(e.name + " has no derivative: gradients cannot follow it");
+    if (e.pull) continue;
+    throw std::invalid_argument(e.name + " has no derivative, gradients cannot follow it" +
+                                (e.no_pull.empty() ? "" : ": it " + e.no_pull));
   }
   line = turn;
   line.elements.clear();
@@ -1022,12 +1029,12 @@ void gradient::state::track(const beam::columns<const F>& columns) {
   const std::array<F*, 6> z = columns_in(memory.get(), columns.size);
   const passes<F> pass(plan);
   std::vector<std::vector<casualty<F>>> dead(sections.size());
-  company<F> beam(columns, z);
+  company<F> beam(start, columns, z);
   begin();
   for (std::size_t n = 0; n < sections.size(); ++n) {
     if (n > 0) {
       beam.remove(dead[n - 1]);
-      kick(beam.bunch(plan.stops[n - 1].ref), n - 1);
+      kick(beam.bunch(), n - 1);
     }
     std::vector<beam::moment_sums> sums;
     pass.forward(sections[n], n == 0 ? columns : beam.columns(), z, threads, sums, dead[n]);
@@ -1051,9 +1058,9 @@ void gradient::state::track(const beam::columns<const F>& columns) {
 
 /// The kicks at a stop, the last first: the covector, and the beam, go from behind them to the front.
 template <class F>
-void gradient::state::pull_kicks(const company<F>& beam, const std::array<F*, 6>& lambda,
+void gradient::state::pull_kicks(company<F>& beam, const std::array<F*, 6>& lambda,
                                  std::size_t stop, reverse_sums& sums) const {
-  beam::bunch b = beam.bunch(plan.stops[stop].ref);
+  beam::bunch& b = beam.bunch();
   const auto& kicks = kicks_at(stop);
   for (auto k = kicks.rbegin(); k != kicks.rend(); ++k) {
     const kick_place place = place_at(stop, *k);
@@ -1062,6 +1069,9 @@ void gradient::state::pull_kicks(const company<F>& beam, const std::array<F*, 6>
     sums.by_kinetic[stop] += slopes.kinetic;
     sums.charge += slopes.charge;
     for (std::size_t i = 0; i < options.knobs.size(); ++i) {
+      if (slopes.by_line && (geometry_[i].length != 0 || geometry_[i].curvature != 0)) {
+        sums.knobs[i] += lattice::derivative_along(options.knobs[i], turn, slopes.by_line);
+      }
       if (options.knobs[i].of != turn.elements[k->element]) continue;
       sums.knobs[i] += slopes.length * geometry_[i].length * (k->to - k->from) +
                        slopes.curvature * geometry_[i].curvature;
@@ -1079,7 +1089,7 @@ void gradient::state::replay(const passes<F>& pass, const beam::columns<const F>
   pass.forward(sections[n], n == 0 ? columns : beam.columns(), beam.coordinates(), threads, sums,
                found);
   beam.remove(dead[n]);
-  kick(beam.bunch(plan.stops[n].ref), n);
+  kick(beam.bunch(), n);
 }
 
 template <class F>
@@ -1134,21 +1144,27 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     lambda_memory = std::make_shared_for_overwrite<F[]>(6 * n);
     lambda = columns_in(lambda_memory.get(), n);
   }
-  for (std::size_t c = 0; c < 6; ++c) {
-    if (request.by_particles[0]) {
+  company<F> beam(start, columns, columns_in(place, n));
+  const std::array<F*, 6>& z = beam.coordinates();
+  const auto lost_before_last = [&] {
+    return std::any_of(dead.begin(), dead.end() - 1, [](const auto& d) { return !d.empty(); });
+  };
+  section_request.by_end = request.by_particles;
+  if (request.by_particles[0] && lost_before_last()) {
+    for (std::size_t c = 0; c < 6; ++c) {
       std::copy_n(request.by_particles[c], n, lambda[c]);
-    } else {
-      std::fill_n(lambda[c], n, F(0));
+      section_request.by_end[c] = lambda[c];
     }
   }
-  company<F> beam(columns, columns_in(place, n));
   for (std::size_t m = 0; m + 1 < count; ++m) beam.remove(dead[m], lambda);
-  const std::array<F*, 6>& z = beam.coordinates();
-  section_request.by_end = {lambda[0], lambda[1], lambda[2], lambda[3], lambda[4], lambda[5]};
   section_request.by_start = lambda;
   const auto step = [&](std::size_t m) {
+    // the result may overwrite coordinates that have been read
+    if (m == 0 && in_place) section_request.by_start = z;
+    if (m == 0) section_request.rewound = {};
     run(m);
     if (m == 0) return;
+    for (std::size_t c = 0; c < 6; ++c) section_request.by_end[c] = lambda[c];
     pull_kicks(beam, lambda, m - 1, sums);
     beam.insert(dead[m - 1], lambda);
   };
@@ -1182,7 +1198,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     const auto stride =
         static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(count))));
     std::vector<kept> milestones, between;
-    company<F> scout(columns, z);
+    company<F> scout(start, columns, z);
     for (std::size_t c = 0; c < 6; ++c) std::copy_n(columns.z[c], n, z[c]);
     begin();
     for (std::size_t m = 0; m < count; ++m) {
@@ -1206,9 +1222,6 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
       section_request.start = beam.columns();
       step(m);
     }
-  }
-  if (in_place) {
-    for (std::size_t c = 0; c < 6; ++c) std::copy_n(lambda[c], n, end + c * n);
   }
   return sums;
 }
@@ -1309,7 +1322,7 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     result.knobs = std::move(collected.knobs);
     for (std::size_t k = 0; k < result.knobs.size(); ++k) result.knobs[k] += r.knobs[k];
     result.kinetic = collected.kinetic;
-    const double charge = s.bunch.charge();
+    const double charge = std::fabs(s.bunch.charge());
     if (charge != 0) result.charge = r.charge / charge;
     return result;
   }
