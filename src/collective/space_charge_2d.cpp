@@ -298,7 +298,8 @@ double space_charge_2d::memory() const {
 }
 
 void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
-  if (b.size() < 2 || length == 0) return;
+  const bool alone = options_.pipe && options_.model == plane_model::beam;  // feels its image
+  if (b.size() < (alone ? 1 : 2) || length == 0) return;
   const beam::moments m = b.moments(threads);
   if (!(m.weight != 0)) return;
   const std::array<std::size_t, 3> used = {0, 2, 4};
