@@ -223,13 +223,9 @@ void space_charge_3d::solve(workspace<F>& w, const beam::columns<const F>& c,
   w.particles.deposit(options_.shape, w.mesh, threads);
   if (density) *density = w.mesh.copy();
   times_.deposit += watch.lap();
-  if (auto* open = std::get_if<fields::open_solver<F>>(&w.solver)) {
-    times_.green_functions += open->set_cells(frame.cells, threads);
-  } else {
-    times_.green_functions += std::get<fields::pipe_solver<F>>(w.solver).set_cells(frame.cells);
-  }
+  times_.green_functions += w.solver.set_cells(frame.cells, threads);
   times_.green += watch.lap();
-  std::visit([&](auto& solver) { solver.solve(w.mesh, threads); }, w.solver);
+  w.solver.solve(w.mesh, threads);
   times_.transforms += watch.lap();
 }
 
@@ -249,7 +245,7 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
     solve<F>(w, c, frame, place.threads, nullptr);
     watch.lap();
     const double strength =
-        q * q * volt_metre / frame.cells.x * place.length / (beta_gamma * mass);
+        q * q * volt_metre / w.solver.unit() * place.length / (beta_gamma * mass);
     std::array<double, 3> factor = {strength / (beta_gamma * edges[0]),
                                     strength / (beta_gamma * edges[1]), -strength / edges[2]};
     for (std::size_t i = 0; i < 3; ++i) {

@@ -116,6 +116,7 @@ class driver {
     std::vector<kicked_stretch> stretches;
     if (!options_.collective.empty()) {
       stretches = cut_at_kicks(line_, options_.collective);
+      bunch_.check_finite();  // here, and not at the first kick, when particles have moved
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }
