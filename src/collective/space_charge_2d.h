@@ -74,8 +74,11 @@ class space_charge_2d {
   /// without length. The same bits for any number of threads.
   void kick(beam::bunch& b, double length, unsigned threads);
 
-  /// Bytes that it needs besides the beam.
-  double memory() const;
+  /// Bytes that it needs besides a beam of so many particles.
+  double memory(std::size_t particles) const;
+
+  /// Throws std::invalid_argument naming the memory that is needed and there is, if that is less.
+  void check_memory(std::size_t particles) const;
 
  private:
   space_charge_2d_options options_;
