@@ -10,7 +10,7 @@
 // real and even function in frequency. Ours: the kernel of the solver. FFTW: transforms of the n rows that are not zero,
 // of all columns, product, and back.
 //
-// FFTW may try for 10 s per plan (FFTW_PATIENT). Both use what the processor has. The least of many repetitions counts.
+// FFTW may try for 4 s per plan (FFTW_PATIENT). Both use what the processor has. The least of many repetitions counts.
 #include <fftw3.h>
 
 #include <algorithm>
@@ -42,7 +42,7 @@ struct fftw<double> {
   using plan = fftw_plan;
   using number = fftw_complex;
   static plan many(int n, int count, number* data, int stride, int distance, int sign) {
-    fftw_set_timelimit(10);
+    fftw_set_timelimit(4);
     return fftw_plan_many_dft(1, &n, count, data, nullptr, stride, distance, data, nullptr, stride,
                               distance, sign, FFTW_PATIENT);
   }
@@ -55,7 +55,7 @@ struct fftw<float> {
   using plan = fftwf_plan;
   using number = fftwf_complex;
   static plan many(int n, int count, number* data, int stride, int distance, int sign) {
-    fftwf_set_timelimit(10);
+    fftwf_set_timelimit(4);
     return fftwf_plan_many_dft(1, &n, count, data, nullptr, stride, distance, data, nullptr, stride,
                                distance, sign, FFTW_PATIENT);
   }

@@ -184,7 +184,8 @@ def advise(
     root of whose number the noise falls (it grows with the root of the cells per axis in three
     dimensions, the longitudinal one of slices with the power 3/2 of the bins), and a spacing of
     kicks, each for ``error/sqrt(3)``. What the model itself leaves out (a Gaussian model of another
-    beam, slices of equal profile) is no part of the estimate.
+    beam, slices of equal profile) is no part of the estimate. It does not know of wakes, CSR, scattering and
+    beam-beam: check those by doubling their ``bins`` and the particles.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number
+from betatron._checks import number, whole
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect
 from betatron.distributions import Distribution
@@ -371,9 +371,9 @@ class Line(_core.Line):
         """
         if not isinstance(beam, Beam):
             raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
-        turns = _whole("turns", turns, 0)
-        first_turn = _whole("first_turn", first_turn, None)
-        threads = 0 if threads is None else _whole("threads", threads, 1)
+        turns = whole(turns, "turns")
+        first_turn = whole(first_turn, "first_turn", minimum=None)
+        threads = 0 if threads is None else whole(threads, "threads", minimum=1)
         bucket = _bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
@@ -457,7 +457,7 @@ class Line(_core.Line):
         ValueError
             If the covariance is not a finite symmetric matrix of shape (6, 6); also as ``track``.
         """
-        turns, first_turn = _whole("turns", turns, 0), _whole("first_turn", first_turn, None)
+        turns, first_turn = whole(turns, "turns"), whole(first_turn, "first_turn", minimum=None)
         flags, at_start = self._flags(record)
         centroid, covariance, effects, coulomb = self._moments_at_start(
             "envelope", start, mean, space_charge, charge
@@ -625,10 +625,10 @@ class Line(_core.Line):
             reference_energy=reference_energy,
             strategy=strategy,
             tolerance=tolerance,
-            threads=0 if threads is None else _whole("threads", threads, 1),
+            threads=0 if threads is None else whole(threads, "threads", minimum=1),
             space_charge=space_charge,
             collective=collective,
-            turns=_whole("turns", turns, 1),
+            turns=whole(turns, "turns", minimum=1),
         )
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:
@@ -720,7 +720,7 @@ class Line(_core.Line):
                         raise KeyError(
                             f"{place}: a repeated line has the keys repeat and line, got {set(item)}"
                         )
-                    times = _whole(f"{place}.repeat", item.get("repeat", 1), 0)
+                    times = whole(item.get("repeat", 1), f"{place}.repeat")
                     yield from list(expand(item["line"], f"{place}.line")) * times
                 elif isinstance(item, (list, tuple)):
                     yield from expand(item, place)
@@ -885,14 +885,6 @@ def _bucket(boundary: Any, length: Any) -> float:
     if not 0.0 < value < float("inf"):
         raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
     return value
-
-
-def _whole(name: str, value: Any, minimum: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if minimum is not None and value < minimum:
-        raise ValueError(f"{name} = {value} is not allowed; allowed: >= {minimum}")
-    return int(value)
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:

@@ -186,9 +186,10 @@ class _OnPlane(_Model):
         )
 
     def memory(self, particles: int = 0, precision: str = "double") -> float:
-        """Bytes that a kick needs besides the beam, about; neither particles nor precision
+        """Bytes that a kick of so many particles needs besides the beam, about; the precision does not
         matter."""
-        return _core.space_charge_2d_memory(self.cells)
+        count = whole(particles, "particles", 2**40)
+        return _core.space_charge_2d_memory(self.cells, count, self.pipe and self.pipe._make())
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,16 @@ void bind_space_charge_models(nb::module_& m) {
 
   m.def(
       "space_charge_2d_memory",
-      [](std::array<std::size_t, 2> cells) {
+      [](std::array<std::size_t, 2> cells, std::size_t particles,
+         std::optional<collective::pipe_shape> pipe) {
         collective::space_charge_2d_options o;
+        o.pipe = pipe;
         o.model = collective::plane_model::slices;
         o.cells = cells;
-        return collective::space_charge_2d(o).memory();
+        return collective::space_charge_2d(o).memory(particles);
       },
-      nb::arg("cells"), "Bytes that a kick needs besides the beam.");
+      nb::arg("cells"), nb::arg("particles"), nb::arg("pipe").none(),
+      "Bytes that a kick needs besides the beam.");
 
   m.def(
       "space_charge_gaussian",

@@ -234,13 +234,9 @@ void space_charge_3d::solve(workspace<F>& w, const beam::columns<const F>& c,
   w.particles.deposit(options_.shape, w.mesh, threads);
   if (density) *density = w.mesh.copy();
   times_.deposit += watch.lap();
-  if (auto* open = std::get_if<fields::open_solver<F>>(&w.solver)) {
-    times_.green_functions += open->set_cells(frame.cells, threads);
-  } else {
-    times_.green_functions += std::get<fields::pipe_solver<F>>(w.solver).set_cells(frame.cells);
-  }
+  times_.green_functions += w.solver.set_cells(frame.cells, threads);
   times_.green += watch.lap();
-  std::visit([&](auto& solver) { solver.solve(w.mesh, threads); }, w.solver);
+  w.solver.solve(w.mesh, threads);
   times_.transforms += watch.lap();
 }
 
@@ -260,7 +256,8 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
     workspace<F>& w = memory_of<F>();
     solve<F>(w, c, frame, place.threads, nullptr);
     watch.lap();
-    const double strength = q * q * volt_metre / frame.cells.x * place.length / (beta_gamma * mass);
+    const double strength =
+        q * q * volt_metre / w.solver.unit() * place.length / (beta_gamma * mass);
     std::array<double, 3> factor = {strength / (beta_gamma * edges[0]),
                                     strength / (beta_gamma * edges[1]), -strength / edges[2]};
     for (std::size_t i = 0; i < 3; ++i) {
@@ -285,7 +282,7 @@ std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_vi
   f.spacing[2] /= gamma;
   const auto take = [&]<class F>(workspace<F>& w) {
     if (density && !last_->has_density) {
-      if (w.density.nodes() != options_.cells) w.density = fields::grid<F>(options_.cells);
+      if (w.density.nodes() != nodes()) w.density = fields::grid<F>(nodes());
       w.density.clear(last_->threads);
       w.particles.deposit(options_.shape, w.density, last_->threads);
       last_->has_density = true;
@@ -391,12 +388,12 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
       columns.undo[a] = static_cast<F>(factor[a] * place.length);
       columns.centre[a] = static_cast<double>(options_.cells[a] - 1) / 2;
     }
-    if (!w.dual) w.dual.emplace(options_.cells);
+    if (!w.dual) w.dual.emplace(nodes());
     w.dual->clear(place.threads);
     w.particles.deposit_pull(options_.shape, columns, *w.dual, place.threads);
     std::array<double, 3> by_edge{};
     if (fresh) by_edge = green_slopes(density, *w.dual, frame.cells, place.threads);
-    std::visit([&](auto& solver) { solver.solve(*w.dual, place.threads); }, w.solver);
+    w.solver.solve(*w.dual, place.threads);
     const std::array<double, 9> sums =
         w.particles.gather_pull(options_.shape, w.mesh, *w.dual, columns, place.threads);
     const double all = sums[6] + sums[7] + sums[8];

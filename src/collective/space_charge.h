@@ -116,20 +116,40 @@ class space_charge_3d {
   void reset_times();
 
  private:
+  /// In free space or in a pipe.
+  template <class F>
+  class solver {
+   public:
+    solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
+    bool set_cells(const fields::cell& edges, unsigned threads) {
+      unit_ = edges.x;
+      if (auto* open = std::get_if<fields::open_solver<F>>(&one_)) {
+        return open->set_cells(edges, threads);
+      }
+      return std::get<fields::pipe_solver<F>>(one_).set_cells(edges);
+    }
+    void solve(fields::grid<F>& charges, unsigned threads) {
+      std::visit([&](auto& s) { s.solve(charges, threads); }, one_);
+    }
+    double unit() const { return unit_; }  ///< of potentials
+
+   private:
+    using either = std::variant<fields::open_solver<F>, fields::pipe_solver<F>>;
+    static either make(std::array<std::size_t, 3> n, bool pipe) {
+      if (pipe) return fields::pipe_solver<F>(n);
+      return fields::open_solver<F>(n);
+    }
+    either one_;
+    double unit_ = 0;
+  };
   template <class F>
   struct workspace {
-    std::variant<fields::open_solver<F>, fields::pipe_solver<F>> solver;
+    space_charge_3d::solver<F> solver;
     fields::grid<F> mesh;
     fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;
     std::optional<fields::grid<F>> dual{};  ///< of gradients
-    workspace(std::array<std::size_t, 3> n, bool pipe) : solver(make(n, pipe)), mesh(n) {}
-
-   private:
-    static decltype(solver) make(std::array<std::size_t, 3> n, bool pipe) {
-      if (pipe) return fields::pipe_solver<F>(n);
-      return fields::open_solver<F>(n);
-    }
+    workspace(std::array<std::size_t, 3> n, bool pipe) : solver(n, pipe), mesh(n) {}
   };
   std::array<std::size_t, 3> nodes() const;
   template <class F>

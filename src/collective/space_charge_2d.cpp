@@ -11,6 +11,7 @@
 
 #include "beam/text.h"
 #include "collective/slice_profile.h"
+#include "collective/space_charge.h"
 #include "collective/strength.h"
 #include "numerics/pack.h"
 #include "numerics/parallel.h"
@@ -100,13 +101,18 @@ class ruler {
 /// Four numbers that are worked on together: u and its negative gradient at a node, and nothing.
 using node_field = numerics::pack<double, 4, numerics::isa::base>;
 
-/// The charge of all particles on the grid, 1 in total. Summed in parts whose number depends on nothing but the numbers
-/// of particles and nodes, then in order: the same for any number of threads.
+/// Parts of the deposition. The number depends on nothing but those of particles and nodes.
+std::size_t deposit_parts(std::size_t particles, std::size_t nodes) {
+  return std::clamp<std::size_t>(particles / (2 * nodes), 1, 16);
+}
+
+/// The charge of all particles on the grid, 1 in total. Summed in parts, then in order: the same for
+/// any number of threads.
 template <int Order, class F>
 void deposit(const beam::columns<const F>& c, double total, const frame& at,
              fields::grid<double>& charge, unsigned threads) {
   const std::size_t nodes = at.nodes[0] * at.nodes[1];
-  const std::size_t parts = std::clamp<std::size_t>(c.size / (2 * nodes), 1, 16);
+  const std::size_t parts = deposit_parts(c.size, nodes);
   const double share_of_one = 1 / total;
   std::vector<std::vector<double>> sums(parts);
   const ruler<Order> along_x(at, 0), along_y(at, 1);
@@ -291,14 +297,28 @@ space_charge_2d::space_charge_2d(const space_charge_2d_options& o) : options_(o)
   }
 }
 
-double space_charge_2d::memory() const {
-  const double nodes =
-      static_cast<double>(options_.cells[0]) * static_cast<double>(options_.cells[1]);
-  return fields::open_solver_2d::memory(options_.cells) + nodes * (16 * 8 + sizeof(node_field));
+double space_charge_2d::memory(std::size_t particles) const {
+  const std::size_t nodes = options_.cells[0] * options_.cells[1];
+  const double sums = 8.0 * static_cast<double>(deposit_parts(particles, nodes));
+  const double solver = options_.pipe && !options_.pipe->round
+                            ? fields::pipe_solver_2d::memory(options_.cells)
+                            : fields::open_solver_2d::memory(options_.cells);
+  return solver + static_cast<double>(nodes) * (sums + sizeof(node_field));
+}
+
+void space_charge_2d::check_memory(std::size_t particles) const {
+  const double needed = memory(particles), there = available_memory();
+  if (needed <= there) return;
+  throw std::invalid_argument(std::string(name_of(options_.model)) + ": a grid of " +
+                              std::to_string(options_.cells[0]) + " x " +
+                              std::to_string(options_.cells[1]) + " cells needs " +
+                              beam::number_text(needed) + " bytes of memory; allowed: " +
+                              beam::number_text(there));
 }
 
 void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
-  if (b.size() < 2 || length == 0) return;
+  const bool alone = options_.pipe && options_.model == plane_model::beam;  // feels its image
+  if (b.size() < (alone ? 1 : 2) || length == 0) return;
   const beam::moments m = b.moments(threads);
   if (!(m.weight != 0)) return;
   const std::array<std::size_t, 3> used = {0, 2, 4};
@@ -437,6 +457,9 @@ tracking::effect effect_of(std::shared_ptr<space_charge_2d> solver) {
   e.order = solver->options().order;
   e.spacing = solver->options().spacing;
   e.reversible = true;
+  e.begin = [solver](const lattice::line&, const beam::bunch& b, lattice::direction) {
+    solver->check_memory(b.size());
+  };
   e.kick = [solver = std::move(solver)](beam::bunch& b, const tracking::kick_place& place) {
     solver->kick(b, place.length, place.threads);
   };

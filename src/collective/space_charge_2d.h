@@ -68,14 +68,17 @@ class space_charge_2d {
 
   const space_charge_2d_options& options() const { return options_; }
 
-  /// The kick for the path `length` [m] (negative: undoes it) at the reference particle of the bunch. Nothing happens to
-  /// fewer than two particles, without charge, and in free space if all x and y are the same. Throws
+  /// The kick for the path `length` [m] (negative: undoes it) at the reference particle of the bunch. Nothing happens
+  /// without charge, to fewer than two particles (`beam` in a pipe: to none), and in free space if all x and y are the same. Throws
   /// std::invalid_argument if a coordinate is not finite, if a particle is outside of the pipe, and for slices of a bunch
   /// without length. The same bits for any number of threads.
   void kick(beam::bunch& b, double length, unsigned threads);
 
-  /// Bytes that it needs besides the beam.
-  double memory() const;
+  /// Bytes that it needs besides a beam of so many particles.
+  double memory(std::size_t particles) const;
+
+  /// Throws std::invalid_argument naming the memory that is needed and there is, if that is less.
+  void check_memory(std::size_t particles) const;
 
  private:
   space_charge_2d_options options_;

@@ -100,9 +100,11 @@ class relaxing_wall {
     return sum;
   }
   double integral(double xi) const {
-    // exp(p xi) - 1 = 2 sinh(p xi/2) exp(p xi/2), without cancellation
-    double sum =
-        2 * std::real(residue_ / pole_ * 2.0 * std::sinh(pole_ * xi / 2.0) * std::exp(pole_ * xi / 2.0));
+    // exp(z) - 1, without cancellation where z is small
+    const std::complex<double> z = pole_ * xi, half = z / 2.0;
+    const std::complex<double> wave =
+        std::abs(z) < 1 ? 2.0 * std::sinh(half) * std::exp(half) : std::exp(z) - 1.0;
+    double sum = 2 * std::real(residue_ / pole_ * wave);
     for (const auto& [x, weight] : cut_) sum += weight / x * std::expm1(-x * xi);
     return sum;
   }

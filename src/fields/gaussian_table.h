@@ -22,4 +22,7 @@ struct gaussian_table {
                     const double* const* r, double* psi, std::size_t n);
 };
 
+/// The table for this processor, see numerics/dispatch.h.
+const gaussian_table& gaussian_kernels();
+
 }  // namespace betatron::fields

@@ -131,8 +131,9 @@ void pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
   constexpr std::size_t inside = pipe_margin + 1;
   const std::size_t first = inside * v.row + inside;
   const auto planes = [&](bool forward) {
-    numerics::parallel_for(threads, v.nz, [&](std::size_t z) {
-      huge_array<F> work(2 * k.width * std::max(x.n, y.n));
+    const std::size_t size = 2 * k.width * std::max(x.n, y.n);
+    const auto memory = [size] { return huge_array<F>(size); };
+    numerics::parallel_for_with(threads, v.nz, memory, [&](huge_array<F>& work, std::size_t z) {
       F* plane = v.data + z * v.plane;
       if (forward) fold(plane, v.nx, v.ny, v.row);
       k.sine_plane(x, y, plane + first, v.row, work.data());
@@ -140,8 +141,8 @@ void pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
     });
   };
   planes(true);
-  numerics::parallel_for(threads, y.n / 2 - 1, [&](std::size_t j) {
-    huge_array<F> work(k.width * v.nz);
+  const auto memory = [&] { return huge_array<F>(k.width * v.nz); };
+  numerics::parallel_for_with(threads, y.n / 2 - 1, memory, [&](huge_array<F>& work, std::size_t j) {
     const std::size_t at = j * row_;
     k.decay_z(v.data + first + j * v.row, x.n / 2 - 1, v.nz, v.plane, self_.data() + at,
               step_.data() + at, decay_.data() + at, work.data());

@@ -1,7 +1,6 @@
 #include "fields/poisson.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -26,16 +25,12 @@ std::size_t round_up(std::size_t n) {
   return (n + width - 1) / width * width;
 }
 
-/// A piece of work for each thread, allocated once per call: `work(memory, i)` for i < count.
+/// work(memory, i) for i < count, with `size` numbers for each thread.
 template <class F, class Work>
 void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size, Work&& work) {
-  const std::size_t workers = std::min<std::size_t>(std::max(1u, threads), count);
-  std::vector<huge_array<F>> memory;
-  for (std::size_t k = 0; k < workers; ++k) memory.emplace_back(size);
-  std::atomic<std::size_t> next{0};
-  numerics::parallel_for(threads, workers, [&](std::size_t k) {
-    for (std::size_t i = next++; i < count; i = next++) work(memory[k].data(), i);
-  });
+  numerics::parallel_for_with(
+      threads, count, [size] { return huge_array<F>(size); },
+      [&](huge_array<F>& memory, std::size_t i) { work(memory.data(), i); });
 }
 
 }  // namespace

@@ -119,6 +119,7 @@ class driver {
     const bool stops = !options_.collective.empty() || !options_.hooks.empty();
     if (stops) {
       cut_at_kicks(line_, options_.collective, options_.hooks);
+      bunch_.check_finite();  // here, and not at the first kick, when particles have moved
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }

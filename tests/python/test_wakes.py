@@ -106,7 +106,7 @@ def test_conductivity_with_relaxation_has_its_impedance(gamma):
     s0 = (2 * radius**2 / (z0 * conductivity)) ** (1 / 3)
     wall = bt.ResistiveWall(radius, conductivity, relaxation_time=gamma * s0 / C)
     start = z0 * C / (np.pi * radius**2)
-    assert wall(0.0, "longitudinal") == pytest.approx(start, rel=1e-10)
+    assert wall(0.0, "longitudinal") == pytest.approx(start, rel=2e-9)
     for p in (0.4, 2.0):
         found = quad(
             lambda xi, p=p: wall(xi * s0, "longitudinal") / start * np.exp(-p * xi),
