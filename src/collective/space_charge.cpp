@@ -386,7 +386,7 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
       columns.factor[a] = static_cast<F>(factor[a] / largest);
       columns.scale[a] = static_cast<F>(grid->flat[a] ? 0 : strength * scale[a] / h[a]);
       columns.undo[a] = static_cast<F>(factor[a] * place.length);
-      columns.centre[a] = static_cast<double>(options_.cells[a] - 1) / 2;
+      columns.centre[a] = static_cast<double>(nodes()[a] - 1) / 2;
     }
     if (!w.dual) w.dual.emplace(nodes());
     w.dual->clear(place.threads);
