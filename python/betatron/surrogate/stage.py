@@ -120,7 +120,7 @@ class Domain:
         """The domain of features `f` of shape (n, 5): bounds are those of all, the ellipsoid holds
         the given share of them."""
         centre = f.mean(axis=0)
-        whitening = np.linalg.inv(np.linalg.cholesky(np.cov(f.T)))
+        whitening = np.tril(np.linalg.inv(np.linalg.cholesky(np.cov(f.T))))
         distance = np.linalg.norm((f - centre) @ whitening.T, axis=1)
         return cls(f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share)))
 

@@ -61,8 +61,8 @@ class Recipe:
     """How to train a structured stage.
 
     hidden: widths of the hidden layers. rounds: at most that many steps of Levenberg and Marquardt
-    on `batch` particles each, the last third on `final_batch`. patience: stop when the validation
-    loss has not fallen for that many steps. huber: residuals above it count linearly. In shares
+    on `batch` particles each, the last third on `final_batch`. patience, target: stop when the
+    validation loss has not fallen for that many steps, or is below the target. huber: residuals above it count linearly. In shares
     of the mean amplitude: `bend`, the A of the features, below which they are like the square of the
     amplitude; `floor`, what is added to a particle's own amplitude in the scale of its residuals;
     `thin`: particles are drawn with a probability ~ 1/(amplitude + thin), so that the few near the
@@ -72,9 +72,10 @@ class Recipe:
 
     hidden: tuple[int, ...] = (32, 32)
     rounds: int = 60
-    batch: int = 3000
-    final_batch: int = 6000
+    batch: int = 2000
+    final_batch: int = 5000
     patience: int = 12
+    target: float = 1e-5
     huber: float = 0.2
     bend: float = 0.1
     floor: float = 0.02
@@ -84,11 +85,17 @@ class Recipe:
 
 
 def train_stage(
-    pairs: Pairs, length: float, focusing: float, recipe: Recipe | None = None, source: str = ""
+    pairs: Pairs,
+    length: float,
+    focusing: float,
+    recipe: Recipe | None = None,
+    source: str = "",
+    start: StageModel | None = None,
 ) -> StageModel:
     """A structured stage from pairs. `length` [m] and `focusing` K [1/m^2] (`ion_column_focusing`)
     are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the network
-    corrects it. `source`: words on where the data come from, kept in the file. RuntimeError if the
+    corrects it. `source`: words on where the data come from, kept in the file. `start`: a stage of a similar
+    beam, with as many units, whose weights are the first ones here. RuntimeError if the
     phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
     import torch
 
@@ -109,6 +116,10 @@ def train_stage(
         for i, o in zip(sizes[:-1], sizes[1:], strict=True)
     ]
     net[-1] = (0.3 * net[-1][0], 0.0 * net[-1][1])
+    if start is not None:
+        if [b.size for b in start.biases] != list(sizes[1:]):
+            raise ValueError(f"start has layers of other sizes than {sizes[1:]}")
+        net = [(w.copy(), b.copy()) for w, b in zip(start.weights, start.biases, strict=True)]
 
     solver = _LevenbergMarquardt(net, recipe.huber)
     known = np.stack((target, *problem.changes(rows)), axis=1)
@@ -141,6 +152,8 @@ def train_stage(
             best, best_net, best_round = loss, [(w.copy(), b.copy()) for w, b in solver.net], n
         elif n - best_round >= recipe.patience:
             break
+        if best < recipe.target:
+            break
 
     f = problem.features[rows]
     g, slip = problem.changes(rows)
@@ -166,6 +179,7 @@ def train_stage(
             "data": pairs.label,
             "data_sha256": pairs.digest,
             "source": source,
+            "start": "" if start is None else start.provenance.get("data", ""),
             "pairs": len(pairs),
             "outliers": int((~keep).sum()),
             "recipe": dataclasses.asdict(recipe),
