@@ -58,6 +58,7 @@ from betatron.space_charge import (
     SpaceChargeGaussian,
 )
 from betatron.space_charge_3d import SpaceCharge3D
+from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate
 from betatron.taylor import Chromaticity, TaylorSeries
 
 State = _core.State
@@ -92,6 +93,8 @@ __all__ = [
     "Kurth6D",
     "Line",
     "Objective",
+    "OutsideDomainWarning",
+    "PlasmaStageSurrogate",
     "Radiation",
     "Reference",
     "SemiGaussian",

@@ -13,8 +13,9 @@ length over momentum in a focusing strength K [1/m^2]):
     xi,  1/sqrt(gamma),  w (x^2 + y^2)/b,  w (px^2 + py^2) b,  w (x px + y py),
     w = 1/sqrt(1 + ((x^2 + y^2)/b + (px^2 + py^2) b)/A).
 
-A is the mean amplitude of the training particles: w makes features of large amplitudes grow like the
-amplitude and not like its square, without which the few particles there are learned badly. A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
+A is a tenth of the mean amplitude of the training particles: w makes features above it grow like the
+amplitude and not like its square, without which few particles, far out and near the axis, are learned
+badly. A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
 
     gamma2 = gamma1 + dgamma,    xi2 = xi1 + dxi,
     phase  = 2 sqrt(K) L / (sqrt(gamma1) + sqrt(gamma2)) + h,
@@ -119,7 +120,7 @@ class Domain:
         """The domain of features `f` of shape (n, 5): bounds are those of all, the ellipsoid holds
         the given share of them."""
         centre = f.mean(axis=0)
-        whitening = np.linalg.inv(np.linalg.cholesky(np.cov(f.T)))
+        whitening = np.tril(np.linalg.inv(np.linalg.cholesky(np.cov(f.T))))
         distance = np.linalg.norm((f - centre) @ whitening.T, axis=1)
         return cls(f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share)))
 
