@@ -110,6 +110,14 @@ def effects_of(
     return effects_on(line, space_charge) + effects_on(line, collective)
 
 
+def single_knob(line: Line, key: tuple[str | Element, str]) -> Knob:
+    """The number that a pair (element or name, parameter) names; ValueError if it names several."""
+    found = knobs(line, [key])
+    if len(found) != 1:
+        raise ValueError(f"track: {key!r} names {len(found)} numbers; it must be one")
+    return found[0]
+
+
 def table_of(chosen: Sequence[Knob], derivatives: np.ndarray) -> pd.DataFrame:
     """One row per knob: element, kind, parameter, value, derivative."""
     return pd.DataFrame(

@@ -485,7 +485,7 @@ class Screen:
         middle, shares, slopes = [], [], []
         for axis, n in enumerate((nx, ny)):
             u = (z[self.rows[axis]].astype(float) - self.low[axis]) / self.pixel[axis] - 0.5
-            u = np.clip(np.nan_to_num(u, nan=-9.0), -9.0, n + 9.0)  # far away is far away
+            u = np.clip(np.nan_to_num(u, nan=-9.0), -9.0, n + 8.0)  # far away is far away
             nearest = np.floor(u + 0.5)
             d = u - nearest
             shares.append(np.array([0.5 * (0.5 - d) ** 2, 0.75 - d * d, 0.5 * (0.5 + d) ** 2]))

@@ -194,7 +194,8 @@ tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
     const double per_ampere =
         2 * density_of_current(1, ref.particle) * radius * length / (bg * bg * bg);
     const double strength = per_ampere * std::fabs(*model.current);
-    r.strength = sum * std::copysign(per_ampere, *model.current) ;
+    r.strength = sum * std::copysign(per_ampere, *model.current);
+    r.length = sum * strength / length;
     r.kinetic = -3 * sum * strength / bg * by_kinetic;
     r.covariance[0] = strength * by_cov[0];
     r.covariance[2] = r.covariance[12] = strength * by_cov[1] / 2;
@@ -227,6 +228,7 @@ tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
     }
   }
   r.charge = sum * std::copysign(per_coulomb, charge);
+  r.length = sum * strength / length;
   r.kinetic = (-2 * sum * strength / bg - by_unit) * by_kinetic;
   return r;
 }

@@ -79,6 +79,7 @@ struct envelope_kick_pull {
   double charge = 0;           ///< by the charge of the beam [1/C]
   double strength = 0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
   double kinetic = 0;   ///< by the kinetic energy over m c^2 of the reference
+  double length = 0;    ///< by the length of the path that the kick stands for [1/m]
 };
 
 struct effect {

@@ -114,21 +114,28 @@ struct envelope_gradient::state {
   struct step {
     const lattice::element* element;
     int index, count;
-    std::size_t effect;
-    kick_place place;  // of a kick; place.ref: the reference in front of either
-    vector6 mean;      // in front
+    std::size_t kick;      // in `kicks`
+    double kinetic, time;  // of the reference, in front
+    bool recorded;         // behind it
+    vector6 mean;          // in front
     matrix6 covariance, matrix;
-    bool recorded;  // behind it
     std::vector<varied_knob> knobs{};
     const piece_tangent *by_kinetic = nullptr, *by_time = nullptr;
     const quadratic_part* quadratic = nullptr;
+  };
+  struct kick_at {
+    std::size_t effect;
+    kick_place place;
+    std::vector<std::size_t> lengths{};  // knobs that turn the length of the element
   };
 
   envelope_gradient_options options;
   lattice::line line;  // holds the elements that steps look at
   bool clock;
   bool record_start = false;
+  beam::reference start_reference;
   std::vector<step> steps{};
+  std::vector<kick_at> kicks{};
   std::vector<moment_record> records{};
 
   // What has been differentiated: element, variable, pieces in the element; energy, time, and centroid in front.
@@ -147,7 +154,8 @@ struct envelope_gradient::state {
   std::map<point, std::unique_ptr<quadratic_part>> quadratics{};
 
   state(const lattice::line& l, const envelope& start, envelope_gradient_options o)
-      : options(std::move(o)), line(l), clock(lattice::follows_clock(l)) {
+      : options(std::move(o)), line(l), clock(lattice::follows_clock(l)),
+        start_reference(start.ref) {
     for (const effect& e : options.collective) {
       if (!e.envelope_pull) {
         throw std::invalid_argument(e.name + " has no derivatives for envelopes");
@@ -177,33 +185,39 @@ struct envelope_gradient::state {
     o.collective = options.collective;
     o.charge = options.charge;
     o.visit = [&](const envelope_step& now) {
-      step s{nullptr,        0,
-             1,              now.effect,
-             {},             now.front.mean,
-             now.front.covariance, now.matrix,
-             now.recorded};
-      if (now.kick != nullptr) {
-        s.place = *now.kick;
-      } else {
-        s.element = line.elements[now.piece->element].get();
-        s.index = now.piece->index;
-        s.count = now.piece->count;
-        s.place.ref = now.front.ref;
-      }
-      steps.push_back(std::move(s));
+      const beam::reference& ref = now.front.ref;
+      const bool piece = now.kick == nullptr;
+      if (!piece) kicks.push_back({now.effect, *now.kick, {}});
+      steps.push_back({piece ? line.elements[now.piece->element].get() : nullptr,
+                       piece ? now.piece->index : 0, piece ? now.piece->count : 1,
+                       kicks.size() - 1, ref.kinetic, ref.t, now.recorded, now.front.mean,
+                       now.front.covariance, now.matrix});
     };
+    std::size_t expected = 0;  // saves moving them
+    for (const auto& e : line.elements) {
+      expected += static_cast<std::size_t>(lattice::slice_count(*e)) *
+                  (1 + 2 * options.collective.size());
+    }
+    steps.reserve(std::min<std::size_t>(expected, 1 << 20));
     envelope e = start;
     records = track_envelope(line, e, o);
   }
 
   point point_of(const step& s, std::ptrdiff_t variable) const {
-    return {s.element,           variable, s.count, s.place.ref.kinetic,
-            clock ? s.place.ref.t : 0.0, s.mean};
+    return {s.element, variable, s.count, s.kinetic, clock ? s.time : 0.0, s.mean};
+  }
+
+  /// The reference in front of a step; where it stands in the laboratory does not matter.
+  beam::reference front_of(const step& s) const {
+    beam::reference r = start_reference;
+    r.kinetic = s.kinetic;
+    r.t = s.time;
+    return r;
   }
 
   /// The derivative of a piece by a knob, or by energy or time of the reference.
   const piece_tangent* tangent(const step& s, std::ptrdiff_t variable) {
-    varied_piece v{*s.element, s.index, s.count, s.place.ref};
+    varied_piece v{*s.element, s.index, s.count, front_of(s)};
     v.clock = clock;
     if (variable >= 0) {
       v.by = varied_piece::variable::knob;
@@ -233,7 +247,7 @@ struct envelope_gradient::state {
     auto& c = quadratics[point_of(s, s.index)];
     if (c) return c.get();
     c = std::make_unique<quadratic_part>();
-    beam::reference ref = s.place.ref;
+    beam::reference ref = front_of(s);
     const auto series = lattice::expand(*s.element, s.index, s.count, ref, 2, s.mean);
     constexpr std::size_t terms = 28, linear = 7;
     for (std::size_t i = 0; i < 6; ++i) {
@@ -244,6 +258,13 @@ struct envelope_gradient::state {
   }
 
   void differentiate(const std::map<const lattice::element*, std::vector<std::size_t>>& knobs) {
+    for (kick_at& k : kicks) {
+      const auto active = knobs.find(line.elements[k.place.element].get());
+      if (active == knobs.end()) continue;
+      for (const std::size_t number : active->second) {
+        if (options.knobs[number].parameter == "length") k.lengths.push_back(number);
+      }
+    }
     bool reference_moves = options.reference_energy, centroid_moves = options.initial_mean;
     for (step& s : steps) {
       if (s.element == nullptr) continue;
@@ -304,12 +325,18 @@ struct envelope_gradient::state {
             }
           }
         }
-        const envelope_kick_pull k = options.collective[s->effect].envelope_pull(
-            s->mean, s->covariance, options.charge, s->place, by_matrix);
+        const kick_at& at = kicks[s->kick];
+        const envelope_kick_pull k = options.collective[at.effect].envelope_pull(
+            s->mean, s->covariance, options.charge, at.place, by_matrix);
         add_symmetric(covariance, k.covariance);
         kinetic += k.kinetic;
+        for (const std::size_t number : at.lengths) {
+          // kicks share the length of their element
+          r.knobs[number] +=
+              k.length * at.place.length / lattice::length(*line.elements[at.place.element]);
+        }
         r.charge += k.charge;
-        r.strengths[s->effect] += k.strength;
+        r.strengths[at.effect] += k.strength;
         continue;
       }
       matrix6 by_matrix{};
