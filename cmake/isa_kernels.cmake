@@ -12,6 +12,7 @@
 # linker keeps one copy of an inline function, and must not keep one that needs AVX-512 for all. The
 # test `isa_symbols` checks this.
 include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(betatron_known_isas v2 v3 v4)   # the x86-64 micro-architecture levels: SSE4.2, AVX2, AVX-512
@@ -75,4 +76,30 @@ function(betatron_add_isa_kernels target source)
     string(TOUPPER ${isa} isa_upper)
     target_compile_definitions(${target} PRIVATE BETATRON_HAS_${isa_upper}=1)
   endforeach()
+endfunction()
+
+# betatron_add_extension_kernels(target source name flags...): one source for instructions beyond AVX-512, where the
+# compiler knows them and the AVX-512 kernels are built. The object library is <target>_<name>; `target` gets
+# BETATRON_HAS_<NAME>. It finds out at run time whether the processor has them.
+function(betatron_add_extension_kernels target source name)
+  if(NOT "v4" IN_LIST BETATRON_ISAS)
+    return()
+  endif()
+  string(REPLACE ";" " " CMAKE_REQUIRED_FLAGS "${ARGN}")
+  check_cxx_source_compiles("int main() { return 0; }" betatron_compiles_${name})
+  if(NOT betatron_compiles_${name})
+    return()
+  endif()
+  betatron_isa_flags(v4 isa_flags)
+  add_library(${target}_${name} OBJECT "${source}")
+  betatron_compiler_settings(${target}_${name})
+  target_compile_features(${target}_${name} PRIVATE cxx_std_20)
+  target_compile_options(${target}_${name} PRIVATE ${isa_flags} ${ARGN})
+  target_include_directories(${target}_${name} PRIVATE "${PROJECT_SOURCE_DIR}/src")
+  # so that functions of packs are forced inline here as in other kernels
+  target_compile_definitions(${target}_${name} PRIVATE BETATRON_ISA=v4)
+  set_target_properties(${target}_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_sources(${target} PRIVATE "$<TARGET_OBJECTS:${target}_${name}>")
+  string(TOUPPER ${name} name_upper)
+  target_compile_definitions(${target} PRIVATE BETATRON_HAS_${name_upper}=1)
 endfunction()

@@ -46,9 +46,13 @@ def main() -> None:
     recipe = Recipe(hidden=tuple(a.hidden), rounds=a.rounds, seed=a.seed)
     focusing = ion_column_focusing(a.density)
     rows = []
+    model, last = None, 0
     for stage in a.stages or there:
         pairs = read_npz(a.pairs, stage - 1)
-        model = train_stage(pairs, a.length, focusing, recipe, a.source)
+        # from the third on, the weights of the one before are close
+        start = model if model is not None and last == stage - 1 and last > 1 else None
+        model = train_stage(pairs, a.length, focusing, recipe, a.source, start)
+        last = stage
         path = a.out / f"stage_{stage:02d}.safetensors"
         path.unlink(missing_ok=True)
         model.save(path)

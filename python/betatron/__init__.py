@@ -55,6 +55,7 @@ from betatron.space_charge import (
     SpaceChargeGaussian,
 )
 from betatron.space_charge_3d import SpaceCharge3D
+from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate
 from betatron.taylor import Chromaticity, TaylorSeries
 
 State = _core.State
@@ -87,6 +88,8 @@ __all__ = [
     "Kurth6D",
     "Line",
     "Objective",
+    "OutsideDomainWarning",
+    "PlasmaStageSurrogate",
     "Radiation",
     "Reference",
     "SemiGaussian",

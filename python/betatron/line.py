@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -383,6 +383,8 @@ class Line(_core.Line):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
         effects = _space_charge_on(self, space_charge) + effects_on(self, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
+        learned = [e for e in self.elements if isinstance(e, _Counting)]
+        before = [e.counts[1] for e in learned]
         try:
             with _Progress(progress) as report:
                 result = _core.track(
@@ -408,7 +410,12 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        return Track(self, beam, result)
+        outside = {
+            e.name or e.kind: e.counts[1] - n for e, n in zip(learned, before, strict=True)
+        }
+        for e in learned:
+            e._report_outside()
+        return Track(self, beam, result, outside)
 
     def envelope(
         self,
@@ -690,6 +697,15 @@ class Records:
         return self._result.covariances()
 
 
+@runtime_checkable
+class _Counting(Protocol):
+    """An element that counts the particles it was not trained for."""
+
+    counts: tuple[int, int]
+
+    def _report_outside(self) -> None: ...
+
+
 class Track(Records):
     """What tracking gave beside the tracked beam.
 
@@ -699,12 +715,22 @@ class Track(Records):
         What was tracked. The beam is the one given, changed in place.
     n_lost
         Particles lost in this call; all of them are in ``beam.lost``.
+    outside_domain
+        For each learned element (`PlasmaStageSurrogate`), by name, how many particles it got in this
+        call that it was not trained for.
     """
 
-    def __init__(self, line: Line, beam: Beam, result: _core.TrackResult) -> None:
+    def __init__(
+        self,
+        line: Line,
+        beam: Beam,
+        result: _core.TrackResult,
+        outside_domain: dict[str, int] | None = None,
+    ) -> None:
         super().__init__(line, result)
         self.beam = beam
         self.n_lost = result.lost
+        self.outside_domain = outside_domain or {}
 
     @property
     def reference(self) -> Reference:

@@ -243,7 +243,7 @@ int visit_functions(const elements::programmable& p, Visit&& visit) {
   const auto show = [&](const held_object* h) { return h && h->is_only() ? visit(h->get()) : 0; };
   if (p.beam && p.beam.use_count() == 1) {
     for (const auto* f : {&p.beam->push, &p.beam->inverse}) {
-      const auto* python = f->target<beam_function>();
+      const auto* python = f->template target<beam_function>();
       if (const int stop = show(python ? &python->function : nullptr)) return stop;
     }
   }

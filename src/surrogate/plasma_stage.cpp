@@ -91,6 +91,7 @@ void check(const stage_description& d) {
   };
   positive("length", d.length);
   positive("focusing", d.focusing);
+  positive("amplitude", d.amplitude);
   positive("limit of the domain", d.domain.limit);
   require_finite(d, "xi", std::array{d.xi, d.xi_centre});
   require_finite(d, "lower bound of the domain", d.domain.lower);
@@ -193,6 +194,7 @@ struct plasma_stage::state {
     n.clock_behind = static_cast<F>(-slip * gamma / momentum);
     n.xi = static_cast<F>(d.xi);
     n.root_focusing = static_cast<F>(std::sqrt(d.focusing));
+    n.inverse_amplitude = static_cast<F>(1 / d.amplitude);
     n.advance = static_cast<F>(2 * std::sqrt(d.focusing) * d.length);
     return n;
   }
@@ -209,6 +211,10 @@ struct plasma_stage::state {
 
   template <class F>
   void push(const elements::code_place& at, const elements::code_tile<F>& tile) const {
+    if (at.slices != 1) {
+      throw std::invalid_argument("plasma stage '" + d.name + "': " + std::to_string(at.slices) +
+                                  " slices, allowed: 1");
+    }
     const stage_kernels<F>& kernels = kernels_of_stages<F>();
     const stage_numbers<F> n = numbers<F>(at);
     stage_memory<F> m;

@@ -5,8 +5,9 @@
 // momentum x py - y px stays, and whatever the wake looks like,
 //   (x2, px2) = M (x1, px1),  (y2, py2) = M (y1, py1),  det M = 1,  M real.
 // M, the gain and the slip depend on what a rotation about the axis leaves as it is: five features
-//   xi,  1/sqrt(gamma),  (x^2 + y^2)/b,  (px^2 + py^2) b,  x px + y py,  b = 1/sqrt(K gamma)
-// (momenta in m c). A network makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi:
+//   xi,  1/sqrt(gamma),  w (x^2 + y^2)/b,  w (px^2 + py^2) b,  w (x px + y py),
+//   b = 1/sqrt(K gamma),  w = 1/sqrt(1 + ((x^2 + y^2)/b + (px^2 + py^2) b)/A)
+// (momenta in m c; A a constant: w makes large amplitudes easier to learn). A network makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi:
 //   gamma2 = gamma1 + dgamma,  xi2 = xi1 + dxi,
 //   phase  = 2 sqrt(K) L/(sqrt(gamma1) + sqrt(gamma2)) + h,
 //   M = S2 R(phase) S1,  S1 = (e1/sqrt(b1), 0; a1 e1/sqrt(b1), sqrt(b1)/e1),
@@ -54,6 +55,7 @@ struct stage_description {
   std::string name;
   double length = 0;    ///< L [m]
   double focusing = 0;  ///< K [1/m^2]
+  double amplitude = 0;  ///< A [m]
   double xi = 0;        ///< of the reference particle [m]
   network net;          ///< five features to seven numbers
   stage_domain domain;

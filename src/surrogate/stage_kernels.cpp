@@ -53,8 +53,11 @@ void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const
     gamma.store(columns[stage_gamma] + i);
     slow.store(columns[stage_slow] + i);
 
-    const lanes f[stage_features] = {lanes(c.xi) + along, slow, (x * x + y * y) * inverse_b,
-                                     (px * px + py * py) / inverse_b, x * px + y * py};
+    const lanes square_r = (x * x + y * y) * inverse_b, square_p = (px * px + py * py) / inverse_b;
+    const lanes w =
+        lanes(1) / sqrt(lanes(1) + (square_r + square_p) * lanes(c.inverse_amplitude));
+    const lanes f[stage_features] = {lanes(c.xi) + along, slow, w * square_r, w * square_p,
+                                     w * (x * px + y * py)};
     for (int k = 0; k < stage_features; ++k) f[k].store(features[k] + i);
     if (outside == nullptr) continue;
 
@@ -204,9 +207,17 @@ void enter_back(const numbers& c, const real* const* z, const real* const* colum
     const lanes px = at(columns, stage_px, i), py = at(columns, stage_py, i);
     const lanes slow = at(columns, stage_slow, i);
     const lanes inverse_b = lanes(c.root_focusing) / slow, b = slow / lanes(c.root_focusing);
-    const lanes f1 = at(features_bar, 1, i), f2 = at(features_bar, 2, i),
-                f3 = at(features_bar, 3, i), f4 = at(features_bar, 4, i);
     const lanes two(2), half(real(0.5));
+    const lanes square_r = (x * x + y * y) * inverse_b, square_p = (px * px + py * py) * b;
+    const lanes square_w =
+        lanes(1) / (lanes(1) + (square_r + square_p) * lanes(c.inverse_amplitude));
+    const lanes w = sqrt(square_w);
+    const lanes g2 = w * at(features_bar, 2, i), g3 = w * at(features_bar, 3, i),
+                f4 = w * at(features_bar, 4, i);
+    // w depends on the sum of the squares
+    const lanes by_sum = -half * square_w * lanes(c.inverse_amplitude) *
+                         (g2 * square_r + g3 * square_p + f4 * (x * px + y * py));
+    const lanes f1 = at(features_bar, 1, i), f2 = g2 + by_sum, f3 = g3 + by_sum;
 
     const lanes x_bar = at(columns_bar, stage_x, i) + two * f2 * inverse_b * x + f4 * px;
     const lanes y_bar = at(columns_bar, stage_y, i) + two * f2 * inverse_b * y + f4 * py;
@@ -217,7 +228,7 @@ void enter_back(const numbers& c, const real* const* z, const real* const* colum
     const lanes gamma_bar =
         at(columns_bar, stage_gamma, i) +
         half * slow * slow *
-            (f2 * (x * x + y * y) * inverse_b - f3 * (px * px + py * py) * b - f1 * slow);
+            (f2 * square_r - f3 * square_p - f1 * slow);
 
     const lanes flight_bar = -(x_bar * px0 + y_bar * py0 + along_bar * pz);
     const lanes pz_bar = -(along_bar * flight) / pz;

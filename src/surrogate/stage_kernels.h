@@ -19,6 +19,7 @@ struct stage_numbers {
   F xi;                            ///< of the reference particle
   F root_focusing;                 ///< sqrt K [1/m]
   F advance;                       ///< 2 sqrt(K) L
+  F inverse_amplitude;             ///< 1/A [1/m]
 };
 
 /// The domain of a stage: bounds of each feature and an ellipsoid.

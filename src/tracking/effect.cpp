@@ -53,9 +53,8 @@ bool is_set(const std::vector<std::uint8_t>& flags, std::size_t i) {
 /// Hooks of this kind, called in front of what lies behind the cut.
 void add_hooks(std::span<const hook> hooks, hook_point point, std::size_t element, int slice,
                kicked_stretch& to) {
-  const bool turns = point == hook_point::before_turn || point == hook_point::after_turn;
   for (std::size_t h = 0; h < hooks.size(); ++h) {
-    if (hooks[h].point == point && (turns || is_set(hooks[h].at, element))) {
+    if (hooks[h].point == point && is_set(hooks[h].at, element)) {
       to.hooks.push_back({h, element, slice});
     }
   }
@@ -113,7 +112,6 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
     auto& at = stretches.back().hooks;
     at.insert(at.end(), found.hooks.begin(), found.hooks.end());
   };
-  call(hook_point::before_turn, {0}, 0, 0);
   for (std::size_t i = 0; i < l.elements.size(); ++i) {
     const lattice::element& element = *l.elements[i];
     const double length = lattice::length(element);
@@ -166,7 +164,6 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
     }
     call(hook_point::after_element, {i + 1}, i, slices - 1);
   }
-  call(hook_point::after_turn, {l.elements.size()}, l.elements.size(), 0);
   stretches.back().last = {l.elements.size()};
   return stretches;
 }

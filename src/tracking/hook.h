@@ -5,8 +5,8 @@
 // element is recorded before they are called.
 //
 // A hook may change the particles, take some out of the beam (bunch::remove), change bunch::ref, and set parameters of
-// elements: maps are made when the beam comes to them. It must not change the elements of the line or their lengths
-// and slices, which say where the beam stops.
+// elements: maps are made when the beam comes to them. Lengths and slices say where the beam stops: from before_turn
+// on, slices must stay as they are, and kicks have the lengths of then.
 #pragma once
 
 #include <cstddef>

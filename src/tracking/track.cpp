@@ -116,17 +116,16 @@ class driver {
     // compiling everything once first: errors come before the first particle has moved
     reference end = bunch_.ref;
     lattice::program turn = lattice::compile(line_, 0, n, end, compile_);
-    std::vector<kicked_stretch> stretches;
     const bool stops = !options_.collective.empty() || !options_.hooks.empty();
     if (stops) {
-      stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
+      cut_at_kicks(line_, options_.collective, options_.hooks);
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }
     }
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
-    if (stops) return run_with_stops(stretches, end);
+    if (stops) return run_with_stops(end);
 
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
@@ -170,22 +169,32 @@ class driver {
  private:
   /// All turns, stretch by stretch with hooks and kicks in between. Maps are made when the beam comes to them: a hook
   /// may have changed an element. `end`: the reference particle behind the first turn.
-  track_result run_with_stops(const std::vector<kicked_stretch>& stretches, const reference& end) {
+  track_result run_with_stops(const reference& end) {
     const bool forward = options_.way == direction::forward;
-    const bool same_maps = options_.hooks.empty() && end.kinetic == bunch_.ref.kinetic &&
-                           !lattice::follows_clock(line_);
+    const bool hooked = !options_.hooks.empty();
+    const bool same_maps =
+        !hooked && end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
     struct compiled {
       lattice::program maps, marks;
       reference start, end;
     };
-    std::vector<compiled> programs(stretches.size());
+    std::vector<kicked_stretch> stretches;
+    std::vector<compiled> programs;
     for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
+      call_hooks(hook_point::before_turn, 0, turn);
+      if (turn == 0 || hooked) {
+        stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
+        programs.assign(stretches.size(), {});
+        slices_.clear();
+        for (const auto& e : line_.elements) slices_.push_back(lattice::slice_count(*e));
+      }
       for (std::size_t n = 0; n < stretches.size() && !result_.interrupted; ++n) {
         const kicked_stretch& here = stretches[forward ? n : stretches.size() - 1 - n];
-        call_hooks(here, turn);
+        for (const kicked_stretch::hook_call& c : here.hooks) call_hook(c, turn);
         if (forward) kick(here.kicks, turn);
         compiled& p = programs[n];
         if (turn == 0 || !same_maps) {
+          if (hooked) check_slices(here);
           p.start = p.end = bunch_.ref;
           p.maps = lattice::compile(line_, here.first, here.last, p.end, compile_);
           // what is in front of the kicks when going forward is behind them when going backward
@@ -203,13 +212,13 @@ class driver {
         }
         const lattice::position& reached = forward ? here.last : here.first;
         const bool at_end = n + 1 == stretches.size();
+        if (at_end) call_hooks(hook_point::after_turn, line_.elements.size(), turn);
         if (at_end || reached.part == 0) {
           const std::size_t passed =
               forward ? reached.element : line_.elements.size() - reached.element;
           report(at_end ? turn + 1 : turn, at_end ? 0 : passed);
         }
       }
-      if (!same_maps) programs.assign(stretches.size(), {});
     }
     return result_;
   }
@@ -225,8 +234,27 @@ class driver {
     }
   }
 
-  void call_hooks(const kicked_stretch& here, std::int64_t turn) {
-    for (const kicked_stretch::hook_call& c : here.hooks) call_hook(c, turn);
+  /// Where the beam stops was found with other slices than elements have now.
+  void check_slices(const kicked_stretch& here) const {
+    const std::size_t end = here.last.part > 0 ? here.last.element + 1 : here.last.element;
+    for (std::size_t i = here.first.element; i < end; ++i) {
+      const lattice::element& e = *line_.elements[i];
+      if (lattice::slice_count(e) == slices_[i]) continue;
+      throw std::invalid_argument("a hook has changed the slices of " + lattice::describe(e) +
+                                  " within a turn; allowed: before_turn");
+    }
+  }
+
+  /// All hooks of this kind that are not restricted to other elements.
+  void call_hooks(hook_point point, std::size_t element, std::int64_t turn) {
+    for (std::size_t h = 0; h < options_.hooks.size(); ++h) {
+      const hook& now = options_.hooks[h];
+      if (now.point != point ||
+          (point == hook_point::after_kick && !now.at.empty() && now.at[element] == 0)) {
+        continue;
+      }
+      call_hook({h, element, 0}, turn);
+    }
   }
 
   void call_hook(const kicked_stretch::hook_call& c, std::int64_t turn) {
@@ -258,14 +286,7 @@ class driver {
       if (!forward) place.length = -place.length;
       options_.collective[now.effect].kick(bunch_, place);
     }
-    if (kicks.empty()) return;
-    for (std::size_t h = 0; h < options_.hooks.size(); ++h) {
-      const hook& now = options_.hooks[h];
-      const std::size_t element = kicks.front().element;
-      if (now.point == hook_point::after_kick && (now.at.empty() || now.at[element] != 0)) {
-        call_hook({h, element, 0}, turn);
-      }
-    }
+    if (!kicks.empty()) call_hooks(hook_point::after_kick, kicks.front().element, turn);
   }
 
   /// One turn in `pieces` runs of elements.
@@ -430,6 +451,7 @@ class driver {
   std::vector<observed_particle> observed_{};
   lattice::compile_options compile_{};
   unsigned threads_;
+  std::vector<int> slices_;  // of the elements, when a turn with hooks began
   track_result result_;
   reference entrance_{};  // where the program in use begins
   reference exit_{};      // where a turn that begins there ends, if the energy stays the same

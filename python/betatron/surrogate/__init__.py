@@ -3,10 +3,13 @@
 from pathlib import Path
 
 from betatron.surrogate.element import OutsideDomainWarning, PlasmaStageSurrogate
+from betatron.surrogate.network import Layer, Network
 from betatron.surrogate.stage import Domain, Residuals, StageModel
 
 __all__ = [
     "Domain",
+    "Layer",
+    "Network",
     "OutsideDomainWarning",
     "PlasmaStageSurrogate",
     "Residuals",

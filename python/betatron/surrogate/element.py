@@ -16,7 +16,7 @@ from betatron.surrogate.stage import StageModel
 if TYPE_CHECKING:
     from betatron import Beam, Reference
 
-POLICIES = ("warn", "fallback", "lose", "stop")
+_NOT_COMMON = {"kind", "length", "settings"}
 
 
 class OutsideDomainWarning(UserWarning):
@@ -70,6 +70,7 @@ class PlasmaStageSurrogate(Programmable):
             name,
             model.length,
             model.focusing,
+            model.amplitude,
             xi,
             {
                 "weights": [np.ascontiguousarray(w, np.float64) for w in model.weights],
@@ -90,18 +91,29 @@ class PlasmaStageSurrogate(Programmable):
             outside,
         )
 
+        length = model.length
+
         def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
+            if abs(piece.length - length * (piece.end - piece.start)) > 1e-12 * length:
+                raise ValueError(f"PlasmaStageSurrogate {name!r}: its length is {length} m, always")
             return core.advance(ref, piece.start, piece.end)
 
-        super().__init__(
-            length=model.length, name=name, code=core.code, reference=reference, **common
-        )
+        super().__init__(length=length, name=name, push=core.code, reference=reference, **common)
         self._core_stage = core
         self._model = model
         self._path = path
         self._outside = outside
         self._xi = xi
         self._reported = 0
+
+    def copy(self) -> PlasmaStageSurrogate:
+        """A stage of its own with the same model and parameters, and counts of its own."""
+        common = {
+            k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON
+        }
+        made = PlasmaStageSurrogate(self._model, outside=self._outside, xi=self._xi, **common)
+        made._path = self._path
+        return made
 
     @property
     def model(self) -> StageModel:
@@ -158,7 +170,7 @@ class PlasmaStageSurrogate(Programmable):
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
         if self._path is None:
             raise ValueError(f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it")
-        d = {k: v for k, v in super().to_dict().items() if k not in ("kind", "length")}
+        d = {k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON}
         return {
             "kind": "PlasmaStageSurrogate",
             "model": str(self._path),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from betatron.surrogate.stage import invariants
+
 if TYPE_CHECKING:
     from betatron.plasma import StageData
 
@@ -74,21 +76,20 @@ def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray
     """Which pairs belong to the wake, an array of bool.
 
     Particles that left the wake miss the smooth gain of energy and slip of the others. Gain and slip
-    are fitted by parabolas in the five features of a stage (21 terms), and whoever is further from
+    are fitted by parabolas in the five invariants of a stage (21 terms), and whoever is further from
     them than `threshold` times the rms of the rest is left out, over and over until nobody goes.
     Behind the stage, the amplitude sqrt(|x|^2/b + |p|^2 b) of who is left must be below three times
     the largest one in front. Numbers that are not finite are outliers.
     """
-    from betatron.surrogate.stage import features
-
     finite = np.isfinite(pairs.source).all(axis=1) & np.isfinite(pairs.target).all(axis=1)
-    f, _, gamma = features(np.where(finite[:, None], pairs.source, 1.0).T, focusing)
-    g, _, gamma2 = features(np.where(finite[:, None], pairs.target, 1.0).T, focusing)
+    f, _, gamma = invariants(np.where(finite[:, None], pairs.source, 1.0).T, focusing)
+    g, _, gamma2 = invariants(np.where(finite[:, None], pairs.target, 1.0).T, focusing)
+    amplitude = f[2] + f[3]
     f = np.stack(f, axis=1)
     f = (f - np.median(f[finite], axis=0)) / f[finite].std(axis=0)
     change = np.stack((gamma2 - gamma, g[0] - pairs.source[:, 2]), axis=1)
     a = polynomial(f, 2)
-    keep = finite & (g[2] + g[3] < 9.0 * (f_amplitude(pairs.source, focusing)[finite].max()))
+    keep = finite & (g[2] + g[3] < 9.0 * amplitude[finite].max())
     for _ in range(50):  # ends long before: each turn takes somebody out
         c = np.linalg.lstsq(a[keep], change[keep], rcond=None)[0]
         r = np.abs(change - a @ c)
@@ -97,14 +98,6 @@ def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray
             break
         keep = new
     return keep
-
-
-def f_amplitude(particles: np.ndarray, focusing: float) -> np.ndarray:
-    """|x|^2/b + |p|^2 b, twice the sum of the two actions, shape (n,)."""
-    from betatron.surrogate.stage import features
-
-    f = features(np.asarray(particles, np.float64).T, focusing)[0]
-    return f[2] + f[3]
 
 
 def polynomial(f: np.ndarray, degree: int) -> np.ndarray:

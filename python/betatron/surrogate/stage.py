@@ -10,9 +10,12 @@ with numbers in M that depend on the particle only by what a rotation leaves as 
 five *features* here (momenta in m c, gamma the energy over m c^2, b = 1/sqrt(K gamma) the matched
 length over momentum in a focusing strength K [1/m^2]):
 
-    xi,  1/sqrt(gamma),  (x^2 + y^2)/b,  (px^2 + py^2) b,  x px + y py.
+    xi,  1/sqrt(gamma),  w (x^2 + y^2)/b,  w (px^2 + py^2) b,  w (x px + y py),
+    w = 1/sqrt(1 + ((x^2 + y^2)/b + (px^2 + py^2) b)/A).
 
-A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
+A is a tenth of the mean amplitude of the training particles: w makes features above it grow like the
+amplitude and not like its square, without which few particles, far out and near the axis, are learned
+badly. A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
 
     gamma2 = gamma1 + dgamma,    xi2 = xi1 + dxi,
     phase  = 2 sqrt(K) L / (sqrt(gamma1) + sqrt(gamma2)) + h,
@@ -42,21 +45,36 @@ import numpy as np
 
 from betatron.surrogate.tensors import read_tensors, write_tensors
 
-FEATURES = ("xi", "gamma^-1/2", "r^2/b", "p^2 b", "r.p")
+FEATURES = ("xi", "gamma^-1/2", "w r^2/b", "w p^2 b", "w r.p")
 OUTPUTS = ("phase", "ln e1", "a1", "ln e2", "a2", "dgamma", "dxi")
 KIND = "plasma_stage"
 FORMAT = "betatron-surrogate-1"
 
 
-def features(columns, focusing: float, xp=np):
-    """The five features and b = 1/sqrt(K gamma), gamma of particles x, y, xi, px, py, pz (arrays of
-    shape (n,)): a tuple of five arrays, b, gamma. `xp`: numpy or torch."""
+def invariants(columns, focusing: float, xp=np):
+    """What a rotation about the axis leaves as it is, of particles x, y, xi, px, py, pz (arrays of
+    shape (n,)): the tuple xi, 1/sqrt(gamma), (x^2 + y^2)/b, (px^2 + py^2) b, x px + y py; b =
+    1/sqrt(K gamma); and gamma. `xp`: numpy or torch."""
     x, y, xi, px, py, pz = columns
     p2 = px * px + py * py
     gamma = xp.sqrt(1.0 + p2 + pz * pz)
     slow = 1.0 / xp.sqrt(gamma)
     b = slow / focusing**0.5
     return (xi, slow, (x * x + y * y) / b, p2 * b, x * px + y * py), b, gamma
+
+
+def features(columns, focusing: float, amplitude: float, xp=np):
+    """The five features (a tuple of arrays), b, gamma; `amplitude` is A."""
+    (xi, slow, r2, p2, rp), b, gamma = invariants(columns, focusing, xp)
+    w = 1.0 / xp.sqrt(1.0 + (r2 + p2) / amplitude)
+    return (xi, slow, w * r2, w * p2, w * rp), b, gamma
+
+
+def actions(particles: np.ndarray, focusing: float) -> np.ndarray:
+    """(x^2 + y^2)/b + (px^2 + py^2) b [m] of particles of shape (n, 6): twice the sum of the two
+    actions, shape (n,)."""
+    f = invariants(np.asarray(particles, np.float64).T, focusing)[0]
+    return f[2] + f[3]
 
 
 def head(outputs, columns, b, gamma, focusing: float, length: float, xp=np):
@@ -102,7 +120,7 @@ class Domain:
         """The domain of features `f` of shape (n, 5): bounds are those of all, the ellipsoid holds
         the given share of them."""
         centre = f.mean(axis=0)
-        whitening = np.linalg.inv(np.linalg.cholesky(np.cov(f.T)))
+        whitening = np.tril(np.linalg.inv(np.linalg.cholesky(np.cov(f.T))))
         distance = np.linalg.norm((f - centre) @ whitening.T, axis=1)
         return cls(f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share)))
 
@@ -141,8 +159,8 @@ class Residuals:
 class StageModel:
     """A trained plasma stage. `apply` maps particles; `save`, `load` a file of it.
 
-    length: of the stage [m]. focusing: K [1/m^2] of the formula above. xi: position of the reference
-    particle in the wake [m]. weights, biases: of the dense layers, shape (out, in), (out,).
+    length: of the stage [m]. focusing, amplitude: K [1/m^2] and A [m] of the formulas above. xi:
+    position of the reference particle in the wake [m]. weights, biases: of the dense layers, shape (out, in), (out,).
     Features are (f - feature_mean)/feature_scale, outputs o output_scale + output_mean.
     gain: of the physics model for particles outside the domain, gamma2 - gamma1 = gain . (1, xi -
     xi_mean, (xi - xi_mean)^2), and `fallback` its other six outputs.
@@ -150,6 +168,7 @@ class StageModel:
 
     length: float
     focusing: float
+    amplitude: float
     xi: float
     weights: tuple[np.ndarray, ...]
     biases: tuple[np.ndarray, ...]
@@ -165,7 +184,8 @@ class StageModel:
 
     def features(self, particles: np.ndarray) -> np.ndarray:
         """Features of particles of shape (n, 6): an array of shape (n, 5)."""
-        return np.stack(features(np.asarray(particles, np.float64).T, self.focusing)[0], axis=1)
+        columns = np.asarray(particles, np.float64).T
+        return np.stack(features(columns, self.focusing, self.amplitude)[0], axis=1)
 
     def network(self, f: np.ndarray) -> np.ndarray:
         """The seven numbers of each particle, shape (n, 7), from features of shape (n, 5)."""
@@ -187,7 +207,7 @@ class StageModel:
         it. `outside`: "warn" takes the network everywhere, "fallback" the physics model for
         particles outside the domain."""
         particles = np.asarray(particles, np.float64)
-        f, b, gamma = features(particles.T, self.focusing)
+        f, b, gamma = features(particles.T, self.focusing, self.amplitude)
         f = np.stack(f, axis=1)
         o = self.network(f)
         if outside == "fallback":
@@ -207,7 +227,7 @@ class StageModel:
         particles "outside" the domain."""
         f = self.features(particles)
         transverse, energy, xi = self.residuals.at(self.domain.distance(f))
-        amplitude = f[:, 2] + f[:, 3]
+        amplitude = actions(particles, self.focusing)
         total = amplitude.sum()
         rms = np.sqrt((transverse**2 * amplitude).sum() / total) if total > 0 else 0.0
         return {
@@ -234,6 +254,7 @@ class StageModel:
             "activation": "tanh",
             "length": repr(self.length),
             "focusing": repr(self.focusing),
+            "amplitude": repr(self.amplitude),
             "xi": repr(self.xi),
             "provenance": json.dumps(self.provenance),
         }
@@ -299,6 +320,7 @@ class StageModel:
         return cls(
             number("length"),
             number("focusing"),
+            number("amplitude"),
             number("xi"),
             tuple(weights),
             tuple(biases),

@@ -11,7 +11,7 @@ is ten times smaller. Steps:
    the particle's own amplitude, of gamma over the spread of the gain and of xi, with a pseudo-Huber
    loss. Early stopping by a validation part.
 
-Plain dense networks (`train_dense`), as published, are trained by Adam.
+Plain dense networks, as published, are in betatron.surrogate.dense.
 
 Source: K. Levenberg, Q. Appl. Math. 2 (1944) 164; D. Marquardt, SIAM J. Appl. Math. 11 (1963) 431;
 R. Sandberg et al., PASC24, doi:10.1145/3659914.3659937 (plain networks for plasma stages).
@@ -24,15 +24,28 @@ import importlib.metadata
 import logging
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
 from betatron.surrogate.pairs import Pairs, inliers, polynomial, split
-from betatron.surrogate.stage import OUTPUTS, Domain, Residuals, StageModel, features, head
+from betatron.surrogate.stage import (
+    OUTPUTS,
+    Domain,
+    Residuals,
+    StageModel,
+    actions,
+    features,
+    head,
+    invariants,
+)
 
 log = logging.getLogger(__name__)
 
 CLASSICAL_ELECTRON_RADIUS = 2.8179403205e-15
+
+DEGREES = ((1, 300), (2, 1500), (3, 4000), (4, 6500), (6, np.inf))
+"""Degree of the polynomials that phases are unwrapped with, up to so many particles."""
 
 
 def ion_column_focusing(density: float) -> float:
@@ -48,29 +61,41 @@ class Recipe:
     """How to train a structured stage.
 
     hidden: widths of the hidden layers. rounds: at most that many steps of Levenberg and Marquardt
-    on `batch` particles each, the last third on `final_batch`. patience: stop when the validation
-    loss has not fallen for that many steps. huber: residuals above it count linearly. floor: share
-    of the mean amplitude that is added to a particle's own in the residuals' scale. seed: of split,
+    on `batch` particles each, the last third on `final_batch`. patience, target: stop when the
+    validation loss has not fallen for that many steps, or is below the target. huber: residuals above it count linearly. In shares
+    of the mean amplitude: `bend`, the A of the features, below which they are like the square of the
+    amplitude; `floor`, what is added to a particle's own amplitude in the scale of its residuals;
+    `thin`: particles are drawn with a probability ~ 1/(amplitude + thin), so that the few near the
+    axis, where narrow beams are, count. seed: of split,
     first weights and batches. weight: factors of the residuals (transverse, gamma, xi).
     """
 
     hidden: tuple[int, ...] = (32, 32)
     rounds: int = 60
     batch: int = 2000
-    final_batch: int = 4000
+    final_batch: int = 5000
     patience: int = 12
-    huber: float = 0.05
-    floor: float = 0.1
+    target: float = 1e-5
+    huber: float = 0.2
+    bend: float = 0.1
+    floor: float = 0.02
+    thin: float = 0.1
     weight: tuple[float, float, float] = (1.0, 1.0, 0.3)
     seed: int = 1
 
 
 def train_stage(
-    pairs: Pairs, length: float, focusing: float, recipe: Recipe | None = None, source: str = ""
+    pairs: Pairs,
+    length: float,
+    focusing: float,
+    recipe: Recipe | None = None,
+    source: str = "",
+    start: StageModel | None = None,
 ) -> StageModel:
     """A structured stage from pairs. `length` [m] and `focusing` K [1/m^2] (`ion_column_focusing`)
     are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the network
-    corrects it. `source`: words on where the data come from, kept in the file. RuntimeError if the
+    corrects it. `source`: words on where the data come from, kept in the file. `start`: a stage of a similar
+    beam, with as many units, whose weights are the first ones here. RuntimeError if the
     phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
     import torch
 
@@ -91,6 +116,10 @@ def train_stage(
         for i, o in zip(sizes[:-1], sizes[1:], strict=True)
     ]
     net[-1] = (0.3 * net[-1][0], 0.0 * net[-1][1])
+    if start is not None:
+        if [b.size for b in start.biases] != list(sizes[1:]):
+            raise ValueError(f"start has layers of other sizes than {sizes[1:]}")
+        net = [(w.copy(), b.copy()) for w, b in zip(start.weights, start.biases, strict=True)]
 
     solver = _LevenbergMarquardt(net, recipe.huber)
     known = np.stack((target, *problem.changes(rows)), axis=1)
@@ -103,6 +132,8 @@ def train_stage(
         which = rng.choice(len(rows), min(1000, len(rows)), replace=False)
         solver.step(problem.inputs(rows[which]), lambda o, w=which: direct(o, w))
 
+    chance = 1.0 / (problem.size[rows] / problem.mean_size + recipe.thin)
+    chance /= chance.sum()
     tensors = problem.tensors(validation)
 
     def residuals(o, data):
@@ -112,7 +143,7 @@ def train_stage(
     solver.damping = 1e-2
     for n in range(recipe.rounds):
         size = recipe.batch if n < 2 * recipe.rounds // 3 else recipe.final_batch
-        which = rows[rng.choice(len(rows), min(size, len(rows)), replace=False)]
+        which = rows[rng.choice(len(rows), min(size, len(rows)), replace=False, p=chance)]
         data = problem.tensors(which)
         solver.step(problem.inputs(which), lambda o, d=data: residuals(o, d))
         loss = solver.loss(problem.inputs(validation), lambda o: residuals(o, tensors))
@@ -120,6 +151,8 @@ def train_stage(
         if loss < best:
             best, best_net, best_round = loss, [(w.copy(), b.copy()) for w, b in solver.net], n
         elif n - best_round >= recipe.patience:
+            break
+        if best < recipe.target:
             break
 
     f = problem.features[rows]
@@ -130,6 +163,7 @@ def train_stage(
     model = StageModel(
         length=float(length),
         focusing=float(focusing),
+        amplitude=problem.amplitude,
         xi=float(np.median(pairs.source[rows, 2])),
         weights=tuple(w.astype(np.float32).astype(np.float64) for w, _ in best_net),
         biases=tuple(b.astype(np.float32).astype(np.float64) for _, b in best_net),
@@ -145,6 +179,7 @@ def train_stage(
             "data": pairs.label,
             "data_sha256": pairs.digest,
             "source": source,
+            "start": "" if start is None else start.provenance.get("data", ""),
             "pairs": len(pairs),
             "outliers": int((~keep).sum()),
             "recipe": dataclasses.asdict(recipe),
@@ -156,6 +191,56 @@ def train_stage(
         },
     )
     return dataclasses.replace(model, residuals=held_out_residuals(model, pairs.take(test)))
+
+
+def search(
+    pairs: Pairs,
+    length: float,
+    focusing: float,
+    trials: int = 20,
+    recipe: Recipe | None = None,
+    most_operations: int = 21_600,
+) -> tuple[Recipe, Any]:
+    """The recipe with the smallest error on the validation part, and Optuna's study, which holds all
+    trials. Needs Optuna (extra `train`).
+
+    Widths (8 to 64 units) and number (1 to 3) of hidden layers and the recipe's huber, bend, floor
+    and thin are varied, the rest is that of `recipe`. The error is the rms of that of a particle's
+    transverse place over its amplitude, plus that of the gain over its spread. Networks of more than
+    `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
+    """
+    import optuna
+
+    base = recipe or Recipe()
+    validation = split(len(pairs), base.seed)[1]
+    held_out = pairs.take(validation[inliers(pairs, focusing)[validation]])
+    spread = float((held_out.target - held_out.source)[:, 5].std())
+
+    def of(trial: Any) -> Recipe:
+        layers = trial.suggest_int("layers", 1, 3)
+        return dataclasses.replace(
+            base,
+            hidden=(trial.suggest_int("width", 8, 64, step=8),) * layers,
+            huber=trial.suggest_float("huber", 0.02, 1.0, log=True),
+            bend=trial.suggest_float("bend", 0.02, 2.0, log=True),
+            floor=trial.suggest_float("floor", 0.005, 0.5, log=True),
+            thin=trial.suggest_float("thin", 0.03, 3.0, log=True),
+        )
+
+    def objective(trial: Any) -> float:
+        tried = of(trial)
+        sizes = (5, *tried.hidden, len(OUTPUTS))
+        operations = 2 * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        trial.set_user_attr("operations", operations)
+        if operations > most_operations:
+            raise optuna.TrialPruned
+        model = train_stage(pairs, length, focusing, tried)
+        r = held_out_residuals(model, held_out, bins=1)
+        return float(r.transverse[0] + r.energy[0] / spread)
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=base.seed))
+    study.optimize(objective, n_trials=trials)
+    return of(optuna.trial.FixedTrial(study.best_params)), study
 
 
 def versions() -> dict[str, str]:
@@ -177,7 +262,7 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
     gamma, gamma2 = (np.sqrt(1 + (a[:, 3:] ** 2).sum(axis=1)) for a in (want, got))
     b = 1.0 / np.sqrt(model.focusing * gamma)
     d = got - want
-    amplitude = f[:, 2] + f[:, 3]
+    amplitude = actions(pairs.source, model.focusing)
     transverse = ((d[:, 0] ** 2 + d[:, 1] ** 2) / b + (d[:, 3] ** 2 + d[:, 4] ** 2) * b) / amplitude
     distance = model.domain.distance(f)
     order = np.argsort(distance)
@@ -193,8 +278,8 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
 def unwrapped_phase(
     pairs: Pairs, rows: np.ndarray, length: float, focusing: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree 4 in
-    the features, shape (len(rows),).
+    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree up to 6
+    in the features, shape (len(rows),).
 
     The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y, py);
     where angular momentum is small, it is not known, and such particles take no part. Its phase is
@@ -203,8 +288,8 @@ def unwrapped_phase(
     that bring it closest to the polynomial of those already in.
     """
     s, t = pairs.source[rows].T, pairs.target[rows].T
-    f, b1, gamma = features(s, focusing)
-    _, b2, gamma2 = features(t, focusing)
+    f, b1, gamma = features(s, focusing, 0.1 * actions(s.T, focusing).mean())
+    _, b2, gamma2 = invariants(t, focusing)
     f = np.stack(f, axis=1)
     f = (f - f.mean(axis=0)) / f.std(axis=0)
     x, y, _, px, py, _ = s
@@ -219,7 +304,9 @@ def unwrapped_phase(
     phase -= 2.0 * np.sqrt(focusing) * length / (np.sqrt(gamma) + np.sqrt(gamma2))
 
     known = np.abs(spin) > 0.5 * np.sqrt((spin**2).mean())
-    order = np.argsort((f**2).sum(axis=1))
+    distance = (f**2).sum(axis=1)
+    weight = 1.0 + distance  # few are far out, and the polynomial must not lose them
+    order = np.argsort(distance)
     order = order[known[order]]
     if len(order) < 200:
         raise RuntimeError(f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed")
@@ -242,18 +329,26 @@ def unwrapped_phase(
     count = 150
     while True:
         inside = order[:count]
-        degree = 1 if count < 300 else 2 if count < 1500 else 3 if count < 5000 else 4
+        degree = next(d for d, most in DEGREES if count < most)
         a = polynomial(f, degree)
         for _ in range(4):
             r = wrapped(phase[inside] - guess[inside])
-            good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.02)
-            c = np.linalg.lstsq(a[inside][good], (guess[inside] + r)[good], rcond=None)[0]
+            good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.5)
+            w = weight[inside][good]
+            c = np.linalg.lstsq(a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None)[0]
             guess = a @ c
         if count == len(order):
             break
         count = min(count * 6 // 5, len(order))
     spread = float(np.median(np.abs(wrapped(phase[order] - guess[order]))))
-    log.info("%s: phases unwrapped, median distance from their polynomial %.2g rad", pairs.label, spread)
+    far = float(np.mean(np.abs(wrapped(phase[order] - guess[order])) > 1.0))
+    log.info(
+        "%s: phases unwrapped; from their polynomial, half are within %.2g rad, a share of %.2g is "
+        "further than 1 rad",
+        pairs.label,
+        spread,
+        far,
+    )
     if spread > 0.5:
         raise RuntimeError(f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)")
     return guess
@@ -273,6 +368,8 @@ class _Problem:
     scale: np.ndarray
     gain: float
     slip: float
+    size: np.ndarray
+    mean_size: float
     amplitude: float
     length: float
     focusing: float
@@ -280,9 +377,11 @@ class _Problem:
 
     @classmethod
     def of(cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe) -> _Problem:
-        f, b, gamma = features(pairs.source.T, focusing)
+        size = actions(pairs.source, focusing)
+        amplitude = recipe.bend * float(size[rows].mean())
+        f, b, gamma = features(pairs.source.T, focusing, amplitude)
         f = np.stack(f, axis=1)
-        gamma2 = features(pairs.target.T, focusing)[2]
+        gamma2 = invariants(pairs.target.T, focusing)[2]
         return cls(
             pairs.source,
             pairs.target,
@@ -294,7 +393,9 @@ class _Problem:
             f[rows].std(axis=0),
             float((gamma2 - gamma)[rows].std()),
             float((pairs.target - pairs.source)[rows, 2].std()),
-            float((f[rows, 2] + f[rows, 3]).mean()),
+            size,
+            float(size[rows].mean()),
+            amplitude,
             length,
             focusing,
             recipe,
@@ -320,8 +421,7 @@ class _Problem:
         t = torch.as_tensor
         columns = tuple(t(np.ascontiguousarray(c)) for c in self.source[rows].T)
         target = tuple(t(np.ascontiguousarray(c)) for c in self.target[rows].T)
-        amplitude = self.features[rows, 2] + self.features[rows, 3]
-        size = np.sqrt(amplitude + self.recipe.floor * self.amplitude)
+        size = np.sqrt(self.size[rows] + self.recipe.floor * self.mean_size)
         root_b2 = (self.focusing * self.gamma2[rows]) ** -0.25
         return columns, target, t(self.b[rows]), t(self.gamma[rows]), t(self.gamma2[rows]), t(size), t(root_b2)
 
