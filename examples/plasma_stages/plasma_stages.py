@@ -2,6 +2,7 @@
 """Accelerate a 1 GeV beam in fifteen plasma stages to above 100 GeV, and optimise the lenses between them.
 
     python examples/plasma_stages/plasma_stages.py                          # analytic wakes
+    python examples/plasma_stages/plasma_stages.py --stages surrogate       # learned from a simulation
     python examples/plasma_stages/plasma_stages.py --count 4 --particles 2000 --optimise none
 
 Between two stages of 28 cm there are 3 cm with a plasma lens of 3 mm in the middle. The lenses are set
@@ -72,7 +73,14 @@ def analytic_stage(number: int) -> bt.Element:
     )  # fmt: skip
 
 
-STAGES = {"analytic": analytic_stage}
+def surrogate_stage(number: int) -> bt.Element:
+    """The same as learned from particles of the simulation."""
+    from betatron.surrogate import PlasmaStageSurrogate, plasma_stage_files
+
+    return PlasmaStageSurrogate(plasma_stage_files()[number], name=f"stage{number + 1}")
+
+
+STAGES = {"analytic": analytic_stage, "surrogate": surrogate_stage}
 
 
 def make_line(count: int, stages: str = "analytic") -> bt.Line:
@@ -119,16 +127,18 @@ def track_with_twiss_lenses(line: bt.Line, beam: bt.Beam, folder: Path | None) -
     """Track, setting each lens from the beam that comes to it; the beam behind each stage is saved in
     `folder`. Returns the moments behind every element."""
 
-    def before(state: bt.HookState) -> None:
-        if state.element.kind == "PlasmaLens":
-            m = state.beam.moments()
-            state.element.k1 = refocusing_strength(m.alpha_x, m.beta_x, state.element.length)
+    def set_lens(state: bt.State) -> None:
+        m, lens = state.beam.moments(), line[state.element]
+        lens.k1 = refocusing_strength(m.alpha_x, m.beta_x, lens.length)
 
-    def after(state: bt.HookState) -> None:
-        if folder is not None and state.element.name.startswith("stage"):
-            state.beam.save(folder / f"{state.element.name}.h5")
-
-    hooks = {"before_element": before, "after_element": after}
+    hooks = [bt.Hooks(before_element=set_lens, at=lenses_of(line))]
+    if folder is not None:
+        hooks.append(
+            bt.Hooks(
+                after_element=lambda state: state.beam.save(folder / f"{state.name}.h5"),
+                at="stage.*",
+            )
+        )
     return line.track(beam, record="all", hooks=hooks).moments
 
 

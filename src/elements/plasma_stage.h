@@ -19,8 +19,9 @@
 //
 // Integrated in `steps` of the given order. A step is half a kick, an oscillation, half a kick: the oscillation about the
 // axis is that of plasma_lens.h, with g K of the reference averaged over it, and keeps the energy; kicks do the rest.
-// What the reference gains is exact, whatever the steps. Forces on a particle with v < c, of relative size 1/(2 gamma^2),
-// and the radius of the blow-out are left out; so is what the beam does to its wake. Transverse forces radiate.
+// What the reference gains is exact, whatever the steps. A ramp that meets the plateau at an angle leaves order 2.
+// Forces on a particle with v < c, of relative size 1/(2 gamma^2), and the radius of the blow-out are left out; so is what
+// the beam does to its wake. Transverse forces radiate.
 // Sources: J. B. Rosenzweig et al., Phys. Rev. A 44 (1991) R6189 (blow-out); E. Esarey, C. B. Schroeder and W. P. Leemans,
 // Rev. Mod. Phys. 81 (2009) 1229, sec. II and III (linear wake); W. K. H. Panofsky and W. A. Wenzel, Rev. Sci. Instrum. 27
 // (1956) 967; K. Floettmann, Phys. Rev. ST Accel. Beams 17 (2014) 054402 (adiabatic matching).

@@ -59,19 +59,19 @@ def test_betatron_motion_with_acceleration_is_that_of_bessel_functions(model: st
 
 
 def test_order_of_the_integration() -> None:
-    """Errors fall with the steps as the order says."""
+    """Errors fall with the steps as the order says; with that of 2 where a ramp meets the plateau."""
     ref, z = electron(), [2e-6, 0, 0, 1e-3, 1e-6, -1e-3]
-    for order, expected in ((2, 2), (4, 4), (6, 6)):
+    ramp = {"ramp_up": 0.002, "ramp": "adiabatic", "ramp_end": 0.3}
+    for order, expected, more in ((2, 2, {}), (4, 4, {}), (6, 6, {}), (2, 2, ramp), (4, 2, ramp)):
         stage = bt.PlasmaStage(
-            0.005, density=DENSITY, acceleration=FIELD, slope=-1.4e15, order=order,
-            ramp_up=0.005, ramp="adiabatic", ramp_end=0.3,
-        )  # fmt: skip
+            0.005, density=DENSITY, acceleration=FIELD, slope=-1.4e15, order=order, **more
+        )
         out = []
         for steps in (10, 20, 640):
             stage.steps = steps
             out.append(through(stage, ref, z)[0])
         error = [np.abs(o - out[2])[[0, 1, 2, 3]].max() for o in out[:2]]
-        assert math.log2(error[0] / error[1]) > expected - 0.6
+        assert math.log2(error[0] / error[1]) > expected - 0.3
 
 
 def test_a_matched_beam_is_damped_adiabatically() -> None:
@@ -182,7 +182,7 @@ def test_an_adiabatic_ramp_transforms_the_beam_as_it_says() -> None:
     q = (end**-0.5 - 1) / length
     c = q * b / 2
     stage = bt.PlasmaStage(
-        length, density=DENSITY, ramp_down=length, ramp="adiabatic", ramp_end=end, steps=100, order=4
+        length, density=DENSITY, ramp_down=length, ramp="adiabatic", ramp_end=end, steps=1000
     )
     m = bt.Line([stage]).matrix(ref)[:2, :2]
     root = math.sqrt(1 - c * c)
