@@ -359,6 +359,7 @@ class driver {
   /// Some operations of a program that began at `start`; moments are added to `taken`, lost particles leave the beam.
   void run_part(const lattice::program& p, cpu_run& how, const reference& start,
                 std::vector<beam::moment_sums>& taken) {
+    if (how.first == how.last) return;
     how.observed = observed_;
     cpu_result done =
         bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });

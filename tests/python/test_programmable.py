@@ -249,7 +249,7 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
         ({"push": 3.5}, "push must be a function, got 3.5"),
         ({"inverse": thin_lens}, "inverse needs a push"),
         ({"push": thin_lens, "pull": 17}, "pull cannot be given with no compiled push"),
-        ({"push": thin_lens, "steps": [1e-6] * 6}, "steps cannot be given with no compiled push"),
+        ({"push": thin_lens, "differences": [1e-6] * 6}, "differences cannot be given with no compiled push"),
         ({"push": 17, "inverse": thin_lens}, "inverse cannot be given with a compiled function"),
         ({"push": 17, "pull": thin_lens}, "pull must be a compiled function"),
         ({"push": -1}, "push must be a compiled function, got -1"),
@@ -258,7 +258,7 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
         ({"push": "math:no_such_function"}, "cannot be imported: .*no_such_function"),
         ({"reference": "math:pi"}, "reference must be a function"),
         ({"reference": lambda ref, piece: ref}, "a reference function but no push"),
-        ({"push": 17, "steps": [1.0]}, "steps must be six numbers"),
+        ({"push": 17, "differences": [1.0]}, "differences must be six numbers"),
         ({"push": 17, "cost": -1}, "cost = -1.0 ns is not allowed"),
     ],
 )
@@ -485,7 +485,7 @@ def test_derivatives_of_compiled_code() -> None:
     expected[3, 2] = 0.7
     exact = bt.Line([bt.Programmable(settings=[0.7], push=push, pull=pull)])
     np.testing.assert_allclose(exact.matrix(reference(), start), expected, atol=1e-15)
-    differences = bt.Line([bt.Programmable(settings=[0.7], push=push, steps=[1e-5] * 6)])
+    differences = bt.Line([bt.Programmable(settings=[0.7], push=push, differences=[1e-5] * 6)])
     np.testing.assert_allclose(differences.matrix(reference(), start), expected, atol=1e-9)
     linear = bt.Line([bt.Programmable(settings=[0.7], push=push, pull=pull, model="linear")])
     beam, start_beam = make_beam(10), make_beam(10)

@@ -101,7 +101,7 @@ class worker {
         how_(how),
         table_(table),
         reasons_(reasons),
-        memory_(std::make_unique<workspace<F>>()) {}
+        memory_(std::make_unique_for_overwrite<workspace<F>>()) {}
 
   /// Particles [first, last), through everything.
   block_result run_block(std::size_t first, std::size_t last) {
