@@ -380,8 +380,8 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
   if (longest == 0 && !round) return;
   for (std::size_t axis = 0; !walls && axis < 2; ++axis) {
     const std::size_t i = used[axis];
-    // all at one place, off the axis of a round pipe, feel their images only: any cell does
-    at.edges[axis] = longest == 0 ? reach * options_.pipe->half_width + 1e-300
+    // all at one place in a round pipe feel their images only: any cell does
+    at.edges[axis] = longest == 0 ? options_.pipe->half_width
                                   : std::max(at.edges[axis], thinnest * longest);
     at.origin[axis] = m.min[i] + (m.max[i] - m.min[i]) / 2 -
                       at.edges[axis] * static_cast<double>(at.nodes[axis] - 1) / 2;
