@@ -180,7 +180,7 @@ def space_charge_3d_ocelot() -> Iterator[Figure]:
     SpaceCharge(nmesh_xyz=[mesh] * 3).apply(p, length)
     ours, theirs = momenta(beam), p.rparticles[[1, 3, 5]]
     slope = [np.dot(a, b) / np.dot(b, b) for a, b in zip(ours, theirs, strict=True)]
-    for name, value, limit in zip(("px", "py", "pt"), slope, (5e-3, 5e-3, 2e-2), strict=True):
+    for name, value, limit in zip(("px", "py", "pt"), slope, (1e-2, 1e-2, 2e-2), strict=True):
         yield Figure(f"kick {name}, regression on theirs", value, 1.0, limit)
 
 
