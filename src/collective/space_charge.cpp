@@ -206,8 +206,8 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   }
   const std::array<double, 3> chosen = frame.cells.edges();
   for (std::size_t i = 0; i < 3; ++i) {
-    frame.origin[i] = low[i] + (high[i] - low[i]) / 2 -
-                      chosen[i] * static_cast<double>(n[i] - 1) / 2;
+    frame.origin[i] =
+        low[i] + (high[i] - low[i]) / 2 - chosen[i] * static_cast<double>(n[i] - 1) / 2;
   }
   return result;
 }

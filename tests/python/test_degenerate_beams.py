@@ -1,5 +1,5 @@
-"""Beams without extent, single particles, numbers that are none and grids that do not fit, for all models of space
-charge."""
+"""Beams without extent, single particles, numbers that are none and grids that do not fit, for all
+models of space charge."""
 
 from __future__ import annotations
 
