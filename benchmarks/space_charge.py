@@ -4,8 +4,10 @@
     python benchmarks/space_charge.py --quick    # small beams and grids: does it work?
     python benchmarks/space_charge.py --codes Betatron RF-Track --meshes 64
     python benchmarks/space_charge.py --codes Cheetah --meshes 256 --precisions single --merge
-                                                 # measures this, keeps what the result file has of the rest
-    python benchmarks/space_charge.py --codes --merge --markdown   # only judges and prints what is there
+    python benchmarks/space_charge.py --codes --merge --markdown
+
+The last but one measures this alone and keeps what the result file has of the rest, so that a long
+comparison can be made in parts; the last one measures nothing, but judges and prints what is there.
 
 Codes that are not installed are left out: pip install xfields cheetah-accelerator ocelot-collab RF-Track
 

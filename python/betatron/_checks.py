@@ -16,11 +16,9 @@ def number(value: Any, where: str) -> float:
     raise TypeError(f"{where} must be a number, got {type(value).__name__} {value!r}")
 
 
-def whole(
-    value: Any, where: str, maximum: int | None = None, minimum: int | None = 0
-) -> int:
-    """A whole number from `minimum` to `maximum` (None: no limit). Raises TypeError for other types (1e5 is one: a
-    float), ValueError outside the range."""
+def whole(value: Any, where: str, maximum: int | None = None, minimum: int | None = 0) -> int:
+    """A whole number from `minimum` to `maximum` (None: no limit). Raises TypeError for other types
+    (1e5 is one: a float), ValueError outside the range."""
     try:
         if isinstance(value, bool):
             raise TypeError

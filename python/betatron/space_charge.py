@@ -29,8 +29,9 @@ SHAPES = ("linear", "quadratic", "cubic")
 
 @dataclass(frozen=True)
 class RectangularPipe:
-    """A conducting pipe around the axis, between x = -half_width ... half_width and y = -half_height ... half_height [m],
-    both > 0; for ``pipe=`` of `SpaceCharge3D`, `SpaceCharge2D` and `SpaceCharge2p5D`."""
+    """A conducting pipe around the axis, between x = -half_width ... half_width and y =
+    -half_height ... half_height [m], both > 0; for ``pipe=`` of `SpaceCharge3D`, `SpaceCharge2D`
+    and `SpaceCharge2p5D`."""
 
     half_width: float
     half_height: float
@@ -45,8 +46,8 @@ class RectangularPipe:
 
 @dataclass(frozen=True)
 class RoundPipe:
-    """A round conducting pipe around the axis with this radius [m], > 0; for ``pipe=`` of `SpaceCharge2D` and
-    `SpaceCharge2p5D`."""
+    """A round conducting pipe around the axis with this radius [m], > 0; for ``pipe=`` of
+    `SpaceCharge2D` and `SpaceCharge2p5D`."""
 
     radius: float
 
@@ -66,7 +67,8 @@ def _length(pipe: RectangularPipe | RoundPipe, name: str) -> float:
 
 
 def take_pipe(pipe: Any, where: str, kinds: tuple[type, ...]) -> Any:
-    """The pipe, or that of its dictionary; None stays None. Raises TypeError unless it is one of these kinds."""
+    """The pipe, or that of its dictionary; None stays None. Raises TypeError unless it is one of
+    these kinds."""
     if isinstance(pipe, dict):
         pipe = (RoundPipe if "radius" in pipe else RectangularPipe)(**pipe)
     if pipe is None or isinstance(pipe, kinds):
@@ -186,8 +188,8 @@ class _OnPlane(_Model):
         )
 
     def memory(self, particles: int = 0, precision: str = "double") -> float:
-        """Bytes that a kick of so many particles needs besides the beam, about; the precision does not
-        matter."""
+        """Bytes that a kick of so many particles needs besides the beam, about; the precision does
+        not matter."""
         count = whole(particles, "particles", 2**40)
         return _core.space_charge_2d_memory(self.cells, count, self.pipe and self.pipe._make())
 
@@ -213,8 +215,9 @@ class SpaceCharge2D(_OnPlane):
     spacing
         Largest distance of kicks [m]; None: one kick per slice.
     pipe
-        `RectangularPipe`: conducting walls; the grid fills the pipe, with ``cells`` from wall to wall, filled up to products
-        of 2, 3 and 5. `RoundPipe`: the grid is as without, and images are added. None: free space.
+        `RectangularPipe`: conducting walls; the grid fills the pipe, with ``cells`` from wall to
+        wall, filled up to products of 2, 3 and 5. `RoundPipe`: the grid is as without, and images
+        are added. None: free space.
 
     Integrated Green's function. t of the particles has no meaning and pt is not
     changed.
@@ -222,8 +225,8 @@ class SpaceCharge2D(_OnPlane):
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; in tracking for coordinates that are not finite, and for particles outside of the
-        pipe.
+        For values out of range, here; in tracking for coordinates that are not finite, and for
+        particles outside of the pipe.
     """
 
     current: float
@@ -249,8 +252,8 @@ class SpaceCharge2p5D(_OnPlane):
         Also kick pt, by the potential times the slope of the line density.
     longitudinal_scale
         Distance at which the potential of a slice is 0 [m], which stands for the length of the
-        bunch; None: 1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one. Not used in a pipe, whose wall
-        it is.
+        bunch; None: 1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one. Not used
+        in a pipe, whose wall it is.
 
     Good where beta gamma sigma_t is much larger than sigma_x and sigma_y. All slices have the same
     transverse profile, that of the whole bunch.
@@ -258,8 +261,8 @@ class SpaceCharge2p5D(_OnPlane):
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; in tracking for coordinates that are not finite, for particles outside of the pipe,
-        and where all particles have the same t.
+        For values out of range, here; in tracking for coordinates that are not finite, for
+        particles outside of the pipe, and where all particles have the same t.
     """
 
     cells: tuple[int, int] | int = (64, 64)

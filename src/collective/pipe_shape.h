@@ -28,10 +28,10 @@ inline void check(const pipe_shape& p, const std::string& model) {
 /// What is thrown for a particle beyond the wall: `where` is "x", "y" or "a radius".
 [[noreturn]] inline void refuse_outside(const std::string& model, const std::string& where,
                                         double value, double wall) {
-  throw std::invalid_argument(model + ": a particle at " + where + " = " + beam::number_text(value) +
-                              " m is outside of the conducting pipe, which ends at " +
-                              beam::number_text(wall) +
-                              " m; apertures of the elements take such particles away");
+  throw std::invalid_argument(
+      model + ": a particle at " + where + " = " + beam::number_text(value) +
+      " m is outside of the conducting pipe, which ends at " + beam::number_text(wall) +
+      " m; apertures of the elements take such particles away");
 }
 
 }  // namespace betatron::collective

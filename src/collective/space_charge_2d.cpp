@@ -309,11 +309,10 @@ double space_charge_2d::memory(std::size_t particles) const {
 void space_charge_2d::check_memory(std::size_t particles) const {
   const double needed = memory(particles), there = available_memory();
   if (needed <= there) return;
-  throw std::invalid_argument(std::string(name_of(options_.model)) + ": a grid of " +
-                              std::to_string(options_.cells[0]) + " x " +
-                              std::to_string(options_.cells[1]) + " cells needs " +
-                              beam::number_text(needed) + " bytes of memory; allowed: " +
-                              beam::number_text(there));
+  throw std::invalid_argument(
+      std::string(name_of(options_.model)) + ": a grid of " + std::to_string(options_.cells[0]) +
+      " x " + std::to_string(options_.cells[1]) + " cells needs " + beam::number_text(needed) +
+      " bytes of memory; allowed: " + beam::number_text(there));
 }
 
 void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
@@ -380,9 +379,9 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
   if (longest == 0 && !round) return;
   for (std::size_t axis = 0; !walls && axis < 2; ++axis) {
     const std::size_t i = used[axis];
-    // all at one place, off the axis of a round pipe, feel their images only: any cell does
-    at.edges[axis] = longest == 0 ? reach * options_.pipe->half_width + 1e-300
-                                  : std::max(at.edges[axis], thinnest * longest);
+    // all at one place in a round pipe feel their images only: any cell does
+    at.edges[axis] =
+        longest == 0 ? options_.pipe->half_width : std::max(at.edges[axis], thinnest * longest);
     at.origin[axis] = m.min[i] + (m.max[i] - m.min[i]) / 2 -
                       at.edges[axis] * static_cast<double>(at.nodes[axis] - 1) / 2;
   }
@@ -412,7 +411,8 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
     }
     std::optional<round_images> images;
     if (round) {
-      images.emplace(beam::columns<const F>(c), m.weight, options_.pipe->half_width, reach, threads);
+      images.emplace(beam::columns<const F>(c), m.weight, options_.pipe->half_width, reach,
+                     threads);
     }
     // the images of a round pipe come to what the grid gives
     const auto with_images = [&](std::size_t k, const round_images::field& grid) {

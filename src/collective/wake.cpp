@@ -196,8 +196,7 @@ std::vector<wake_term> resistive_wall(double radius, double conductivity, bool f
   const double relaxation = speed_of_light * relaxation_time / s0;
   const auto wall =
       relaxation < 1e-12 ? nullptr : std::make_shared<const relaxing_wall>(relaxation);
-  const std::complex<double> pole =
-      wall ? wall->pole() : std::complex<double>(-1, std::sqrt(3.0));
+  const std::complex<double> pole = wall ? wall->pole() : std::complex<double>(-1, std::sqrt(3.0));
   const double gone = 40 * s0 / -pole.real();  // the oscillation is below rounding
   const double piece = 2 * s0 / std::abs(pole);
   const auto breaks = [gone, piece](double a, double b, std::vector<double>& points) {

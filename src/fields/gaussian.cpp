@@ -101,7 +101,7 @@ void field_of(const gaussian_2d& beam, const double* x, const double* y, double*
         const padded px(x + first, count), py(y + first, count);
         std::array<double, widest> fx, fy;
         gaussian_kernels().field_2d(beam, px.values.data(), py.values.data(), fx.data(), fy.data(),
-                           gaussian_kernels().width);
+                                    gaussian_kernels().width);
         std::copy_n(fx.data(), count, ex + first);
         std::copy_n(fy.data(), count, ey + first);
       });

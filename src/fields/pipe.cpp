@@ -106,7 +106,8 @@ bool pipe_solver<F>::set_cells(const cell& given) {
   if (edges == edges_) return false;
   edges_ = edges;
   const std::size_t nx = cells_of(n_[0]), ny = cells_of(n_[1]);
-  const double width = edges[0] * static_cast<double>(nx), height = edges[1] * static_cast<double>(ny);
+  const double width = edges[0] * static_cast<double>(nx),
+               height = edges[1] * static_cast<double>(ny);
   const double h = edges[2];
   const double scale = 16 * pi / (width * height) * unit_;  // a b = width height/4
   for (std::size_t n = 1; n < ny; ++n) {
@@ -142,11 +143,12 @@ void pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
   };
   planes(true);
   const auto memory = [&] { return huge_array<F>(k.width * v.nz); };
-  numerics::parallel_for_with(threads, y.n / 2 - 1, memory, [&](huge_array<F>& work, std::size_t j) {
-    const std::size_t at = j * row_;
-    k.decay_z(v.data + first + j * v.row, x.n / 2 - 1, v.nz, v.plane, self_.data() + at,
-              step_.data() + at, decay_.data() + at, work.data());
-  });
+  numerics::parallel_for_with(
+      threads, y.n / 2 - 1, memory, [&](huge_array<F>& work, std::size_t j) {
+        const std::size_t at = j * row_;
+        k.decay_z(v.data + first + j * v.row, x.n / 2 - 1, v.nz, v.plane, self_.data() + at,
+                  step_.data() + at, decay_.data() + at, work.data());
+      });
   planes(false);
 }
 
@@ -165,7 +167,8 @@ void pipe_solver_2d::set_cells(const std::array<double, 2>& edges) {
   if (edges == edges_) return;
   edges_ = edges;
   const std::size_t nx = cells_of(n_[0]), ny = cells_of(n_[1]);
-  const double width = edges[0] * static_cast<double>(nx), height = edges[1] * static_cast<double>(ny);
+  const double width = edges[0] * static_cast<double>(nx),
+               height = edges[1] * static_cast<double>(ny);
   for (std::size_t n = 1; n < ny; ++n) {
     for (std::size_t m = 1; m < nx; ++m) {
       const double k = wave_number(m, n, width, height);

@@ -51,7 +51,7 @@ class pipe_solver {
   std::array<fft_plan<F>, 2> plan_;
   double unit_ = 0;
   std::array<double, 3> edges_{};
-  std::size_t row_ = 0;                    // of the tables
+  std::size_t row_ = 0;                      // of the tables
   huge_array<F> self_{}, step_{}, decay_{};  // of every mode: G_0, G_1, exp(-k h)
 };
 

@@ -6,8 +6,8 @@ Random elements and particles (the same in every run) go through Betatron and th
 that has the element; a cell of the matrix is the largest difference of a coordinate, particle by
 particle, over the largest value it takes. Where it is above the limit, the explanation named in
 cases.py must be measured to hold (explanations.py). Exit status 1 if one does not, if a cell has
-none, or if a kind and model is in no cell and has no reason why (NO_COUNTERPART). Collective effects
-have figures of their own (collective.py).
+none, or if a kind and model is in no cell and has no reason why (NO_COUNTERPART). Collective
+effects have figures of their own (collective.py).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import betatron as bt
-import collective
 import numpy as np
 import symmetry
 from adapters import ADAPTERS, NAMES, Adapter
 from cases import CASES, CLOSED, INTEGRATED, Case
 from compare import deviation
 from explanations import EXPLANATIONS
+
+import collective
 
 DRAWS, PARTICLES = 8, 16
 
@@ -228,8 +229,9 @@ def effects(cells: list[dict[str, Any]], codes: dict[str, str]) -> str:
     text = f"""## Collective effects
 
 Kicks, rates and losses of the same beams in Betatron and in another code or a closed form
-(`tests/conformance/collective.py`): {", ".join(f"{n} {v}" for n, v in codes.items())}. The deviation is the largest difference
-over the largest value; the limit is set by what the last column says. {agree} of {len(cells)} figures agree.
+(`tests/conformance/collective.py`): {", ".join(f"{n} {v}" for n, v in codes.items())}. The
+deviation is the largest difference over the largest value; the limit is set by what the last column
+says. {agree} of {len(cells)} figures agree.
 
 """
     body = []

@@ -12,12 +12,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
-import collective
 import symmetry
 from adapters import ADAPTERS, energy_deviation, momentum, rereferenced
 from cases import CASES, Case
 from explanations import EXPLANATIONS
 from matrix import evaluate, page
+
+import collective
 
 # Each class of element that Xtrack compiles takes seconds, so do the periods of an undulator: the
 # whole matrix has them all.

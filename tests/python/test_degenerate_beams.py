@@ -1,5 +1,5 @@
-"""Beams without extent, single particles, numbers that are none and grids that do not fit, for all models of space
-charge."""
+"""Beams without extent, single particles, numbers that are none and grids that do not fit, for all
+models of space charge."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ def test_sheets_and_lines_have_no_field_across_them(model, flat, precision):
         return
     change = kick(model, beam(flat=flat, precision=precision))
     largest = np.abs(change).max()
-    if not (model in GRID_2D and set(flat) >= {"x", "y"}):
-        assert largest > 0
+    if {"x", "y"} <= set(flat) and model in (*GRID_2D, SLICES[0]):
+        assert largest < 1e-20  # a line along the beam: its field is infinite, and nothing happens
+        return
+    assert largest > 0
     for name in set(flat) & {"x", "y"}:
         row = COLUMNS.index("p" + name)
         assert np.abs(change[row]).max() <= 1e-4 * largest

@@ -136,7 +136,8 @@ def test_no_width_is_a_point(shape):
 @every_shape
 @pytest.mark.parametrize("cold", [(1, 3, 5), (5,), (1,), (3, 4), (0, 2), (2, 3)])
 def test_a_coordinate_without_variance_takes_none_of_the_others(shape, cold):
-    """x and y of a cold beam are those of a warm one: the correlations of a shape stay in its planes."""
+    """x and y of a cold beam are those of a warm one: the correlations of a shape stay in its
+    planes."""
     sigma = np.diag([2.0, 0.1, 2.0, 0.2, 3.0, 0.3])
     warm = sample(shape.from_covariance(sigma**2), 300).array
     sigma[cold, cold] = 0
@@ -150,7 +151,8 @@ def test_a_coordinate_without_variance_takes_none_of_the_others(shape, cold):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_coordinates_that_are_fully_correlated(seed):
-    """A covariance of rank 3 (momenta are functions of positions) is met, and x, y, t of Kurth6D stay a ball."""
+    """A covariance of rank 3 (momenta are functions of positions) is met, and x, y, t of Kurth6D
+    stay a ball."""
     random = np.random.default_rng(seed)
     chirp = random.normal(size=(3, 3))
     to = np.zeros((6, 3))

@@ -39,7 +39,8 @@ def kicks(effect, made, length=1.0):
 
 
 def field_of_images(at, source):
-    """E of a unit point charge in the pipe over 1/(4 pi eps0); the alternating sum is cut off smoothly."""
+    """E of a unit point charge in the pipe over 1/(4 pi eps0); the alternating sum is cut off
+    smoothly."""
     field = np.zeros_like(at)
     for m in range(-36, 37):
         for n in range(-36, 37):
@@ -105,8 +106,8 @@ def test_a_wide_pipe_is_free_space():
 
 @pytest.mark.parametrize("shape", ["linear", "quadratic", "cubic"])
 def test_particles_push_each_other_alike_and_the_wall_pulls(shape):
-    """Two particles anywhere, also next to a wall: kick of 1 by 2 as of 2 by 1 in the mirror, and no field on a wall
-    along it."""
+    """Two particles anywhere, also next to a wall: kick of 1 by 2 as of 2 by 1 in the mirror, and
+    no field on a wall along it."""
     random = np.random.default_rng(3)
     effect = bt.SpaceCharge3D((16, 24, 32), shape=shape, pipe=PIPE, grid_step=0)
     for _ in range(4):
@@ -194,8 +195,8 @@ def test_a_rod_in_a_rectangular_pipe_is_pulled_by_its_images():
 
 @pytest.mark.parametrize("pipe", [bt.RoundPipe(5e-3), bt.RectangularPipe(5e-3, 5e-3)])
 def test_the_wall_sets_the_longitudinal_field_of_slices(pipe):
-    """A round uniform beam of radius r in a round pipe of radius R: u = ln(R/r) + 1/2 on the axis; a square pipe is a
-    round one of 1.0787 times its half width."""
+    """A round uniform beam of radius r in a round pipe of radius R: u = ln(R/r) + 1/2 on the axis;
+    a square pipe is a round one of 1.0787 times its half width."""
     random = np.random.default_rng(6)
     n, r = 200_000, 1e-3
     radius, phi = r * np.sqrt(random.random(n)), 2 * np.pi * random.random(n)

@@ -99,8 +99,8 @@ def test_resistive_wall_starts_and_decays_as_known():
 
 @pytest.mark.parametrize("gamma", [1e-6, 1e-3, 0.1, 1.0, 7.0, 300.0])
 def test_conductivity_with_relaxation_has_its_impedance(gamma):
-    """The Laplace transform of the wake is the impedance, Z0 s0/(pi a^2)/(p + 2 sqrt(2)/sqrt(p (1 + gamma p))), and the
-    dipole wake is its integral."""
+    """The Laplace transform of the wake is the impedance, Z0 s0/(pi a^2)/(p + 2 sqrt(2)/sqrt(p (1 +
+    gamma p))), and the dipole wake is its integral."""
     quad = pytest.importorskip("scipy.integrate").quad
     radius, conductivity, z0 = 5e-3, 5.9e7, 376.730313668
     s0 = (2 * radius**2 / (z0 * conductivity)) ** (1 / 3)
@@ -130,7 +130,9 @@ def test_relaxation_does_not_matter_far_away_and_not_when_short():
                 assert wall(s, kind) == pytest.approx(direct(s, kind), rel=rel)
     flat = bt.ResistiveWall(radius, conductivity, "flat", relaxation_time=2.7e-14)
     wall = bt.ResistiveWall(radius, conductivity, relaxation_time=2.7e-14)
-    assert flat(1e-5, "dipole_y") == pytest.approx(np.pi**2 / 12 * wall(1e-5, "dipole_y"), rel=1e-12)
+    assert flat(1e-5, "dipole_y") == pytest.approx(
+        np.pi**2 / 12 * wall(1e-5, "dipole_y"), rel=1e-12
+    )
 
 
 def test_flat_pipe_has_the_form_factors_of_yokoya():

@@ -20,7 +20,8 @@ BETATRON_EACH_ISA(BETATRON_DECLARE)
 
 template <>
 const kernel_table<float>& kernels<float>() {
-  static const auto& table = numerics::pick<kernel_table<float>>({BETATRON_EACH_ISA(BETATRON_FLOAT)});
+  static const auto& table =
+      numerics::pick<kernel_table<float>>({BETATRON_EACH_ISA(BETATRON_FLOAT)});
   return table;
 }
 template <>

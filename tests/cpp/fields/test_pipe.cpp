@@ -40,16 +40,16 @@ TEST_CASE_TEMPLATE("a mode of charge has the potential of its exponential", F, f
     grid<F> again = mesh.copy();
     solver.solve(mesh, 1);
     solver.solve(again, 3);
-    const double k = pi * std::hypot(static_cast<double>(m) / width, static_cast<double>(n) / height);
+    const double k =
+        pi * std::hypot(static_cast<double>(m) / width, static_cast<double>(n) / height);
     const double amplitude = nx * ny / 4.0 * 16 * pi / (width * height) * hx;
     const double top = amplitude * (1 - std::exp(-k * hz / 2)) / (k * k * hz);
     const double tolerance = (sizeof(F) == 4 ? 3e-6 : 1e-14) * top;
     for (std::size_t z = 0; z < nz; ++z) {
       const double d = std::fabs(static_cast<double>(z) - centre) * hz;
-      const double along =
-          z == centre ? top
-                      : amplitude * std::exp(-k * (d - hz / 2)) * (1 - std::exp(-k * hz)) /
-                            (2 * k * k * hz);
+      const double along = z == centre ? top
+                                       : amplitude * std::exp(-k * (d - hz / 2)) *
+                                             (1 - std::exp(-k * hz)) / (2 * k * k * hz);
       for (std::size_t j = 0; j <= ny; ++j) {
         for (std::size_t i = 0; i <= nx; ++i) {
           const F found = mesh.at(i + wall, j + wall, z);
