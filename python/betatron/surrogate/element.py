@@ -154,6 +154,10 @@ class PlasmaStageSurrogate(Programmable):
         `StageModel.expected_error`."""
         return self._model.expected_error(self.particles(beam))
 
+    def __repr__(self) -> str:
+        model = str(self._path) if self._path is not None else "a model in memory"
+        return f"PlasmaStageSurrogate({model!r}, name={self.name!r}, outside={self._outside!r})"
+
     def _report_outside(self) -> None:
         """Warn of what has been outside since the last time."""
         passed, outside = self.counts
