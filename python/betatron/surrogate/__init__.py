@@ -4,6 +4,7 @@ from pathlib import Path
 
 from betatron.surrogate.element import OutsideDomainWarning, PlasmaStageSurrogate
 from betatron.surrogate.network import Layer, Network
+from betatron.surrogate.network_element import Surrogate
 from betatron.surrogate.stage import Domain, Residuals, StageModel
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PlasmaStageSurrogate",
     "Residuals",
     "StageModel",
+    "Surrogate",
     "plasma_stage_files",
 ]
 
