@@ -184,6 +184,25 @@ class _Piece:
     end: float
 
 
+def test_matrix_is_the_derivative():
+    """Of the element at an orbit, against central differences of tracking."""
+    stage = PlasmaStageSurrogate(FILES[0])
+    line, ref = bt.Line([stage]), electron()
+    rng = np.random.default_rng(5)
+    for outside in (False, True):
+        line = bt.Line([PlasmaStageSurrogate(FILES[0], outside="fallback")])
+        orbit = rng.normal(size=6) * [1e-6, 1e-3, 1e-6, 1e-3, 5e-7, 0.01]
+        orbit[4] += 15e-6 if outside else 0.0
+        numeric = np.empty((6, 6))
+        for k, h in enumerate((1e-11, 1e-8, 1e-11, 1e-8, 1e-11, 1e-7)):
+            beam = beam_at(ref, orbit[:, None] + h * np.eye(6)[:, [k, k]] * [1, -1])
+            line.track(beam)
+            z = np.stack(columns_of(beam))
+            numeric[:, k] = (z[:, 0] - z[:, 1]) / (2 * h)
+        scale = np.abs(numeric).max(axis=1, keepdims=True)
+        assert np.abs(line.matrix(ref, orbit) - numeric).max() < 1e-5 * scale.max()
+
+
 def linear(weight):
     """The sum over the particles of weight . z."""
     return bt.losses.of_particles(
