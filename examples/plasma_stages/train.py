@@ -16,6 +16,7 @@ import torch
 
 from betatron.surrogate.pairs import inliers, read_npz, split
 from betatron.surrogate.report import held_out_errors, pictures, table
+from betatron.surrogate.stage import StageModel
 from betatron.surrogate.training import Recipe, ion_column_focusing, train_stage
 
 SOURCE = (
@@ -46,13 +47,12 @@ def main() -> None:
     recipe = Recipe(hidden=tuple(a.hidden), rounds=a.rounds, seed=a.seed)
     focusing = ion_column_focusing(a.density)
     rows = []
-    model, last = None, 0
     for stage in a.stages or there:
         pairs = read_npz(a.pairs, stage - 1)
         # from the third on, the weights of the one before are close
-        start = model if model is not None and last == stage - 1 and last > 1 else None
+        before = a.out / f"stage_{stage - 1:02d}.safetensors"
+        start = StageModel.load(before) if stage > 2 and before.exists() else None
         model = train_stage(pairs, a.length, focusing, recipe, a.source, start)
-        last = stage
         path = a.out / f"stage_{stage:02d}.safetensors"
         path.unlink(missing_ok=True)
         model.save(path)

@@ -355,7 +355,8 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
          " eV; it was trained for electrons");
   }
   // gamma at the entrance of the stage: the gain depends on it but little
-  double gamma = ref.gamma();
+  double gamma = ref.gamma() - place.from * state_->physics_gain(d.xi);
+  if (!(gamma > 1)) gamma = ref.gamma();
   axis_passage p{};
   for (int i = 0; i < 50; ++i) {
     p = state_->on_axis(gamma);

@@ -179,24 +179,26 @@ def thinned(network: Network, share: float) -> Network:
     return _like(network, [thin(layer) for layer in network.layers])
 
 
+def rounded(weights: np.ndarray, kind: str) -> np.ndarray:
+    """Weights (outputs, inputs) rounded to the nearest that "bf16" (8 significant bits) or "int8" (127
+    steps to the largest weight of each output) can hold. ValueError for another kind."""
+    w = np.array(weights, np.float64)
+    if kind == "bf16":
+        bits = w.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    if kind == "int8":
+        step = np.abs(w).max(axis=1, keepdims=True) / 127.0
+        return np.rint(w / np.where(step > 0, step, 1.0)) * step
+    raise ValueError(f"kind = {kind!r} must be 'bf16' or 'int8'")
+
+
 def quantised(network: Network, kind: str) -> Network:
-    """With weights that "bf16" (8 significant bits) or "int8" (127 steps to the largest weight of each
-    output) can hold, rounded to nearest. ValueError for another kind."""
-    if kind not in ("bf16", "int8"):
-        raise ValueError(f"kind = {kind!r} must be 'bf16' or 'int8'")
-
-    def rounded(layer):
-        w = np.array(layer.weights)
-        if kind == "bf16":
-            bits = w.astype(np.float32).view(np.uint32).astype(np.uint64)
-            bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-            w = bits.astype(np.uint32).view(np.float32).astype(np.float64)
-        else:
-            step = np.abs(w).max(axis=1, keepdims=True) / 127.0
-            w = np.rint(w / np.where(step > 0, step, 1.0)) * step
-        return dataclasses.replace(layer, weights=w)
-
-    return _like(network, [rounded(layer) for layer in network.layers])
+    """The network with `rounded` weights."""
+    return _like(
+        network,
+        [dataclasses.replace(a, weights=rounded(a.weights, kind)) for a in network.layers],
+    )
 
 
 def stored_bytes(network: Network, kind: str = "float32") -> int:

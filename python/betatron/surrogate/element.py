@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from betatron import _core
-from betatron.elements import Programmable
+from betatron import _core, elements
 from betatron.fixed_time import to_fixed_time
+from betatron.programmable import Programmable
 from betatron.surrogate.stage import StageModel
 
 if TYPE_CHECKING:
     from betatron import Beam, Reference
 
-_NOT_COMMON = {"kind", "length", "settings"}
+_NOT_COMMON = {"kind", "length", "settings", "slices"}
 
 
 class OutsideDomainWarning(UserWarning):
@@ -108,10 +108,9 @@ class PlasmaStageSurrogate(Programmable):
 
     def copy(self) -> PlasmaStageSurrogate:
         """A stage of its own with the same model and parameters, and counts of its own."""
-        common = {
-            k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON
-        }
-        made = PlasmaStageSurrogate(self._model, outside=self._outside, xi=self._xi, **common)
+        made = PlasmaStageSurrogate(
+            self._model, outside=self._outside, xi=self._xi, **self._common()
+        )
         made._path = self._path
         return made
 
@@ -154,6 +153,24 @@ class PlasmaStageSurrogate(Programmable):
         `StageModel.expected_error`."""
         return self._model.expected_error(self.particles(beam))
 
+    def __repr__(self) -> str:
+        model = str(self._path) if self._path is not None else "a model in memory"
+        return f"PlasmaStageSurrogate({model!r}, name={self.name!r}, outside={self._outside!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PlasmaStageSurrogate)
+            and self._model is other._model
+            and (self._outside, self._xi) == (other._outside, other._xi)
+            and self._common() == other._common()
+        )
+
+    __hash__ = _core.Programmable.__hash__
+
+    def _common(self) -> dict[str, Any]:
+        plain = _core.Programmable.to_dict(self)
+        return {k: v for k, v in plain.items() if k not in _NOT_COMMON}
+
     def _report_outside(self) -> None:
         """Warn of what has been outside since the last time."""
         passed, outside = self.counts
@@ -170,11 +187,13 @@ class PlasmaStageSurrogate(Programmable):
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
         if self._path is None:
             raise ValueError(f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it")
-        d = {k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON}
         return {
             "kind": "PlasmaStageSurrogate",
             "model": str(self._path),
             "outside": self._outside,
             "xi": self._xi,
-            **d,
+            **self._common(),
         }
+
+
+elements._classes["PlasmaStageSurrogate"] = PlasmaStageSurrogate

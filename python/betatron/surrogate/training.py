@@ -75,7 +75,7 @@ class Recipe:
     batch: int = 2000
     final_batch: int = 5000
     patience: int = 12
-    target: float = 1e-5
+    target: float = 2e-5
     huber: float = 0.2
     bend: float = 0.1
     floor: float = 0.02
