@@ -42,6 +42,7 @@ from betatron.elements import *  # noqa: F403  (the kinds are listed by the core
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
 from betatron.gradient import Gradient, Objective
+from betatron.hooks import Hooks
 from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
@@ -55,6 +56,9 @@ from betatron.space_charge import (
 )
 from betatron.space_charge_3d import SpaceCharge3D
 from betatron.taylor import Chromaticity, TaylorSeries
+
+State = _core.State
+UserCodeError = _core.UserCodeError
 
 __version__: str = _core.version
 
@@ -78,6 +82,7 @@ __all__ = [
     "Envelope",
     "Gaussian",
     "Gradient",
+    "Hooks",
     "Kurth4D",
     "Kurth6D",
     "Line",
@@ -91,11 +96,13 @@ __all__ = [
     "SpaceChargeEnvelope",
     "SpaceChargeGaussian",
     "Species",
+    "State",
     "TaylorSeries",
     "Track",
     "Thermal",
     "Triangle",
     "TurnByTurn",
+    "UserCodeError",
     "Waterbag",
     "fourier_coefficients",
     "from_at",

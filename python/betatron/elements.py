@@ -7,11 +7,20 @@ from typing import Any
 
 from betatron import _core
 from betatron._core import Element, common_parameters, kinds
+from betatron.programmable import Programmable
 
 _classes: dict[str, type[Element]] = {kind: getattr(_core, kind) for kind in kinds()}
+_classes["Programmable"] = Programmable
 globals().update(_classes)
 
 __all__ = ["Element", "common_parameters", "element_from_dict", "kinds", *_classes]
+
+
+def copy_of(element: Element) -> Element:
+    """An element of its own with the same parameters."""
+    if isinstance(element, Programmable):
+        return element.copy()
+    return element_from_dict(element.to_dict())
 
 
 def element_from_dict(data: dict[str, Any]) -> Element:

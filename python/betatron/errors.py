@@ -32,7 +32,7 @@ import pandas as pd
 
 from betatron import _core
 from betatron._checks import number, whole
-from betatron.elements import Element, element_from_dict
+from betatron.elements import Element, copy_of, element_from_dict
 from betatron.line import Line
 
 __all__ = ["Applied", "Errors", "apply"]
@@ -261,7 +261,7 @@ class _Maker:
     """The copy of one element, with its errors."""
 
     def __init__(self, original: Element, key: str, position: int) -> None:
-        self.element = element_from_dict(original.to_dict())
+        self.element = copy_of(original)
         self.changes: list[_Change] = []
         self.rows: list[dict[str, Any]] = []
         self.edges: list[_Edge] = []

@@ -19,6 +19,7 @@ from betatron.collective import Effect
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.gradient import Gradient, Parameters, effects_of, gradient
+from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
@@ -312,6 +313,7 @@ class Line(_core.Line):
         radiation: Radiation | None = None,
         space_charge: SpaceCharge | None = None,
         collective: Effect | Iterable[Effect] = (),
+        hooks: Hooks | Iterable[Hooks] | None = None,
     ) -> Track:
         """Track a beam through the line, in place.
 
@@ -355,11 +357,16 @@ class Line(_core.Line):
         collective
             What the beam does to itself otherwise: one effect or several (`CSR`, `Wake`, `IBS`, ...), which act in this
             order where they stand at the same place.
+        hooks
+            Functions that are called on the way, with the beam standing still. Only forward.
 
         Raises
         ------
         TypeError, ValueError, KeyError
             For wrong arguments and for elements that cannot be tracked, before any particle has moved.
+        UserCodeError
+            If a hook or the code of a `Programmable` raises an exception, which is its cause. The beam stands
+            there, with all its particles.
         """
         if not isinstance(beam, Beam):
             raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
@@ -395,9 +402,10 @@ class Line(_core.Line):
                     beam.has_spin if spin is None else bool(spin),
                     radiation,
                     effects,
+                    hooks_on(self, hooks),
                 )
         finally:
-            beam._name_losses(lambda place: self.element(place).name)
+            beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
         return Track(self, beam, result)
@@ -568,6 +576,9 @@ class Line(_core.Line):
             for i in self._matches(item):
                 flags[i] = 1
         return flags, False
+
+    def _name_at(self, place: int) -> str:
+        return self.element(place).name if 0 <= place < len(self) else ""
 
     def _matches(self, item: str | Element) -> list[int]:
         if isinstance(item, Element):

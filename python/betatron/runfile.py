@@ -29,6 +29,7 @@ import pandas as pd
 from betatron import distributions
 from betatron.beam import Beam, Reference, Species
 from betatron.elements import Element, common_parameters, element_from_dict, kinds
+from betatron.programmable import CODE
 from betatron.line import Line, Track
 
 DISTRIBUTIONS = ("Gaussian", "Waterbag", "KV", "Kurth4D", "Kurth6D", "SemiGaussian", "Triangle")
@@ -306,7 +307,8 @@ def _read_line(section: _Section) -> Line:
         entry = entries.section(key, any_key=True)
         entry.require("kind")
         kind = entry.choice("kind", tuple(registry))
-        entry.allow(("kind", *sorted(registry[kind]), *sorted(common)))
+        code = CODE if kind == "Programmable" else ()
+        entry.allow(("kind", *sorted(registry[kind]), *sorted(common), *code))
         with entry.blame(None):
             elements[key] = element_from_dict({"name": key, **{k: entry.value(k) for k in entry}})
     sequence = section.raw("sequence")

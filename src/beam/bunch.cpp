@@ -122,6 +122,8 @@ std::string_view name_of(loss_reason reason) {
       return "outside_domain";
     case loss_reason::outside_bucket:
       return "outside_bucket";
+    case loss_reason::user:
+      return "user";
   }
   throw std::invalid_argument("loss_reason: no such value");
 }

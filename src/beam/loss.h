@@ -14,9 +14,10 @@ enum class loss_reason : std::uint8_t {
   non_finite,      // a coordinate became infinite or NaN
   outside_domain,  // turned back, or outside the domain of an element's map
   outside_bucket,  // left the bucket with an absorbing longitudinal boundary
+  user,            // taken out by code of the user
 };
 
-/// "aperture", "non_finite", "outside_domain" or "outside_bucket".
+/// "aperture", "non_finite", "outside_domain", "outside_bucket" or "user".
 std::string_view name_of(loss_reason reason);
 
 /// A particle that left the beam: its state when it did, and where.

@@ -717,7 +717,7 @@ bunch converted(const bunch& from, beam::precision p) {
 
 constexpr std::array reasons = {beam::loss_reason::aperture, beam::loss_reason::non_finite,
                                 beam::loss_reason::outside_domain,
-                                beam::loss_reason::outside_bucket};
+                                beam::loss_reason::outside_bucket, beam::loss_reason::user};
 
 constexpr double no_number = std::numeric_limits<double>::quiet_NaN();
 

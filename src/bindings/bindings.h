@@ -7,6 +7,7 @@ namespace betatron::bindings {
 
 void bind_beam(nanobind::module_& m);
 void bind_elements(nanobind::module_& m);
+void bind_programmable(nanobind::module_& m);
 void bind_gradient(nanobind::module_& m);
 void bind_space_charge(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "bindings/bindings.h"
+#include "bindings/programmable.h"
 #include "lattice/element.h"
 
 namespace nb = nanobind;
@@ -192,7 +193,7 @@ std::string parameter_doc(const parameter_info& p) {
 /// Strings that Python classes refer to for as long as the process lives.
 const char* keep(std::string text) { return (new std::string(std::move(text)))->c_str(); }
 
-std::string signature(const kind_info& kind) {
+std::string signature(const kind_info& kind, bool has_code) {
   std::string text = "def __init__(self";
   bool optional = false;
   for (const parameter_info& p : kind.parameters) {
@@ -204,6 +205,9 @@ std::string signature(const kind_info& kind) {
       text += " = " + (p.required ? std::string("...") : default_text(p));
   }
   text += ", *";
+  if (has_code)
+    text +=
+        ", code: object = None, push: object = None, inverse: object = None, reference: object = None";
   for (const parameter_info& p : lattice::common_parameters()) {
     text += ", " + p.name + ": " + type_text(p) + " = " + default_text(p);
   }
@@ -287,20 +291,24 @@ void add_property(Class& cls, const parameter_info& p) {
 template <class Kind>
 void bind_kind(nb::module_& m, const kind_info& kind) {
   using type = element_of<Kind>;
-  nb::class_<type, element> cls(m, kind.name.c_str(), keep(class_doc(kind)));
+  constexpr bool has_code = std::is_same_v<Kind, elements::programmable>;
+  static PyType_Slot no_slots[] = {{0, nullptr}};
+  nb::class_<type, element> cls(m, kind.name.c_str(), keep(class_doc(kind)),
+                                nb::type_slots(has_code ? programmable_slots : no_slots));
   const kind_info* info = &kind;
   cls.def(
       "__init__",
       [info](type* self, nb::args args, nb::kwargs kwargs) {
         new (self) type();
         try {
+          if constexpr (has_code) take_code(std::get<Kind>(self->body), kwargs);
           construct(*self, *info, args, kwargs);
         } catch (...) {
           self->~type();
           throw;
         }
       },
-      nb::sig(keep(signature(kind))));
+      nb::sig(keep(signature(kind, has_code))));
   for (const parameter_info& p : kind.parameters) add_property(cls, p);
 }
 

@@ -6,6 +6,7 @@ NB_MODULE(_core, m) {
   nanobind::set_leak_warnings(false);
   m.doc() = "Betatron's compiled core. Use the package betatron.";
   betatron::bindings::bind_beam(m);
+  betatron::bindings::bind_programmable(m);
   betatron::bindings::bind_elements(m);
   betatron::bindings::bind_collective(m);
   betatron::bindings::bind_space_charge(m);

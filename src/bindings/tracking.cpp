@@ -13,6 +13,7 @@
 #include "beam/summary.h"
 #include "betatron/version.h"
 #include "bindings/bindings.h"
+#include "bindings/programmable.h"
 #include "lattice/line.h"
 #include "lattice/program.h"
 #include "lattice/taylor.h"
@@ -154,7 +155,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
                              bool record_start, unsigned threads, nb::object progress,
                              const std::string& boundary, double bucket_length, nb::object monitor,
                              bool spin, nb::object radiation,
-                             const std::vector<tracking::effect>& collective) {
+                             const std::vector<tracking::effect>& collective, nb::object hooks) {
   tracking::track_options options;
   options.turns = turns;
   options.first_turn = first_turn;
@@ -168,6 +169,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.monitor = monitor_of(monitor);
   options.spin = spin;
   options.collective = collective;
+  options.hooks = hooks_of(l, hooks);
   if (!radiation.is_none()) {
     options.radiation = elements::radiation_model{
         nb::cast<std::string>(radiation.attr("model")) == "quantum",
@@ -268,7 +270,7 @@ void bind_tracking(nb::module_& m) {
       nb::arg("record_start") = false, nb::arg("threads") = 0, nb::arg("progress") = nb::none(),
       nb::arg("boundary") = "open", nb::arg("bucket_length") = 0.0, nb::arg("monitor") = nb::none(),
       nb::arg("spin") = false, nb::arg("radiation") = nb::none(),
-      nb::arg("collective") = std::vector<tracking::effect>{},
+      nb::arg("collective") = std::vector<tracking::effect>{}, nb::arg("hooks") = nb::none(),
       "Track a bunch through a line, in place. An exception out of `progress` (or Ctrl-C) stops with all "
       "particles at the same place.");
 

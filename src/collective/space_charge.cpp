@@ -207,6 +207,7 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
   if (place.length == 0) return;
   std::lock_guard lock(busy_);
   stopwatch watch;
+  last_.reset();
   const std::optional<fitted> grid = fit(b, place.threads);
   if (!grid) return;
   const fields::mesh_frame& frame = grid->frame;
@@ -229,6 +230,40 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
     times_.gather += watch.lap();
   });
   ++times_.kicks;
+  last_ = kicked{frame, b.ref, b.precision(), place.threads};
+}
+
+std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_view name) {
+  std::lock_guard lock(busy_);
+  const bool density = name == "density";
+  if (!last_ || (!density && name != "potential")) return std::nullopt;
+  tracking::effect_field f;
+  const double gamma = last_->ref.gamma(), q = last_->ref.particle.charge;
+  f.origin = last_->frame.origin;
+  f.spacing = last_->frame.cells.edges();
+  f.origin[2] /= gamma;
+  f.spacing[2] /= gamma;
+  const auto take = [&]<class F>(workspace<F>& w) {
+    if (density && !last_->has_density) {
+      if (w.density.nodes() != options_.cells) w.density = fields::grid<F>(options_.cells);
+      w.density.clear(last_->threads);
+      w.particles.deposit(options_.shape, w.density, last_->threads);
+      last_->has_density = true;
+    }
+    fields::grid<F>& grid = density ? w.density : w.mesh;
+    f.data = grid.view().data;
+    f.nodes = grid.nodes();
+    f.strides = {1, grid.row(), grid.plane()};
+  };
+  if (last_->precision == beam::precision::single) {
+    take(memory_of<float>());
+  } else {
+    take(memory_of<double>());
+  }
+  f.unit = density ? q * numerics::constants::elementary_charge /
+                         (f.spacing[0] * f.spacing[1] * f.spacing[2])
+                   : q * volt_metre / last_->frame.cells.x * gamma;
+  return f;
 }
 
 namespace {
@@ -366,6 +401,7 @@ space_charge_field<F> space_charge_3d::field(const beam::bunch& b, unsigned thre
   const space_charge_times before = times_;  // of kicks only
   b.visit([&]<class G>(const beam::columns<const G>& c) {
     if constexpr (std::is_same_v<G, F>) {
+      last_.reset();
       workspace<F>& w = memory_of<F>();
       solve<F>(w, c, frame, threads, &result.density);
       result.potential = w.mesh.copy();
@@ -410,6 +446,12 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
   e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
                     const tracking::kick_place& place) {
     return solver->pull(b, lambda, place);
+  };
+  e.field_names = {"density", "potential"};
+  e.field = [solver](std::string_view name) {
+    auto f = solver->last_field(name);
+    if (f) f->owner = solver;
+    return f;
   };
   e.kick = [solver = std::move(solver)](beam::bunch& b, const tracking::kick_place& place) {
     solver->kick(b, place);

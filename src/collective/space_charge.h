@@ -97,6 +97,11 @@ class space_charge_3d {
   template <class F>
   space_charge_field<F> field(const beam::bunch& b, unsigned threads);
 
+  /// The density (charge per volume of the laboratory [C/m^3]) or the potential (gamma times that of the rest frame
+  /// [V]) of the last kick, by the name "density" or "potential": memory of the solver, written anew by its next kick.
+  /// Nothing before the first, and for other names. The density is deposited again when it is asked for.
+  std::optional<tracking::effect_field> last_field(std::string_view name);
+
   space_charge_times times() const;
   void reset_times();
 
@@ -105,6 +110,7 @@ class space_charge_3d {
   struct workspace {
     fields::open_solver<F> solver;
     fields::grid<F> mesh;
+    fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;
     std::optional<fields::grid<F>> dual{};  // of gradients
     explicit workspace(std::array<std::size_t, 3> n) : solver(n), mesh(n) {}
@@ -131,6 +137,15 @@ class space_charge_3d {
   std::unique_ptr<workspace<float>> single_;
   std::unique_ptr<workspace<double>> double_;
   space_charge_times times_;
+
+  struct kicked {
+    fields::mesh_frame frame;
+    beam::reference ref;
+    beam::precision precision;
+    unsigned threads;
+    bool has_density = false;
+  };
+  std::optional<kicked> last_{};  ///< kick, while its particles and potential are in the workspace
 };
 
 /// As an effect for tracking; copies share the solver.

@@ -17,6 +17,7 @@
 #include "elements/nonlinear_lens.h"
 #include "elements/plasma_lens.h"
 #include "elements/polygon_aperture.h"
+#include "elements/programmable.h"
 #include "elements/quadrupole.h"
 #include "elements/rf_cavity.h"
 #include "elements/rf_field_map.h"
@@ -39,7 +40,7 @@ using kind =
                  crab_cavity, thin_dipole, nonlinear_lens, pole_face_rotation, plane_rotation,
                  patch, polygon_aperture, kicker, rf_cavity, soft_solenoid, soft_quadrupole,
                  rf_field_map, uniform_acceleration, undulator, linear_map, taylor_map, spin_map,
-                 aperture, instrument, marker>;
+                 aperture, programmable, instrument, marker>;
 
 template <template <class> class... Maps>
 struct map_list {

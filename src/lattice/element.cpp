@@ -356,6 +356,10 @@ double curvature(const element& e) {
 
 int slice_count(const element& e) { return length(e) == 0 ? 1 : e.slices; }
 
+bool has_whole_slices(const element& e) {
+  return std::visit([](const auto& body) { return requires { body.whole_slices; }; }, e.body);
+}
+
 elements::rigid_motion motion_at(const element& e, double place) {
   const alignment& a = e.align;
   const auto motion = elements::rigid_motion::of({a.dx, a.dy, a.dz, a.pitch, a.yaw, a.roll});

@@ -100,6 +100,9 @@ double curvature(const element& e);
 /// Slices an element is tracked in: thin ones are not cut.
 int slice_count(const element& e);
 
+/// Whether its slices cannot be passed in pieces: they are code of others.
+bool has_whole_slices(const element& e);
+
 /// The misalignment in the frame of the reference orbit at `place`, 0 at the entrance and 1 at the exit.
 elements::rigid_motion motion_at(const element& e, double place);
 

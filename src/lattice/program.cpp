@@ -39,13 +39,19 @@ template <class Map>
 concept is_radiation = std::is_same_v<Map, elements::radiation_mark<double>> ||
                        std::is_same_v<Map, elements::radiation_loss<double>>;
 
+/// Code of others, which is an operation of its own.
+template <class Map>
+concept is_call = std::is_same_v<Map, elements::code_call>;
+
+constexpr const char* spin_unknown =
+    "its effect on the spin is not known; track without spins, or replace it by elements through which spins "
+    "can be tracked";
+
 /// Throws std::domain_error for a map whose fields are not known well enough to turn a spin.
 template <class Map>
 void check_spin_effect() {
   if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::unknown) {
-    throw std::domain_error(
-        "its effect on the spin is not known; track without spins, or replace it by elements through which spins "
-        "can be tracked");
+    throw std::domain_error(spin_unknown);
   }
 }
 
@@ -60,6 +66,10 @@ std::array<double, 2> energy_behind(const Map& map, std::array<double, 2> before
   }
 }
 
+std::array<double, 2> energy_constants(const beam::reference& ref) {
+  return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+}
+
 /// Appends maps to a program.
 class writer {
  public:
@@ -67,9 +77,10 @@ class writer {
     program_.entrance_energy = energy;
   }
 
-  void place(std::size_t element, double s) {
+  void place(std::size_t element, double s, const std::string& name) {
     element_ = static_cast<std::int32_t>(element);
     s_ = s;
+    name_ = &name;
   }
 
   template <template <class> class Map>
@@ -92,6 +103,15 @@ class writer {
     loss.number = radiated_++;
     reference_loss_ += elements::reference_loss(loss, loss.gamma - reference_loss_);
     put(operation::radiate, &loss, sizeof loss / sizeof(double));
+  }
+
+  void operator()(const elements::code_call& call) {
+    if (program_.spin && call.tiles) throw std::domain_error(spin_unknown);
+    const auto number = static_cast<std::uint32_t>(program_.calls.size());
+    program_.calls.push_back(call);
+    program_.calls.back().name = *name_;
+    program_.operations.push_back({operation::call, number, element_, s_});
+    refresh(energy_constants(call.inverse ? call.entrance : call.exit));
   }
 
   /// Steps that radiate are numbered by their place in the element, whatever pieces it is passed in: from a multiple
@@ -134,6 +154,7 @@ class writer {
   std::array<double, 2> energy_;
   std::int32_t element_ = 0;
   double s_ = 0;
+  const std::string* name_ = nullptr;
   int radiated_ = 0;
   double reference_loss_ = 0;
 };
@@ -164,6 +185,26 @@ class lineariser {
     }
     energy_ = energy_behind(map, energy_);
     if constexpr (!spin_only<Map>) moved_ = true;
+  }
+
+  void operator()(const elements::code_call& call) {
+    if (anomaly_) throw std::domain_error(spin_unknown);
+    tangent* z[] = {&z_.x, &z_.px, &z_.y, &z_.py, &z_.t, &z_.pt};
+    std::array<double, 6> start;
+    for (std::size_t i = 0; i < 6; ++i) start[i] = z[i]->v;
+    const orbit_map through = derivative(call, start);
+    std::array<tangent, 6> behind;
+    for (std::size_t i = 0; i < 6; ++i) {
+      behind[i] = tangent(through.orbit[i]);
+      for (std::size_t k = 0; k < 6; ++k) {
+        for (std::size_t c = 0; c < 6; ++c) {
+          behind[i].d[c] += through.matrix[6 * i + k] * z[k]->d[c];
+        }
+      }
+    }
+    for (std::size_t i = 0; i < 6; ++i) *z[i] = behind[i];
+    energy_ = energy_constants(call.exit);
+    moved_ = true;
   }
 
   bool turned() const { return turned_; }
@@ -245,10 +286,6 @@ std::array<double, 3> rotation_vector(const std::array<double, 9>& r) {
   const double side = axis[0] * v[0] + axis[1] * v[1] + axis[2] * v[2] < 0 ? -1 : 1;
   for (double& a : axis) a *= side * angle / size;
   return axis;
-}
-
-std::array<double, 2> energy_constants(const beam::reference& ref) {
-  return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
 }
 
 elements::aperture_filter<double> pipe_filter(const pipe_opening& p) {
@@ -335,15 +372,34 @@ void write_inverse(const any_map& map, writer& write, bool keep_structure) {
       map);
 }
 
+/// What is emitted for one slice and can be written backwards.
+using any_step = std::variant<any_map, elements::code_call>;
+
+void write_inverse(const elements::code_call& call, writer& write) {
+  if (call.beam == nullptr) throw std::domain_error("tile code has no inverse");
+  if (!call.beam->inverse) throw std::domain_error("its code has no inverse");
+  elements::code_call back = call;
+  back.inverse = true;
+  write(back);
+}
+
 /// Writes what undoes the maps of one slice. Throws std::domain_error if nothing does.
 void write_inverse_slice(const element& e, const elements::slice& s, std::optional<double> anomaly,
-                         std::vector<any_map>& maps, writer& write) {
-  maps.clear();
+                         std::vector<any_step>& steps, writer& write) {
+  steps.clear();
   emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (!is_radiation<Map>) maps.emplace_back(map);
+    if constexpr (is_call<Map>) {
+      steps.emplace_back(map);
+    } else if constexpr (!is_radiation<Map>) {
+      steps.emplace_back(any_map(map));
+    }
   });
-  for (auto m = maps.rbegin(); m != maps.rend(); ++m) {
-    write_inverse(*m, write, s.keep_structure || s.keep_frames);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    if (const auto* map = std::get_if<any_map>(&*step)) {
+      write_inverse(*map, write, s.keep_structure || s.keep_frames);
+    } else {
+      write_inverse(std::get<elements::code_call>(*step), write);
+    }
   }
 }
 
@@ -368,11 +424,15 @@ void push_piece(lineariser& linear, const element& e, int index, int count, beam
   beam::reference behind = ref;
   advance(e, behind, piece.from,
           piece.to);  // first, because it throws where the element cannot be passed
-  emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (!is_radiation<Map>) {
-      if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
-    }
-  });
+  try {
+    emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
+      if constexpr (!is_radiation<Map>) {
+        if constexpr (!is_filter<Map> || spin_only<Map>) linear(map);
+      }
+    });
+  } catch (const std::domain_error& impossible) {
+    throw std::invalid_argument(describe(e) + ": " + impossible.what());
+  }
   ref = behind;
 }
 
@@ -490,7 +550,7 @@ program compile(const line& l, const position& first, const position& last, beam
   p.coefficients.reserve(8 * passed.size());
   writer write(p, energy_constants(ref));
   const bool forward = options.way == direction::forward;
-  std::vector<any_map> maps;  // of one piece, when going backward
+  std::vector<any_step> steps;  // of one piece, when going backward
 
   const element* checked = nullptr;
   for (const piece& now : passed) {
@@ -503,7 +563,7 @@ program compile(const line& l, const position& first, const position& last, beam
                                        options.spin || radiation != nullptr, radiation);
     const elements::stretch part = s.piece();
     advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
-    write.place(i, behind.s);
+    write.place(i, behind.s, e.name);
     write.enter_piece(part.from);
     try {
       if (forward) {
@@ -513,7 +573,7 @@ program compile(const line& l, const position& first, const position& last, beam
           lose(loss, behind, e, write);
         }
       } else {
-        write_inverse_slice(e, s, anomaly, maps, write);
+        write_inverse_slice(e, s, anomaly, steps, write);
       }
     } catch (const std::domain_error& impossible) {
       throw std::invalid_argument(describe(e) + ": " + impossible.what());
@@ -542,11 +602,11 @@ program compile_slice(const element& e, const slice_request& which, beam::refere
   beam::reference behind = ref;
   advance(e, behind, piece.from, piece.to);
   writer write(p, energy_constants(which.inverse ? behind : ref));
-  write.place(0, behind.s);
+  write.place(0, behind.s, e.name);
   if (which.inverse) {
-    std::vector<any_map> maps;
+    std::vector<any_step> steps;
     try {
-      write_inverse_slice(e, s, std::nullopt, maps, write);
+      write_inverse_slice(e, s, std::nullopt, steps, write);
     } catch (const std::domain_error& singular) {
       throw std::invalid_argument(describe(e) + ": " + singular.what());
     }
@@ -555,6 +615,15 @@ program compile_slice(const element& e, const slice_request& which, beam::refere
   }
   ref = behind;
   return p;
+}
+
+double work_of(std::span<const operation> operations, const program& p) {
+  double work = static_cast<double>(operations.size());
+  for (const operation& op : operations) {
+    if (op.code != operation::call) continue;
+    if (const auto& code = p.calls[op.coefficients].tiles) work += code->cost;
+  }
+  return work;
 }
 
 program split_off_marks(program& p, const beam::reference& end) {
@@ -600,6 +669,70 @@ orbit_map derivative(const element& e, int index, int count, beam::reference& re
   return linear.result();
 }
 
+orbit_map derivative(const elements::code_call& call, const std::array<double, 6>& start) {
+  if (call.tiles == nullptr || !call.tiles->has_derivative()) {
+    throw std::domain_error(
+        "its code has no derivative: it is known for tile code with a pull, or with stated steps of differences");
+  }
+  const elements::tile_code& code = *call.tiles;
+  const elements::code_place place = call.at(0, 0);
+  constexpr std::size_t lanes = 16;
+  double columns[6][lanes], weight[lanes];
+  std::uint64_t id[lanes] = {};
+  std::uint8_t outside[lanes];
+  std::ranges::fill(weight, 1.0);
+  const auto fill = [&](std::size_t count) {
+    for (std::size_t i = 0; i < 6; ++i) std::ranges::fill(columns[i], start[i]);
+    std::ranges::fill(outside, std::uint8_t{0});
+    elements::code_tile<double> t{{}, weight, id, count, lanes, outside};
+    for (std::size_t i = 0; i < 6; ++i) t.z[i] = columns[i];
+    return t;
+  };
+  const auto push = [&](const elements::code_tile<double>& t) {
+    code.push_double(place, t);
+    const auto lost = std::find(outside, outside + t.count, std::uint8_t{1}) - outside;
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (std::size_t k = 0; k < t.count; ++k) {
+        if (std::isfinite(columns[i][k]) && static_cast<std::size_t>(lost) == t.count) continue;
+        throw std::domain_error("its code does not take the particle on the orbit through");
+      }
+    }
+  };
+
+  orbit_map r{};
+  push(fill(1));
+  for (std::size_t i = 0; i < 6; ++i) r.orbit[i] = columns[i][0];
+  if (code.pull_double) {
+    // one lane per row of the matrix
+    const auto t = fill(6);
+    double covector[6][lanes] = {};
+    double* lambda[6];
+    for (std::size_t i = 0; i < 6; ++i) {
+      covector[i][i] = 1;
+      lambda[i] = covector[i];
+    }
+    code.pull_double(place, t, lambda);
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (std::size_t k = 0; k < 6; ++k) r.matrix[6 * i + k] = covector[k][i];
+    }
+    return r;
+  }
+  const auto t = fill(12);
+  for (std::size_t k = 0; k < 6; ++k) {
+    columns[k][2 * k] += code.steps[k];
+    columns[k][2 * k + 1] -= code.steps[k];
+  }
+  double width[6];
+  for (std::size_t k = 0; k < 6; ++k) width[k] = columns[k][2 * k] - columns[k][2 * k + 1];
+  push(t);
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t k = 0; k < 6; ++k) {
+      r.matrix[6 * i + k] = (columns[i][2 * k] - columns[i][2 * k + 1]) / width[k];
+    }
+  }
+  return r;
+}
+
 void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const map_visitor& visit) {
   std::array<double, 2> energy = energy_constants(ref);
@@ -612,7 +745,9 @@ void visit_maps(const line& l, std::size_t first, std::size_t last, beam::refere
       beam::reference behind = ref;
       advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
       emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
-        if constexpr (!is_filter<Map> && !is_radiation<Map>) {
+        if constexpr (is_call<Map>) {
+          throw std::invalid_argument(describe(e) + ": code has no power series");
+        } else if constexpr (!is_filter<Map> && !is_radiation<Map>) {
           visit(map, energy);
           energy = energy_behind(map, energy);
         }
@@ -628,12 +763,8 @@ spin_orbit_map spin_derivative(const line& l, beam::reference& ref,
   lineariser linear(energy_constants(ref), ref.particle.anomaly, start);
   for (const auto& e : l.elements) {
     validate(*e);
-    try {
-      for (int k = 0; k < slice_count(*e); ++k) {
-        push_piece(linear, *e, k, slice_count(*e), ref, ref.particle.anomaly);
-      }
-    } catch (const std::domain_error& impossible) {
-      throw std::invalid_argument(describe(*e) + ": " + impossible.what());
+    for (int k = 0; k < slice_count(*e); ++k) {
+      push_piece(linear, *e, k, slice_count(*e), ref, ref.particle.anomaly);
     }
   }
   const orbit_map r = linear.result();

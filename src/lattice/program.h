@@ -29,6 +29,7 @@ struct operation {
       1002;  // copy chosen particles; `coefficients` is the number of the observation
   static constexpr int mark = 1003;     // elements::radiation_mark: keep the momenta
   static constexpr int radiate = 1004;  // elements::radiation_loss
+  static constexpr int call = 1005;     // code of others; `coefficients` is the number of the call
 
   int code;
   std::uint32_t coefficients;  ///< position of the first coefficient in the pool
@@ -48,6 +49,7 @@ struct program {
   std::vector<double> coefficients{};
   std::vector<record_point> records{};
   std::vector<record_point> observations{};
+  std::vector<elements::code_call> calls{};
   std::array<double, 2> entrance_energy{};  ///< 1/beta0, 1/(beta0 gamma0)^2 at the start
   bool spin = false;                        ///< maps turn the spins, of this anomaly
   double anomaly = 0;
@@ -59,6 +61,9 @@ struct program {
     return {coefficients.begin(), coefficients.end()};
   }
 };
+
+/// What the operations cost per particle, in units of a map.
+double work_of(std::span<const operation> operations, const program& p);
 
 enum class direction { forward, backward };
 
@@ -141,6 +146,10 @@ struct orbit_map {
 /// reference orbit.
 orbit_map derivative(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      const std::array<double, 6>& start = {});
+
+/// The same through one call of code: by the pull of tile code, or by differences if it states their steps. Throws
+/// std::domain_error where there is neither, and for beam code.
+orbit_map derivative(const elements::code_call& call, const std::array<double, 6>& start);
 
 /// The same for piece `index` of `count` equal ones of one element; `count` is slice_count(e) or a multiple of it.
 orbit_map derivative(const element& e, int index, int count, beam::reference& ref,

@@ -12,15 +12,20 @@
 // the length negated: backward tracking needs `reversible`.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "beam/bunch.h"
 #include "lattice/program.h"
+#include "tracking/hook.h"
 
 namespace betatron::tracking {
 
@@ -58,6 +63,16 @@ struct kick_slopes {
   std::function<double(const lattice::line&)> by_line{};
 };
 
+/// A field on a grid that an effect keeps.
+struct effect_field {
+  std::variant<float*, double*> data;
+  std::array<std::size_t, 3> nodes{}, strides{};  ///< along x, y, z; strides in numbers
+  double unit = 1;                                ///< what 1 stands for, in SI units
+  std::array<double, 3> origin{};                 ///< place of the first node [m]
+  std::array<double, 3> spacing{};                ///< of nodes [m]
+  std::shared_ptr<void> owner{};                  ///< of the memory
+};
+
 struct effect {
   std::string name{};  ///< as in messages
 
@@ -78,6 +93,10 @@ struct effect {
   std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
   std::string no_pull{};  ///< why it has none, for messages
 
+  /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
+  std::vector<std::string> field_names{};
+  std::function<std::optional<effect_field>(std::string_view)> field{};
+
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =
       0;  ///< kicks are at most so far apart [m], at ends (order 2: middles) of equal groups or parts
@@ -89,8 +108,13 @@ struct effect {
   std::vector<std::uint8_t> at{};
 };
 
-/// A stretch of lattice with the kicks in front of it.
+/// A stretch of lattice with what happens in front of it: hooks are called, then the beam is kicked.
 struct kicked_stretch {
+  struct hook_call {
+    std::size_t hook;  ///< position in the list
+    std::size_t element;
+    int slice;
+  };
   struct kick {
     std::size_t effect;  ///< position in the list
     double length, from, to;
@@ -99,11 +123,17 @@ struct kicked_stretch {
 
   std::vector<kick> kicks;
   lattice::position first, last;
+  std::vector<hook_call> hooks{};
 };
 
-/// Cuts the line at the kicks of all effects, and where an element with kicks begins. Throws std::invalid_argument
-/// naming the effect and the value where order, spacing or flags are out of range.
-std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects);
+/// Cuts the line at the kicks of all effects, where an element with kicks begins, and where hooks are called. A slice
+/// of code (elements::programmable) is not cut: it gets at most one kick of each effect, at its entrance. Throws
+/// std::invalid_argument naming the effect and the value where order, spacing or flags are out of range.
+std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects,
+                                         std::span<const hook> hooks = {});
+
+/// The place of a hook, but for the turn and effects.
+hook_place place_of(const lattice::line& l, const hook& h, const kicked_stretch::hook_call& c);
 
 /// The place of a kick, to be completed with reference, turn and threads.
 kick_place place_of(const lattice::line& l, const kicked_stretch::kick& k);

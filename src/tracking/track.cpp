@@ -37,6 +37,9 @@ void check(const lattice::line& l, const track_options& o) {
   }
   check_turns(o.turns);
   check_flags("record", o.recorded, l);
+  if (!o.hooks.empty() && o.way == direction::backward) {
+    throw std::invalid_argument("hooks cannot be undone: backward tracking needs none");
+  }
   for (const effect& e : o.collective) {
     if (!e.kick) throw std::invalid_argument(e.name + " has no kick on particles");
     if (o.way == direction::backward && !e.reversible) {
@@ -113,21 +116,21 @@ class driver {
     // compiling everything once first: errors come before the first particle has moved
     reference end = bunch_.ref;
     lattice::program turn = lattice::compile(line_, 0, n, end, compile_);
-    std::vector<kicked_stretch> stretches;
-    if (!options_.collective.empty()) {
-      stretches = cut_at_kicks(line_, options_.collective);
+    const bool stops = !options_.collective.empty() || !options_.hooks.empty();
+    if (stops) {
+      cut_at_kicks(line_, options_.collective, options_.hooks);
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }
     }
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
-    if (!options_.collective.empty()) return run_with_kicks(stretches, end);
+    if (stops) return run_with_stops(end);
 
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
     const double effort = static_cast<double>(std::max<std::size_t>(bunch_.size(), 1)) *
-                          static_cast<double>(std::max<std::size_t>(turn.operations.size(), 1));
+                          std::max(lattice::work_of(turn.operations, turn), 1.0);
     const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
     entrance_ = bunch_.ref;
     exit_ = end;
@@ -164,21 +167,34 @@ class driver {
   }
 
  private:
-  /// All turns, stretch by stretch with kicks in between. `end`: the reference particle behind the first turn.
-  track_result run_with_kicks(const std::vector<kicked_stretch>& stretches, const reference& end) {
+  /// All turns, stretch by stretch with hooks and kicks in between. Maps are made when the beam comes to them: a hook
+  /// may have changed an element. `end`: the reference particle behind the first turn.
+  track_result run_with_stops(const reference& end) {
     const bool forward = options_.way == direction::forward;
-    const bool same_maps = end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
+    const bool hooked = !options_.hooks.empty();
+    const bool same_maps =
+        !hooked && end.kinetic == bunch_.ref.kinetic && !lattice::follows_clock(line_);
     struct compiled {
       lattice::program maps, marks;
       reference start, end;
     };
-    std::vector<compiled> programs(stretches.size());
+    std::vector<kicked_stretch> stretches;
+    std::vector<compiled> programs;
     for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
+      call_hooks(hook_point::before_turn, 0, turn);
+      if (turn == 0 || hooked) {
+        stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
+        programs.assign(stretches.size(), {});
+        slices_.clear();
+        for (const auto& e : line_.elements) slices_.push_back(lattice::slice_count(*e));
+      }
       for (std::size_t n = 0; n < stretches.size() && !result_.interrupted; ++n) {
         const kicked_stretch& here = stretches[forward ? n : stretches.size() - 1 - n];
+        for (const kicked_stretch::hook_call& c : here.hooks) call_hook(c, turn);
         if (forward) kick(here.kicks, turn);
         compiled& p = programs[n];
         if (turn == 0 || !same_maps) {
+          if (hooked) check_slices(here);
           p.start = p.end = bunch_.ref;
           p.maps = lattice::compile(line_, here.first, here.last, p.end, compile_);
           // what is in front of the kicks when going forward is behind them when going backward
@@ -196,13 +212,13 @@ class driver {
         }
         const lattice::position& reached = forward ? here.last : here.first;
         const bool at_end = n + 1 == stretches.size();
+        if (at_end) call_hooks(hook_point::after_turn, line_.elements.size(), turn);
         if (at_end || reached.part == 0) {
           const std::size_t passed =
               forward ? reached.element : line_.elements.size() - reached.element;
           report(at_end ? turn + 1 : turn, at_end ? 0 : passed);
         }
       }
-      if (!same_maps) programs.assign(stretches.size(), {});
     }
     return result_;
   }
@@ -218,6 +234,46 @@ class driver {
     }
   }
 
+  /// Where the beam stops was found with other slices than elements have now.
+  void check_slices(const kicked_stretch& here) const {
+    const std::size_t end = here.last.part > 0 ? here.last.element + 1 : here.last.element;
+    for (std::size_t i = here.first.element; i < end; ++i) {
+      const lattice::element& e = *line_.elements[i];
+      if (lattice::slice_count(e) == slices_[i]) continue;
+      throw std::invalid_argument("a hook has changed the slices of " + lattice::describe(e) +
+                                  " within a turn; allowed: before_turn");
+    }
+  }
+
+  /// All hooks of this kind that are not restricted to other elements.
+  void call_hooks(hook_point point, std::size_t element, std::int64_t turn) {
+    for (std::size_t h = 0; h < options_.hooks.size(); ++h) {
+      const hook& now = options_.hooks[h];
+      if (now.point != point ||
+          (point == hook_point::after_kick && !now.at.empty() && now.at[element] == 0)) {
+        continue;
+      }
+      call_hook({h, element, 0}, turn);
+    }
+  }
+
+  void call_hook(const kicked_stretch::hook_call& c, std::int64_t turn) {
+    const hook& now = options_.hooks[c.hook];
+    hook_place place = place_of(line_, now, c);
+    place.turn = options_.first_turn + turn;
+    place.effects = options_.collective;
+    with_code([&] { now.call(bunch_, place); });
+  }
+
+  /// Runs code that may take particles out of the beam.
+  template <class Code>
+  void with_code(Code&& code) {
+    const std::size_t lost = bunch_.lost.size(), particles = bunch_.size();
+    code();
+    if (bunch_.lost.size() > lost) result_.lost += bunch_.lost.size() - lost;
+    if (bunch_.size() != particles) find_observed();
+  }
+
   /// Backward: undoes them, the last first.
   void kick(const std::vector<kicked_stretch::kick>& kicks, std::int64_t turn) {
     const bool forward = options_.way == direction::forward;
@@ -230,6 +286,7 @@ class driver {
       if (!forward) place.length = -place.length;
       options_.collective[now.effect].kick(bunch_, place);
     }
+    if (!kicks.empty()) call_hooks(hook_point::after_kick, kicks.front().element, turn);
   }
 
   /// One turn in `pieces` runs of elements.
@@ -258,7 +315,6 @@ class driver {
     const monitor& m = options_.monitor;
     if (options_.recorded.empty()) how.record_every = m.every;
     how.observe_every = m.every;
-    how.observed = observed_;
     how.slots = m.particles.size();
     std::vector<std::int64_t> observed_turns;
     for (std::int64_t k = 0; m.write && k < turns; ++k) {
@@ -267,11 +323,20 @@ class driver {
     std::vector<double> coordinates(p.observations.size() * 6 * observed_turns.size() * how.slots,
                                     std::numeric_limits<double>::quiet_NaN());
     how.observations = coordinates.data();
-    cpu_result done =
-        bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
     reference start = bunch_.ref;
+    std::vector<beam::moment_sums> taken;
+    for (std::size_t k = 0; k < p.operations.size(); ++k) {
+      const lattice::operation& op = p.operations[k];
+      if (op.code != lattice::operation::call || p.calls[op.coefficients].beam == nullptr) continue;
+      how.last = k;
+      run_part(p, how, start, taken);
+      call_code(p.calls[op.coefficients], op.element, how.first_turn);
+      how.first = k + 1;
+    }
+    how.last = p.operations.size();
+    run_part(p, how, start, taken);
     std::vector<moment_record> seen;  // by the monitor
-    auto sums = done.records.begin();
+    auto sums = taken.begin();
     for (std::int64_t k = 0; k < turns; ++k) {
       const std::int64_t number = how.first_turn + k;
       if (number % how.record_every == 0) {
@@ -284,19 +349,39 @@ class driver {
       }
       if (k + 1 < turns) start = seen_from(start, exit_);
     }
-    for (beam::bunch::loss& loss : done.losses) {
-      const double turns_before = static_cast<double>(loss.turn - how.first_turn);
-      loss.s += bunch_.ref.s - entrance_.s + turns_before * (exit_.s - entrance_.s);
-    }
-    result_.lost += done.losses.size();
-    if (!done.losses.empty()) {
-      bunch_.remove(done.losses);
-      find_observed();
-    }
     bunch_.ref = end;
     if (!seen.empty() || !coordinates.empty()) {
       m.write({observed_turns, seen, p.observations, coordinates});
     }
+  }
+
+  /// Some operations of a program that began at `start`; moments are added to `taken`, lost particles leave the beam.
+  void run_part(const lattice::program& p, cpu_run& how, const reference& start,
+                std::vector<beam::moment_sums>& taken) {
+    how.observed = observed_;
+    cpu_result done =
+        bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
+    if (taken.empty()) {
+      taken = std::move(done.records);
+    } else {
+      for (std::size_t i = 0; i < taken.size(); ++i) taken[i].merge(done.records[i]);
+    }
+    if (done.losses.empty()) return;
+    for (beam::bunch::loss& loss : done.losses) {
+      const double turns_before = static_cast<double>(loss.turn - how.first_turn);
+      loss.s += start.s - entrance_.s + turns_before * (exit_.s - entrance_.s);
+    }
+    result_.lost += done.losses.size();
+    bunch_.remove(done.losses);
+    find_observed();
+  }
+
+  /// Code that takes the whole beam through a slice. The program was made from where the beam is: a line with such code
+  /// follows the clock.
+  void call_code(const elements::code_call& call, std::int32_t element, std::int64_t turn) {
+    bunch_.ref = call.inverse ? call.exit : call.entrance;
+    const auto& code = call.inverse ? call.beam->inverse : call.beam->push;
+    with_code([&] { code(bunch_, call.at(turn, element)); });
   }
 
   static bool is_set(const std::vector<std::uint8_t>& flags, std::int32_t element) {
@@ -366,6 +451,7 @@ class driver {
   std::vector<observed_particle> observed_{};
   lattice::compile_options compile_{};
   unsigned threads_;
+  std::vector<int> slices_;  // of the elements, when a turn with hooks began
   track_result result_;
   reference entrance_{};  // where the program in use begins
   reference exit_{};      // where a turn that begins there ends, if the energy stays the same

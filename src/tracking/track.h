@@ -63,6 +63,9 @@ struct track_options {
   /// What the beam does to itself, in this order.
   std::vector<effect> collective{};
 
+  /// Called while the whole beam stands still; only forward.
+  std::vector<hook> hooks{};
+
   tracking::monitor monitor{};
 
   /// Called now and then (after at most about a quarter of a second of work per processor) with the part that is

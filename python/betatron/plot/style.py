@@ -59,6 +59,7 @@ KIND_COLOURS = {
     "Instrument": BLACK,
     "Aperture": GREY,
     "PolygonAperture": GREY,
+    "Programmable": LIGHT_GREY,
     "LinearMap": LIGHT_GREY,
     "TaylorMap": LIGHT_GREY,
     "SpinMap": LIGHT_GREY,

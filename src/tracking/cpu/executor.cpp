@@ -71,8 +71,16 @@ struct workspace {
   alignas(64) F mark[2][stride];
   alignas(64) F noise[stride];
   std::uint32_t outside[tile_size];
-  bool gone[tile_size];  // lanes of casualties
+  bool gone[tile_size];          // lanes of casualties
+  std::uint8_t left[tile_size];  // what code says of lanes
 };
+
+/// The operations that are run.
+std::span<const operation> operations_of(const program& p, const cpu_run& how) {
+  const std::size_t last = std::min(how.last, p.operations.size());
+  return std::span(p.operations)
+      .subspan(std::min(how.first, last), last - std::min(how.first, last));
+}
 
 std::size_t recorded_turns(const cpu_run& how) {
   return static_cast<std::size_t>(count_turns(how.first_turn, how.turns, how.record_every));
@@ -88,6 +96,7 @@ class worker {
          const cpu_run& how, const kernel_table<F>& table,
          const std::vector<beam::loss_reason>& reasons)
       : program_(p),
+        operations_(operations_of(p, how)),
         coefficients_(coefficients),
         particles_(particles),
         how_(how),
@@ -140,7 +149,7 @@ class worker {
       const bool record = (how_.first_turn + turn) % how_.record_every == 0;
       const bool observe = (how_.first_turn + turn) % how_.observe_every == 0;
       beam::moment_sums* records = result.records.data() + recorded * program_.records.size();
-      for (const operation& op : program_.operations) {
+      for (const operation& op : operations_) {
         const F* coefficients = coefficients_ + op.coefficients;
         if (op.code < map_count) [[likely]] {
           if (push(static_cast<std::size_t>(op.code), coefficients, t)) [[unlikely]] {
@@ -155,6 +164,8 @@ class worker {
           if (table_.radiate(coefficients, t)) [[unlikely]] {
             collect(t, first, count, op, turn, elements::radiation_loss<F>::loss, result);
           }
+        } else if (op.code == operation::call) {
+          call(program_.calls[op.coefficients], t, first, count, op, turn, result);
         } else if (op.code == operation::record) {
           if (!record) continue;
           find_non_finite(t, first, count, op, turn, result);
@@ -165,12 +176,12 @@ class worker {
       }
       recorded += record;
       observed += observe;
-      if (!program_.operations.empty() && (turn & 63) == 63) {
-        find_non_finite(t, first, count, program_.operations.back(), turn, result);
+      if (!operations_.empty() && (turn & 63) == 63) {
+        find_non_finite(t, first, count, operations_.back(), turn, result);
       }
     }
-    if (!program_.operations.empty()) {
-      find_non_finite(t, first, count, program_.operations.back(), how_.turns - 1, result);
+    if (!operations_.empty()) {
+      find_non_finite(t, first, count, operations_.back(), how_.turns - 1, result);
     }
     for (const casualty<F>& dead : casualties_) {
       for (std::size_t c = 0; c < 6; ++c) t.z[c][dead.lane] = dead.z[c];
@@ -220,6 +231,49 @@ class worker {
       return table_.push_spin[code](coefficients, t, gyration_);
     }
     return table_.push[code](coefficients, t);
+  }
+
+  /// Code of others. What it makes infinite or NaN is found at once: a map that follows could hide it.
+  void call(const elements::code_call& c, const tile<F>& t, std::size_t first, std::size_t count,
+            const operation& op, std::int64_t turn, block_result& result) {
+    const elements::code_place place = c.at(how_.first_turn + turn, op.element);
+    std::uint8_t* left = memory_->left;
+    std::fill_n(left, count, std::uint8_t{0});
+    elements::code_tile<F> view{
+        {}, particles_.weight + first, particles_.id + first, count, t.count, left};
+    std::ranges::copy(t.z, view.z);
+    if constexpr (std::is_same_v<F, double>) {
+      c.tiles->push_double(place, view);
+    } else if (c.tiles->push_single) {
+      c.tiles->push_single(place, view);
+    } else {
+      push_in_double(*c.tiles, place, view);
+    }
+    if (std::any_of(left, left + count, [](std::uint8_t flag) { return flag != 0; })) [[unlikely]] {
+      std::fill_n(t.outside, (t.count + table_.width - 1) / table_.width, 0u);
+      for (std::size_t i = 0; i < count; ++i) {
+        if (left[i] != 0) t.outside[i / table_.width] |= 1u << i % table_.width;
+      }
+      collect(t, first, count, op, turn, beam::loss_reason::outside_domain, result);
+    }
+    find_non_finite(t, first, count, op, turn, result);
+  }
+
+  void push_in_double(const elements::tile_code& code, const elements::code_place& place,
+                      const elements::code_tile<F>& t) {
+    wide_.resize(7 * t.padded);
+    double* weight = wide_.data() + 6 * t.padded;
+    elements::code_tile<double> wide{{}, weight, t.id, t.count, t.padded, t.outside};
+    for (std::size_t c = 0; c < 6; ++c) {
+      wide.z[c] = wide_.data() + c * t.padded;
+      std::copy_n(t.z[c], t.padded, wide.z[c]);
+    }
+    std::copy_n(t.weight, t.count, weight);
+    code.push_double(place, wide);
+    for (std::size_t c = 0; c < 6; ++c) {
+      std::transform(wide.z[c], wide.z[c] + t.padded, t.z[c],
+                     [](double v) { return static_cast<F>(v); });
+    }
   }
 
   void refresh(const F* energy, const tile<F>& t) {
@@ -301,6 +355,7 @@ class worker {
   }
 
   const program& program_;
+  std::span<const operation> operations_;
   const F* coefficients_;
   const beam::columns<F>& particles_;
   const cpu_run& how_;
@@ -308,6 +363,7 @@ class worker {
   const std::vector<beam::loss_reason>& reasons_;
   std::unique_ptr<workspace<F>> memory_;
   std::vector<casualty<F>> casualties_;
+  std::vector<double> wide_;          // coordinates and weights for code that knows only double
   elements::gyration<F> gyration_{};  // where the tile is
 };
 
@@ -317,6 +373,12 @@ template <class F>
 cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_run& how) {
   if (p.spin && !particles.has_spin() && particles.size > 0) {
     throw std::invalid_argument("spins cannot be tracked: the beam has none");
+  }
+  const std::span<const operation> operations = operations_of(p, how);
+  for (const operation& op : operations) {
+    if (op.code == operation::call && p.calls[op.coefficients].tiles == nullptr) {
+      throw std::invalid_argument("code for the whole beam cannot be run tile by tile");
+    }
   }
   const kernel_table<F>& table = kernels<F>();
   static const std::vector<beam::loss_reason> reasons = loss_reasons();
@@ -349,8 +411,8 @@ cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_ru
     }
   };
 
-  const double effort = static_cast<double>(particles.size) *
-                        static_cast<double>(p.operations.size()) * static_cast<double>(how.turns);
+  const double effort = static_cast<double>(particles.size) * lattice::work_of(operations, p) *
+                        static_cast<double>(how.turns);
   const std::size_t wanted = static_cast<std::size_t>(std::max(1.0, effort / work_per_thread));
   const std::size_t threads =
       std::min({static_cast<std::size_t>(std::max(1u, how.threads)), blocks, wanted});

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct cpu_run {
   std::int64_t first_turn = 0;
   std::int64_t turns = 1;  ///< times that the program is repeated
   unsigned threads = 1;    ///< at most; fewer where there is little to do
+
+  /// Which operations: those from `first`, which must be 0 or a refresh, up to `last`.
+  std::size_t first = 0, last = std::numeric_limits<std::size_t>::max();
 
   std::int64_t record_every = 1;  ///< records are taken in turns whose number is a multiple of this
   std::int64_t observe_every = 1;  ///< and observations in multiples of this
@@ -48,7 +52,8 @@ struct cpu_result {
 };
 
 /// Pushes all particles through all operations, `turns` times, in place. The result has the same bits for any
-/// number of threads. F is float or double.
+/// number of threads. Throws std::invalid_argument where code for the whole beam is among the
+/// operations. F is float or double.
 template <class F>
 cpu_result run(const lattice::program& program, const beam::columns<F>& particles,
                const cpu_run& how);

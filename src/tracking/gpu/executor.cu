@@ -133,6 +133,12 @@ void check_arguments(const lattice::program& p, const run_options& how) {
         std::to_string(p.observations.size()) +
         " observations; allowed: none (use no monitor, or track on the CPU)");
   }
+  if (!p.calls.empty()) {
+    const elements::code_call& first = p.calls.front();
+    throw std::invalid_argument("the device calls no code of others: the program calls '" +
+                                (first.tiles ? first.tiles->name : std::string("code of the beam")) +
+                                "'; track on the CPU");
+  }
   if (p.radiation) {
     throw std::invalid_argument(
         "the device tracks no radiation: compile the program without, or track on the CPU");
