@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "collective/chunks.h"
+#include "collective/slice_profile.h"
 #include "numerics/constants.h"
 #include "numerics/reduction.h"
 
@@ -17,18 +18,18 @@ double central_slope(const std::function<double(double)>& f, double x, double sc
   return sum / h;
 }
 
-std::vector<double> line_pull::by_nodes(std::size_t column, bool by_coordinate) const {
+/// weight(columns, particle), summed over particles with the shape of each.
+template <class Weight>
+std::vector<double> line_pull::sum_on_nodes(const Weight& weight) const {
   std::vector<std::vector<double>> parts(chunk_count(bunch_.size()));
-  bunch_.visit([&]<class F>(const beam::columns<F>& c) {
-    const F* lambda = lambda_.of<F>()[column];
+  bunch_.visit([&](const auto& c) {
     with_shape(options_.shape, [&](auto s) {
       for_chunks(c.size, threads_, [&](std::size_t chunk, std::size_t first, std::size_t last) {
         std::vector<double>& sum = parts[chunk];
         sum.assign(grid_.nodes, 0.0);
         for (std::size_t i = first; i < last; ++i) {
           const line_weights at = weights_at<s()>(grid_, static_cast<double>(c.z[4][i]));
-          double v = static_cast<double>(lambda[i]);
-          if (by_coordinate) v *= static_cast<double>(c.z[column - 1][i]);
+          const double v = weight(c, i);
           for (std::size_t k = 0; k < static_cast<std::size_t>(s()); ++k) {
             sum[at.first + k] += v * at.w[k];
           }
@@ -43,7 +44,19 @@ std::vector<double> line_pull::by_nodes(std::size_t column, bool by_coordinate) 
   return sum;
 }
 
-void line_pull::finish(const std::array<kick, 3>& kicks, sources by, double by_step) const {
+std::vector<double> line_pull::by_nodes(std::size_t column, bool by_coordinate) const {
+  return sum_on_nodes([&]<class F>(const beam::columns<F>& c, std::size_t i) {
+    const double v = static_cast<double>(lambda_.of<F>()[column][i]);
+    return by_coordinate ? v * static_cast<double>(c.z[column - 1][i]) : v;
+  });
+}
+
+std::vector<double> line_pull::by_nodes(std::span<const double> weights) const {
+  return sum_on_nodes([&](const auto&, std::size_t i) { return weights[i]; });
+}
+
+void line_pull::finish(const std::array<kick, 3>& kicks, sources by, double by_step,
+                       std::span<const seen> others) const {
   const std::size_t n = bunch_.size();
   const double unit =
       std::fabs(bunch_.ref.particle.charge) * numerics::constants::elementary_charge;
@@ -77,6 +90,9 @@ void line_pull::finish(const std::array<kick, 3>& kicks, sources by, double by_s
             if (!k.gradient.empty()) add(lambda[2 * a][i], l * gradient);
             add(c.z[2 * a + 1][i], -(value(at, k.value) + q * gradient));
           }
+          for (const seen& o : others) {
+            by_place += o.weights[i] * interpolate<s()>(slope, o.values.data());
+          }
           const double w = static_cast<double>(c.weight[i]);
           double source = value(slope, by.charge);
           if (!by.x_charge.empty()) {
@@ -106,6 +122,40 @@ void line_pull::finish(const std::array<kick, 3>& kicks, sources by, double by_s
     if (grid_.is_point) edge = 0;
     add(lambda[4][low], middle - edge);
     add(lambda[4][high], middle + edge);
+  });
+}
+
+void pull_profile(beam::bunch& b, const tracking::covector& lambda, const slice_profile& profile,
+                  const line_options& o, std::span<const double> by_value,
+                  std::span<const double> by_slope, unsigned threads) {
+  // with node charges q: value = q/step, slope = D q/step^2
+  const line_pull adjoint(b, lambda, profile.grid(), o, threads);
+  const double step = profile.grid().step;
+  std::vector<double> by_charge = adjoint.by_nodes(by_value);
+  double by_step = -numerics::dot(by_charge, profile.values()) / step;
+  std::vector<line_pull::seen> seen = {{by_value, profile.values()}};
+  if (!by_slope.empty()) {
+    const std::vector<double> back = adjoint.by_nodes(by_slope);
+    by_step -= 2 * numerics::dot(back, profile.slopes()) / step;
+    add_transposed_derivative(back, 1 / step, by_charge);
+    seen.push_back({by_slope, profile.slopes()});
+  }
+  const double particle =
+      numerics::constants::elementary_charge * std::fabs(b.ref.particle.charge) * step;
+  for (double& v : by_charge) v /= particle;
+  adjoint.finish({}, {std::move(by_charge), {}, {}}, by_step, seen);
+}
+
+void pull_sigma_t(beam::bunch& b, const tracking::covector& lambda, const beam::moments& m,
+                  double by_logarithm) {
+  const double each = by_logarithm / (m.weight * m.covariance(4, 4));
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    F* by_t = lambda.of<F>()[4];
+    for (std::size_t i = 0; i < c.size; ++i) {
+      const double more =
+          each * static_cast<double>(c.weight[i]) * (static_cast<double>(c.z[4][i]) - m.mean[4]);
+      by_t[i] = static_cast<F>(static_cast<double>(by_t[i]) + more);
+    }
   });
 }
 

@@ -31,6 +31,9 @@ class line_pull {
   /// Derivatives by the node values of a kick on column 1, 3 or 5; by_coordinate: of its gradient.
   std::vector<double> by_nodes(std::size_t column, bool by_coordinate) const;
 
+  /// sum_p weight_p S_i, for functions of the density that act on particles in other ways.
+  std::vector<double> by_nodes(std::span<const double> weights) const;
+
   /// Node values of the kick, or empty.
   struct kick {
     std::vector<double> value{}, gradient{};
@@ -40,17 +43,38 @@ class line_pull {
     std::vector<double> charge{}, x_charge{}, y_charge{};
   };
 
+  /// A function that particles see at their places: the derivative of the loss by it, per particle, and its node values.
+  struct seen {
+    std::span<const double> weights, values;
+  };
+
   /// Takes beam and covector to the front of the kicks on px, py, pt. by_step: by the step of the grid at fixed places
-  /// a_p.
-  void finish(const std::array<kick, 3>& kicks, sources by, double by_step) const;
+  /// a_p. Of what is seen only the derivative is taken.
+  void finish(const std::array<kick, 3>& kicks, sources by, double by_step,
+              std::span<const seen> others = {}) const;
 
  private:
+  template <class Weight>
+  std::vector<double> sum_on_nodes(const Weight& weight) const;
+
   beam::bunch& bunch_;
   const tracking::covector& lambda_;
   const line_grid& grid_;
   const line_options& options_;
   unsigned threads_;
 };
+
+class slice_profile;
+
+/// The adjoint of a slice_profile: the derivatives of the loss by the value and the slope that each particle sees become
+/// those by t. by_slope may be empty. Momenta are left alone.
+void pull_profile(beam::bunch& b, const tracking::covector& lambda, const slice_profile& profile,
+                  const line_options& o, std::span<const double> by_value,
+                  std::span<const double> by_slope, unsigned threads);
+
+/// Adds what follows from the derivative of the loss by the logarithm of sigma_t: w_p (t_p - mean)/(W sigma_t^2) of it.
+void pull_sigma_t(beam::bunch& b, const tracking::covector& lambda, const beam::moments& m,
+                  double by_logarithm);
 
 /// f'(x) of a smooth function that varies on the length `scale`, to about 1e-10 of it, by central differences of order 8.
 double central_slope(const std::function<double(double)>& f, double x, double scale);

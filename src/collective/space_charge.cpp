@@ -486,8 +486,9 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
     if (f) f->owner = solver;
     return f;
   };
-  // of the Green's function in a pipe there is no derivative by the length of cells
-  if (!solver->options().pipe || solver->options().grid_step > 0) {
+  if (solver->options().pipe && solver->options().grid_step == 0) {
+    e.no_pull = "has cells that follow the beam in a pipe; allowed: a grid_step > 0";
+  } else {
     e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
                       const tracking::kick_place& place) { return solver->pull(b, lambda, place); };
   }

@@ -156,10 +156,11 @@ class space_charge_3d {
   workspace<F>& memory_of();
   struct fitted {
     fields::mesh_frame frame;
-    std::array<bool, 3> flat;  ///< all particles in one plane: no field across it
-    std::array<double, 3> low{}, high{};   ///< of the beam, x, y, t
-    std::array<std::size_t, 3> follows{};  ///< the axis whose extent decides on the cell; 3: none does
-    std::array<double, 3> growth{};        ///< of the cell by that extent
+    std::array<bool, 3> flat;             ///< all particles in one plane: no field across it
+    std::array<double, 3> low{}, high{};  ///< of the beam, x, y, t
+    std::array<std::size_t, 3>
+        follows{};                   ///< the axis whose extent decides on the cell; 3: none does
+    std::array<double, 3> growth{};  ///< of the cell by that extent
   };
   std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
   template <class F>

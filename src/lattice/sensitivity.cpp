@@ -285,10 +285,43 @@ program matrix_program(const element& e, const slice_request& which, reference& 
   return r;
 }
 
+bool has_call(const program& p) { return !p.calls.empty(); }
+
+/// What undoes a slice with tile code: the maps around it, and the place of the call, whose number is counted within the
+/// slice.
+program call_program(const program& forward, const reference& front, const reference& behind) {
+  program r;
+  const auto energy_of = [](const reference& ref) {
+    return std::array{ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+  };
+  r.entrance_energy = energy_of(behind);
+  for (auto op = forward.operations.rbegin(); op != forward.operations.rend(); ++op) {
+    if (op->code == operation::refresh) continue;  // put behind the call below
+    if (op->code != operation::call) {
+      append_inverse(*op, forward.coefficients.data() + op->coefficients, r);
+      continue;
+    }
+    r.operations.push_back(*op);
+    const auto energy = energy_of(front);
+    r.operations.push_back({operation::refresh, static_cast<std::uint32_t>(r.coefficients.size()),
+                            op->element, op->s});
+    r.coefficients.insert(r.coefficients.end(), energy.begin(), energy.end());
+  }
+  return r;
+}
+
 /// Slice `index` of an element, as what undoes it. Throws as compile_slice.
 slice_state state_of(const element& e, slice_request which, const reference& ref) {
-  which.inverse = true;
   slice_state s{{}, ref};
+  if (std::holds_alternative<elements::programmable>(e.body)) {
+    const program forward = compile_slice(e, which, s.behind);
+    if (has_call(forward)) {
+      s.inverse = call_program(forward, ref, s.behind);
+      return s;
+    }
+    s.behind = ref;
+  }
+  which.inverse = true;
   s.inverse = is_matrix(e) ? matrix_program(e, which, s.behind) : compile_slice(e, which, s.behind);
   return s;
 }
@@ -297,6 +330,7 @@ slice_state state_of(const element& e, slice_request which, const reference& ref
 std::size_t coefficient_count(int code) {
   if (code == reverse_operation::matrix) return 79;
   if (code == operation::refresh) return 2;
+  if (code == operation::call) return 0;
   static const std::vector<std::size_t> counts = [] {
     std::vector<std::size_t> r;
     elements::all_maps::for_each(
@@ -417,8 +451,21 @@ class differentiator {
     const auto shift = static_cast<std::uint32_t>(p.coefficients.size());
     p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(),
                           piece.coefficients.end());
+    const auto calls = static_cast<std::uint32_t>(p.calls.size());
+    for (const elements::code_call& c : piece.calls) {
+      if (c.tiles == nullptr) {
+        throw std::invalid_argument(describe(*line_.elements[element]) +
+                                    ": code for the whole beam has no derivative");
+      }
+      if (!c.tiles->has_derivative()) {
+        throw std::invalid_argument(describe(*line_.elements[element]) +
+                                    ": its code has no derivative; allowed: code with a pull, or with "
+                                    "stated steps of differences");
+      }
+      p.calls.push_back(c);
+    }
     for (operation op : piece.operations) {
-      op.coefficients += shift;
+      op.coefficients += op.code == operation::call ? calls : shift;
       op.element = static_cast<std::int32_t>(element);
       p.operations.push_back(op);
     }
@@ -501,6 +548,13 @@ class differentiator {
     std::size_t first = options_.reference_energy ? 0 : first_moved_;
     for (; first < slices_.size(); ++first) {
       slice_work& s = slices_[first];
+      if (std::ranges::any_of(s.state.inverse.operations,
+                              [](const operation& op) { return op.code == operation::call; })) {
+        throw std::invalid_argument(
+            describe(*line_.elements[s.element]) +
+            ": what its code does with another energy of the reference is not known; allowed: no derivative "
+            "by the energy of the reference, or by what changes it in front of this element");
+      }
       slice_sensitivity& to = r_.slices[first];
       const std::size_t by_kinetic = options_.knobs.size();
       const values d = cached(s, by_kinetic, [&] {
@@ -530,7 +584,8 @@ class differentiator {
       last = std::min(last, end);
       std::vector<std::size_t> maps;  // of the forward program
       for (std::size_t i = s.first_forward; i < last; ++i) {
-        if (p.operations[i].code < map_count) maps.push_back(i);
+        const int code = p.operations[i].code;
+        if (code < map_count || code == operation::call) maps.push_back(i);
       }
       for (std::size_t i = last; i-- > s.first_forward;) {
         if (p.operations[i].code == operation::record) link_record(i);
@@ -584,6 +639,12 @@ class differentiator {
         continue;
       }
       const std::size_t undone = forward_maps[--map];
+      if (op.code == operation::call) {
+        r_.backward.push_back({reverse_operation::call,
+                               r_.forward.operations[undone].coefficients,
+                               static_cast<std::uint32_t>(undone)});
+        continue;
+      }
       if (does_nothing(op.code)) continue;
       reverse_operation to{op.code, op.coefficients + shift, static_cast<std::uint32_t>(undone)};
       to.first_direction = static_cast<std::uint32_t>(r_.directions.size());

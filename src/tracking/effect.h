@@ -77,9 +77,20 @@ struct kick_slopes {
 struct envelope_kick_pull {
   beam::matrix6 covariance{};  ///< derivatives with respect to each entry as if it were on its own
   double charge = 0;           ///< by the charge of the beam [1/C]
-  double strength = 0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
-  double kinetic = 0;   ///< by the kinetic energy over m c^2 of the reference
-  double length = 0;    ///< by the length of the path that the kick stands for [1/m]
+  double strength =
+      0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
+  double kinetic = 0;  ///< by the kinetic energy over m c^2 of the reference
+  double length = 0;   ///< by the length of the path that the kick stands for [1/m]
+};
+
+/// A field on a grid that an effect keeps.
+struct effect_field {
+  std::variant<float*, double*> data;
+  std::array<std::size_t, 3> nodes{}, strides{};  ///< along x, y, z; strides in numbers
+  double unit = 1;                                ///< what 1 stands for, in SI units
+  std::array<double, 3> origin{};                 ///< place of the first node [m]
+  std::array<double, 3> spacing{};                ///< of nodes [m]
+  std::shared_ptr<void> owner{};                  ///< of the memory
 };
 
 struct effect {
@@ -97,10 +108,6 @@ struct effect {
                               double charge, const kick_place&)>
       envelope_kick{};
 
-  /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
-  std::vector<std::string> field_names{};
-  std::function<std::optional<effect_field>(std::string_view)> field{};
-
   /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
   /// effect has no derivative.
   std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
@@ -113,6 +120,10 @@ struct effect {
                                    const beam::matrix6& covariance, double charge,
                                    const kick_place&, const beam::matrix6& by_matrix)>
       envelope_pull{};
+
+  /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
+  std::vector<std::string> field_names{};
+  std::function<std::optional<effect_field>(std::string_view)> field{};
 
   int order = 1;  ///< of the splitting: 1 or 2
   double spacing =

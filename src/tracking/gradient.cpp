@@ -15,6 +15,7 @@
 #include "numerics/reduction.h"
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/executor.h"
+#include "elements/tile_code.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
@@ -74,6 +75,90 @@ std::vector<section> sections_of(const lattice::sensitivity& plan) {
     all.push_back(s);
   }
   return all;
+}
+
+/// Coordinates and weights of a tile in double, for code that knows only that.
+struct wide_tile {
+  std::vector<double> numbers;
+  elements::code_tile<double> view;
+
+  explicit wide_tile(const elements::code_tile<float>& t)
+      : numbers(7 * t.padded), view{{}, numbers.data() + 6 * t.padded, t.id, t.count, t.padded, t.outside} {
+    for (std::size_t c = 0; c < 6; ++c) {
+      view.z[c] = numbers.data() + c * t.padded;
+      std::copy_n(t.z[c], t.padded, view.z[c]);
+    }
+    std::copy_n(t.weight, t.count, numbers.data() + 6 * t.padded);
+  }
+};
+
+template <class F>
+void push_code(const elements::tile_code& code, const elements::code_place& place,
+               const elements::code_tile<F>& t) {
+  if constexpr (std::is_same_v<F, double>) {
+    code.push_double(place, t);
+  } else if (code.push_single) {
+    code.push_single(place, t);
+  } else {
+    wide_tile wide(t);
+    code.push_double(place, wide.view);
+    for (std::size_t c = 0; c < 6; ++c) {
+      std::transform(wide.view.z[c], wide.view.z[c] + t.padded, t.z[c],
+                     [](double v) { return static_cast<F>(v); });
+    }
+  }
+}
+
+/// lambda at the exit becomes that at the entrance: by the code's own pull, or by differences with its steps.
+void pull_code_double(const elements::tile_code& code, const elements::code_place& place,
+                      const elements::code_tile<double>& t, double* const lambda[6]) {
+  if (code.pull_double) return code.pull_double(place, t, lambda);
+  const std::size_t n = t.padded;
+  std::vector<double> side[2], front(6 * n);
+  std::vector<std::uint8_t> outside(t.count);
+  for (std::size_t k = 0; k < 6; ++k) {
+    for (int s = 0; s < 2; ++s) {
+      side[s].resize(6 * n);
+      elements::code_tile<double> moved = t;
+      moved.outside = outside.data();
+      for (std::size_t c = 0; c < 6; ++c) {
+        moved.z[c] = side[s].data() + c * n;
+        std::copy_n(t.z[c], n, moved.z[c]);
+      }
+      for (std::size_t i = 0; i < n; ++i) moved.z[k][i] += s == 0 ? code.steps[k] : -code.steps[k];
+      code.push_double(place, moved);
+    }
+    for (std::size_t i = 0; i < n; ++i) {
+      const double width = (t.z[k][i] + code.steps[k]) - (t.z[k][i] - code.steps[k]);
+      for (std::size_t c = 0; c < 6; ++c) {
+        front[k * n + i] += lambda[c][i] * (side[0][c * n + i] - side[1][c * n + i]) / width;
+      }
+    }
+  }
+  for (std::size_t k = 0; k < 6; ++k) std::copy_n(front.data() + k * n, n, lambda[k]);
+}
+
+template <class F>
+void pull_code(const elements::tile_code& code, const elements::code_place& place,
+               const elements::code_tile<F>& t, F* const lambda[6]) {
+  if constexpr (std::is_same_v<F, double>) {
+    pull_code_double(code, place, t, lambda);
+  } else if (code.pull_single) {
+    code.pull_single(place, t, lambda);
+  } else {
+    const wide_tile wide(t);
+    std::vector<double> numbers(6 * t.padded);
+    double* columns[6];
+    for (std::size_t c = 0; c < 6; ++c) {
+      columns[c] = numbers.data() + c * t.padded;
+      std::copy_n(lambda[c], t.padded, columns[c]);
+    }
+    pull_code_double(code, place, wide.view, columns);
+    for (std::size_t c = 0; c < 6; ++c) {
+      std::transform(columns[c], columns[c] + t.padded, lambda[c],
+                     [](double v) { return static_cast<F>(v); });
+    }
+  }
 }
 
 /// Cuts particles into blocks of tiles and calls work(block, first, last) for each, on several threads, where
@@ -140,9 +225,14 @@ class passes {
 
   /// Tracks all particles of `from` through a section; `to` may be the same columns. Sums of its records, and who was
   /// lost, in the order of the columns.
+  /// `entrances`: where coordinates at calls of code are kept, one entry per call of the line; null: nowhere.
   void forward(const section& part, const particles& from, const std::array<F*, 6>& to,
                unsigned threads, std::vector<beam::moment_sums>& records,
-               std::vector<casualty<F>>& casualties) const {
+               std::vector<casualty<F>>& casualties, std::vector<F>* entrances = nullptr) const {
+    for (std::size_t i = part.first; entrances && i < part.last; ++i) {
+      const operation& op = plan_.forward.operations[i];
+      if (op.code == operation::call) entrances[op.coefficients].resize(6 * from.size);
+    }
     const std::size_t count = part.last_record - part.first_record;
     const std::size_t blocks = block_count(from.size);
     std::vector<std::vector<beam::moment_sums>> sums(blocks);
@@ -153,7 +243,7 @@ class passes {
         sums[b].resize(count);
         for (std::size_t i = first; i < last; i += tile_size) {
           forward_tile(part, from, to, i, std::min(tile_size, last - i), *memory, sums[b].data(),
-                       dead[b]);
+                       dead[b], entrances);
         }
       };
     });
@@ -211,6 +301,7 @@ class passes {
     const reverse_pool* pool = nullptr;
     std::span<const casualty<F>> casualties{};
     std::span<const record_pull> records{};  ///< of the whole line
+    const std::vector<F>* entrances = nullptr;  ///< coordinates at calls of code
     particles start{};                       ///< at the start of the section: what is rewound to, or tracked again
     std::array<const F*, 6> end{};           ///< coordinates at its end
     std::array<const F*, 6> by_end{};        ///< derivatives by them; null: none
@@ -289,6 +380,7 @@ class passes {
     alignas(64) F z[6][stride];
     std::uint32_t outside[tile_size];
     bool gone[tile_size];
+    std::uint8_t left[tile_size];
   };
 
   struct reverse_memory {
@@ -296,6 +388,7 @@ class passes {
     alignas(64) F column[16][stride];
     double weight[adjoint_tile_size];  // 0 of particles that are not in the beam
     std::uint32_t outside[adjoint_tile_size];
+    std::uint8_t left[adjoint_tile_size];
     std::vector<double> sums{};
     std::vector<F> scratch;
     // where states are kept
@@ -321,7 +414,8 @@ class passes {
 
   void forward_tile(const section& part, const particles& from, const std::array<F*, 6>& to,
                     std::size_t first, std::size_t count, forward_memory& memory,
-                    beam::moment_sums* records, std::vector<casualty<F>>& casualties) const {
+                    beam::moment_sums* records, std::vector<casualty<F>>& casualties,
+                    std::vector<F>* entrances) const {
     const kernel_table<F>& table = kernels<F>();
     const std::size_t padded = (count + table.width - 1) / table.width * table.width;
     tile<F> t{{}, memory.energy[0], memory.energy[1], padded, memory.outside};
@@ -362,6 +456,17 @@ class passes {
           collect(i);
       } else if (op.code == operation::refresh) {
         table.refresh(own, t);
+      } else if (op.code == operation::call) {
+        if (table.find_non_finite(t)) [[unlikely]]
+          collect(i);
+        if (entrances) {
+          F* kept = entrances[op.coefficients].data() + first;
+          for (std::size_t c = 0; c < 6; ++c) std::copy_n(t.z[c], count, kept + c * from.size);
+        }
+        if (call(op, from, first, count, t, memory.left)) [[unlikely]]
+          collect(i);
+        if (table.find_non_finite(t)) [[unlikely]]
+          collect(i);
       } else {
         if (table.find_non_finite(t)) [[unlikely]]
           collect(i);
@@ -376,6 +481,23 @@ class passes {
       for (std::size_t c = 0; c < 6; ++c) t.z[c][dead.index - first] = dead.z[c];
     }
     for (std::size_t c = 0; c < 6; ++c) std::copy_n(t.z[c], count, to[c] + first);
+  }
+
+  /// Tile code on `count` particles from `first` on; returns whether some are to be marked in t.outside as lost.
+  bool call(const operation& op, const particles& from, std::size_t first, std::size_t count,
+            const tile<F>& t, std::uint8_t* left) const {
+    const elements::code_call& c = plan_.forward.calls[op.coefficients];
+    std::fill_n(left, count, std::uint8_t{0});
+    elements::code_tile<F> view{{}, from.weight + first, from.id + first, count, t.count, left};
+    std::ranges::copy(t.z, view.z);
+    push_code(*c.tiles, c.at(0, op.element), view);
+    if (std::all_of(left, left + count, [](std::uint8_t flag) { return flag == 0; })) return false;
+    const std::size_t width = kernels<F>().width;
+    std::fill_n(t.outside, (t.count + width - 1) / width, 0u);
+    for (std::size_t i = 0; i < count; ++i) {
+      if (left[i] != 0) t.outside[i / width] |= 1u << i % width;
+    }
+    return true;
   }
 
   /// Sums over the particles of the tile that are still in the beam.
@@ -462,7 +584,7 @@ class passes {
     std::size_t at_segment = static_cast<std::size_t>(-1);
     if (memory.segment != 0) {
       keep_starts(request, first, count, dead, memory);
-      load_state(part, part.last, dead, first, memory, at_segment, t);
+      load_state(request, part.last, dead, first, count, memory, at_segment, t);
     }
 
     const F exit_energy[2] = {static_cast<F>(part.exit[0]), static_cast<F>(part.exit[1])};
@@ -474,7 +596,7 @@ class passes {
         t.still = table.refresh(energy, t);
       }
       if (memory.segment != 0 && op.code != operation::refresh) {
-        load_state(part, op.forward + 1, dead, first, memory, at_segment, t);
+        load_state(request, op.forward + 1, dead, first, count, memory, at_segment, t);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
       if (op.code < map_count) [[likely]] {
@@ -492,11 +614,13 @@ class passes {
       } else if (op.code == operation::refresh) {
         energy = own;
         t.still = table.refresh(own, t);
+      } else if (op.code == reverse_operation::call) {
+        pull_call(op, request, first, count, memory, t);
       } else if (op.code == operation::record) {
         const record_pull& record = request.records[op.coefficients];
         if (record.active) add_record(record, memory.weight, t);
       } else {
-        pull_matrix(op, part, first, dead, memory, at_segment, t);
+        pull_matrix(op, request, first, count, dead, memory, at_segment, t);
       }
     }
     revive_behind(-1);
@@ -541,6 +665,9 @@ class passes {
         if (push) push(duals + 2 * op.coefficients, energy, t);
       } else if (op.code == operation::refresh) {
         energy = duals + 2 * op.coefficients;
+      } else if (op.code == operation::call) {
+        throw std::invalid_argument(
+            "forward mode does not follow code of elements; allowed: reverse mode");
       } else if (records[op.coefficients].active) {
         const record_pull& r = records[op.coefficients];
         for (std::size_t i = 0; i < count; ++i) {
@@ -582,9 +709,33 @@ class passes {
     }
   }
 
+  /// Tile code: its own pull, at the coordinates that were kept.
+  void pull_call(const reverse_operation& op, const reverse_request& request, std::size_t first,
+                 std::size_t count, reverse_memory& memory, const adjoint_tile<F>& t) const {
+    const elements::code_call& c = plan_.forward.calls[op.coefficients];
+    const F* kept = request.entrances[op.coefficients].data() + first;
+    for (std::size_t k = 0; k < 6; ++k) {
+      std::copy_n(kept + k * request.start.size, count, t.z[k]);
+      std::fill(t.z[k] + count, t.z[k] + t.count, F(0));
+    }
+    std::fill_n(memory.left, count, std::uint8_t{0});
+    elements::code_tile<F> view{{},    request.start.weight + first, request.start.id + first,
+                                count, t.count,                      memory.left};
+    std::ranges::copy(t.z, view.z);
+    F* lambda[6];  // lambda_x = v_px, lambda_px = -v_x
+    for (std::size_t k = 0; k < 6; ++k) {
+      lambda[k] = t.v[k ^ 1];
+      if (k % 2 == 1) std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
+    }
+    pull_code(*c.tiles, c.at(0, plan_.forward.operations[op.forward].element), view, lambda);
+    for (std::size_t k = 1; k < 6; k += 2) {
+      std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
+    }
+  }
+
   /// The user's matrix: lambda_in = M^T lambda_out, whatever M is.
-  void pull_matrix(const reverse_operation& op, const section& part, std::size_t first,
-                   const std::vector<const casualty<F>*>& dead, reverse_memory& memory,
+  void pull_matrix(const reverse_operation& op, const reverse_request& request, std::size_t first,
+                   std::size_t count, const std::vector<const casualty<F>*>& dead, reverse_memory& memory,
                    std::size_t& at_segment, const adjoint_tile<F>& t) const {
     const double* c = plan_.coefficients.data() + op.coefficients;
     const double *m = c, *offset = c + 36, *inverse = c + 42;
@@ -596,7 +747,7 @@ class passes {
       }
     }
     if (memory.segment != 0) {
-      load_state(part, op.forward, dead, first, memory, at_segment, t);
+      load_state(request, op.forward, dead, first, count, memory, at_segment, t);
     } else {
       for (std::size_t i = 0; i < t.count; ++i) {
         double z[6];
@@ -635,9 +786,9 @@ class passes {
   }
 
   /// One forward operation on the tile's coordinates, for keeping states.
-  void forward_again(std::size_t i, std::size_t first,
+  void forward_again(std::size_t i, const particles& from, std::size_t first, std::size_t count,
                      const std::vector<const casualty<F>*>& dead, std::uint32_t& energy,
-                     const tile<F>& t) const {
+                     const tile<F>& t, std::uint8_t* left) const {
     const operation& op = plan_.forward.operations[i];
     const kernel_table<F>& table = kernels<F>();
     if (op.code < map_count) {
@@ -645,6 +796,8 @@ class passes {
     } else if (op.code == operation::refresh) {
       table.refresh(coefficients_.data() + op.coefficients, t);
       energy = op.coefficients;
+    } else if (op.code == operation::call) {
+      call(op, from, first, count, t, left);
     }
     for (const casualty<F>* d : dead) {
       if (d->op != i) continue;
@@ -685,14 +838,16 @@ class passes {
         for (std::size_t c = 0; c < 6; ++c) std::copy_n(t.z[c], padded, to + c * adjoint_tile_size);
         memory.energy[i / memory.segment] = energy;
       }
-      if (part.first + i < part.last) forward_again(part.first + i, first, dead, energy, t);
+      if (part.first + i < part.last)
+        forward_again(part.first + i, request.start, first, count, dead, energy, t, memory.left);
     }
   }
 
   /// Sets the coordinates to those in front of forward operation `op`, which may be the end of the section.
-  void load_state(const section& part, std::size_t op, const std::vector<const casualty<F>*>& dead,
-                  std::size_t first, reverse_memory& memory, std::size_t& at_segment,
-                  const adjoint_tile<F>& to) const {
+  void load_state(const reverse_request& request, std::size_t op,
+                  const std::vector<const casualty<F>*>& dead, std::size_t first, std::size_t count,
+                  reverse_memory& memory, std::size_t& at_segment, const adjoint_tile<F>& to) const {
+    const section& part = *request.part;
     const std::size_t wanted = op - part.first, segment = wanted / memory.segment;
     const F* start = memory.starts.data() + segment * 6 * adjoint_tile_size;
     if (wanted % memory.segment == 0) return copy_state(start, to);
@@ -711,7 +866,7 @@ class passes {
           std::copy_n(from + c * adjoint_tile_size, to.count, t.z[c]);
         }
         if (i == begin) refresh(part, energy, t);
-        forward_again(part.first + i, first, dead, energy, t);
+        forward_again(part.first + i, request.start, first, count, dead, energy, t, memory.left);
         from = z + (i - begin) * 6 * adjoint_tile_size;
       }
       at_segment = segment;
@@ -924,6 +1079,8 @@ struct gradient::state {
   /// Of each section.
   std::variant<std::vector<std::vector<casualty<float>>>, std::vector<std::vector<casualty<double>>>>
       casualties{};
+  /// Coordinates at each call of code, of the particles that are in the beam then.
+  std::variant<std::vector<std::vector<float>>, std::vector<std::vector<double>>> entrances{};
   bool overwritten = false;  ///< the final coordinates are not there any more: states must be kept
 
   /// Throws as gradient's constructor. `options` with its number of threads.
@@ -1029,6 +1186,7 @@ void gradient::state::track(const beam::columns<const F>& columns) {
   const std::array<F*, 6> z = columns_in(memory.get(), columns.size);
   const passes<F> pass(plan);
   std::vector<std::vector<casualty<F>>> dead(sections.size());
+  std::vector<std::vector<F>> kept(plan.forward.calls.size());
   company<F> beam(start, columns, z);
   begin();
   for (std::size_t n = 0; n < sections.size(); ++n) {
@@ -1037,7 +1195,8 @@ void gradient::state::track(const beam::columns<const F>& columns) {
       kick(beam.bunch(), n - 1);
     }
     std::vector<beam::moment_sums> sums;
-    pass.forward(sections[n], n == 0 ? columns : beam.columns(), z, threads, sums, dead[n]);
+    pass.forward(sections[n], n == 0 ? columns : beam.columns(), z, threads, sums, dead[n],
+                 kept.data());
     beam.identify(dead[n]);
     for (std::size_t i = 0; i < sums.size(); ++i) {
       const lattice::record_point& at = plan.forward.records[sections[n].first_record + i];
@@ -1054,6 +1213,7 @@ void gradient::state::track(const beam::columns<const F>& columns) {
   std::ranges::sort(lost);
   final = std::move(memory);
   casualties = std::move(dead);
+  entrances = std::move(kept);
 }
 
 /// The kicks at a stop, the last first: the covector, and the beam, go from behind them to the front.
@@ -1110,6 +1270,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   section_request.pool = &pool;
   section_request.records = pulls;
   section_request.keep_states = keep_states;
+  section_request.entrances = std::get<std::vector<std::vector<F>>>(entrances).data();
   const auto run = [&](std::size_t m) {
     section_request.part = &sections[m];
     section_request.casualties = dead[m];
@@ -1254,12 +1415,13 @@ std::shared_ptr<F[]> gradient::final_coordinates() const {
 std::size_t gradient::memory() const {
   const state& s = *state_;
   return s.bunch.visit([&]<class F>(const beam::columns<const F>& columns) {
-    std::size_t dead = 0;
+    std::size_t dead = 0, kept = 0;
+    for (const auto& at : std::get<std::vector<std::vector<F>>>(s.entrances)) kept += at.size();
     for (const auto& list : std::get<std::vector<std::vector<casualty<F>>>>(s.casualties)) {
       dead += list.size();
     }
     const std::size_t arrays = s.plan.stops.empty() ? 1 : 2;  // the covector has one of its own
-    return arrays * 6 * columns.size * sizeof(F) + dead * sizeof(casualty<F>) +
+    return (arrays * 6 * columns.size + kept) * sizeof(F) + dead * sizeof(casualty<F>) +
            s.plan.sums * block_count(columns.size) * sizeof(double);
   });
 }
