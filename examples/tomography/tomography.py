@@ -58,8 +58,8 @@ def make_views(strengths: np.ndarray) -> list[View]:
                     bt.Drift(0.4),
                 ]
                 items += [bt.Bend(0.3, angle=0.35), bt.Drift(0.6)] if bend else [bt.Drift(0.9)]
-                half = 6e-3 if bend else 4e-3
-                tall = 5e-3 if cavity else 4e-3
+                half = 4e-3 if bend else 2.5e-3
+                tall = 4e-3 if cavity else 2.5e-3
                 screen = losses.Screen((-half, half, 50), (-tall, tall, 50), smoothing=1.0)
                 name = f"k1 = {k1:+.0f}" + ", streaked" * cavity + ", dispersed" * bend
                 views.append(View(name, bt.Line(items), screen))
@@ -71,7 +71,7 @@ def true_beam(particles: int, seed: int) -> np.ndarray:
     g = np.random.default_rng(seed).normal(size=(6, particles))
     z = np.empty_like(g)
     z[0] = 0.8 * g[0]
-    z[1] = 0.5 * g[1] + 0.6 * (g[0] ** 2 - 1)
+    z[1] = 0.5 * g[1] + 0.35 * (g[0] ** 2 - 1)
     z[2] = 0.45 * g[2] + 0.8 * np.sign(g[3] + 0.5)
     z[3] = 0.5 * g[5] - 0.4 * z[2]
     z[4] = g[4]
@@ -153,9 +153,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--particles", type=int, default=4000, metavar="N", help="of the network")
+    parser.add_argument("--particles", type=int, default=3000, metavar="N", help="of the network")
     parser.add_argument("--scan", type=int, default=5, help="settings of the quadrupole")
-    parser.add_argument("--steps", type=int, default=250, help="of the training")
+    parser.add_argument("--steps", type=int, default=400, help="of the training")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("tomography-results"), metavar="DIR")
     args = parser.parse_args(arguments)
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = measure(views, truth, args.seed + 1)
 
     network = Generator()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.steps, eta_min=5e-4)
     history = []
     start = time.perf_counter()
