@@ -338,11 +338,11 @@ std::array<double, 3> space_charge_3d::green_slopes(const fields::grid<F>& densi
                                                     const fields::cell& edges,
                                                     unsigned threads) const {
   std::array<double, 3> by_edge{};
-  fields::open_solver<F> solver(options_.cells);
+  fields::open_solver<F> open(options_.cells);
   for (std::size_t axis = 1; axis < 3; ++axis) {
-    solver.set_cells(edges, threads, static_cast<int>(axis));
+    open.set_cells(edges, threads, static_cast<int>(axis));
     fields::grid<F> potential = density.copy();
-    solver.solve(potential, threads);
+    open.solve(potential, threads);
     const double by_ratio = dot(dual, potential, threads);
     by_edge[axis] = by_ratio / edges.x;
     by_edge[0] -= by_ratio * (axis == 1 ? edges.y_over_x : edges.z_over_x) / edges.x;
