@@ -118,9 +118,9 @@ class space_charge_3d {
  private:
   /// In free space or in a pipe.
   template <class F>
-  class solver {
+  class field_solver {
    public:
-    solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
+    field_solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
     bool set_cells(const fields::cell& edges, unsigned threads) {
       unit_ = edges.x;
       if (auto* open = std::get_if<fields::open_solver<F>>(&one_)) {
@@ -144,7 +144,7 @@ class space_charge_3d {
   };
   template <class F>
   struct workspace {
-    space_charge_3d::solver<F> solver;
+    field_solver<F> solver;
     fields::grid<F> mesh;
     fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;

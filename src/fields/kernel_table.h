@@ -22,16 +22,17 @@ struct axis_view {
 };
 
 template <class F>
+fft_view<F> view_of(const fft_plan<F>& p) {
+  return {p.n,
+          p.radices.data(),
+          p.radices.size(),
+          p.twiddles.data(),
+          p.frequency.data(),
+          p.position.data()};
+}
+template <class F>
 axis_view<F> view_of(const axis_plan<F>& a) {
-  const auto transform = [](const fft_plan<F>& p) {
-    return fft_view<F>{p.n,
-                       p.radices.data(),
-                       p.radices.size(),
-                       p.twiddles.data(),
-                       p.frequency.data(),
-                       p.position.data()};
-  };
-  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
+  return {a.n, a.m, view_of(a.complex), view_of(a.half), a.turn.data()};
 }
 
 /// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
@@ -160,8 +161,15 @@ std::size_t plane_work(const axis_view<F>& x, const axis_view<F>& y, std::size_t
   return 4 * width * longest + (y.m + 1 + width) * width + 4 * half;
 }
 
-/// The table for this processor, see tracking::instruction_set.
+/// The table for this processor, see numerics/dispatch.h.
 template <class F>
 const field_kernels<F>& kernels();
+
+/// n, filled up to whole packs.
+template <class F>
+std::size_t whole_packs(std::size_t n) {
+  const std::size_t width = kernels<F>().width;
+  return (n + width - 1) / width * width;
+}
 
 }  // namespace betatron::fields

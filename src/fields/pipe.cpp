@@ -12,23 +12,7 @@ namespace {
 
 using numerics::constants::pi;
 
-template <class F>
-fft_view<F> view_of(const fft_plan<F>& p) {
-  return {p.n,
-          p.radices.data(),
-          p.radices.size(),
-          p.twiddles.data(),
-          p.frequency.data(),
-          p.position.data()};
-}
-
 std::size_t cells_of(std::size_t nodes) { return nodes - 1 - 2 * pipe_margin; }
-
-template <class F>
-std::size_t round_up(std::size_t n) {
-  const std::size_t width = kernels<F>().width;
-  return (n + width - 1) / width * width;
-}
 
 /// Charges beyond the walls become those of images inside; on the walls there are none.
 template <class F>
@@ -88,7 +72,7 @@ template <class F>
 pipe_solver<F>::pipe_solver(std::array<std::size_t, 3> nodes)
     : n_(nodes),
       plan_{fft_plan<F>(2 * cells_of(nodes[0])), fft_plan<F>(2 * cells_of(nodes[1]))},
-      row_(round_up<F>(cells_of(nodes[0]))),
+      row_(whole_packs<F>(cells_of(nodes[0]))),
       self_(row_ * cells_of(nodes[1])),
       step_(row_ * cells_of(nodes[1])),
       decay_(row_ * cells_of(nodes[1])) {}
