@@ -98,7 +98,8 @@ struct passage {
   beam::reference before, after;
   std::shared_ptr<const elements::tile_code> code;
 
-  explicit passage(const plasma_stage& s) : stage(s), before(electron()), after(before), code(s.code()) {
+  explicit passage(const plasma_stage& s)
+      : stage(s), before(electron()), after(before), code(s.code()) {
     stage.advance(after, {stage.description().length, 0, 1});
   }
   elements::code_place place() const { return {before, after, 0.28, 0, 1}; }
