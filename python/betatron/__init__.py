@@ -11,7 +11,7 @@
 41
 """
 
-from betatron import _core, errors, losses
+from betatron import _core, errors, losses, surrogate
 from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
@@ -55,7 +55,7 @@ from betatron.space_charge import (
     SpaceChargeGaussian,
 )
 from betatron.space_charge_3d import SpaceCharge3D
-from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate
+from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate, Surrogate
 from betatron.taylor import Chromaticity, TaylorSeries
 
 State = _core.State
@@ -113,5 +113,6 @@ __all__ = [
     "errors",
     "info",
     "losses",
+    "surrogate",
     *_element_names,
 ]
