@@ -14,8 +14,10 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import number
 from betatron.beam import Beam, Reference
+from betatron.collective import Effect, effects_on
 from betatron.elements import Element
 from betatron.losses import Loss, Moments
+from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -99,6 +101,15 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     return list(found.values())
 
 
+def effects_of(
+    line: Line, space_charge: SpaceCharge | None, collective: Effect | Iterable[Effect]
+) -> list[_core.Effect]:
+    """What tracking is given as ``space_charge`` and ``collective``, made ready for a line."""
+    if space_charge is not None and not isinstance(space_charge, SpaceCharge):
+        raise TypeError(f"space_charge takes a model of space charge, got {space_charge!r}")
+    return effects_on(line, space_charge) + effects_on(line, collective)
+
+
 class Gradient:
     """What `Line.gradient` gives.
 
@@ -115,6 +126,9 @@ class Gradient:
     reference_energy
         Derivative by the kinetic energy of the reference at the start [1/eV], at fixed initial coordinates
         (which are relative to it); None if not wanted.
+    charge
+        Derivative by the size of the charge of the beam (as ``Beam.set_charge`` takes it) through collective effects, at
+        fixed coordinates [1/C].
     rewind_error
         Largest distance of rewound from initial coordinates, shape (6,), of the attempt if it was not exact
         enough; 0 if none was made.
@@ -136,6 +150,7 @@ class Gradient:
     derivatives: np.ndarray
     initial: np.ndarray | None
     reference_energy: float | None
+    charge: float
     rewind_error: np.ndarray
     relative_rewind_error: float
     strategy: str
@@ -197,8 +212,9 @@ class _Evaluation:
     def __call__(self, run: _core.Gradient) -> tuple[float, dict[str, Any]]:
         """The loss and its derivatives, as arguments of _core.Gradient.pull."""
         element, kinetic, _, mean, cov = run.records()
-        rows = {int(e): i for i, e in enumerate(element)}
-        rows[self.end] = len(element) - 1
+        rows: dict[int, list[int]] = {self.end: [len(element) - 1]}
+        for row, place in enumerate(element):
+            rows.setdefault(int(place), []).append(row)  # once in every turn
         slopes = np.zeros((len(element), 43))
         value, by_particles = 0.0, None
         for term, places in self.terms:
@@ -215,8 +231,7 @@ class _Evaluation:
                 slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
                 by_particles = slope if by_particles is None else by_particles + slope
                 continue
-            for place in places:
-                row = rows[place]
+            for row in (r for place in places for r in rows[place]):
                 part = term.function(Moments(mean[row], cov[row], kinetic[row]))
                 value += term.weight * float(part)
                 if hasattr(part, "slope"):
@@ -242,6 +257,9 @@ def gradient(
     strategy: str = "auto",
     tolerance: float | None = None,
     threads: int | None = None,
+    space_charge: SpaceCharge | None = None,
+    collective: Effect | Iterable[Effect] = (),
+    turns: int = 1,
 ) -> Gradient:
     """See `Line.gradient`."""
     if not isinstance(beam, Beam):
@@ -265,6 +283,8 @@ def gradient(
         evaluation.flags,
         evaluation.start,
         0 if threads is None else threads,
+        effects_of(line, space_charge, collective),
+        turns,
     )
     value, slopes = evaluation(run)
     common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
@@ -277,6 +297,7 @@ def gradient(
             derivatives=derivatives,
             initial=None,
             reference_energy=energy,
+            charge=0.0,
             rewind_error=np.zeros(6),
             relative_rewind_error=0.0,
             strategy="forward",
@@ -287,6 +308,7 @@ def gradient(
         derivatives=r["knobs"],
         initial=r["initial"],
         reference_energy=r["kinetic"] / mass if reference_energy else None,
+        charge=r["charge"],
         rewind_error=r["rewind_error"],
         relative_rewind_error=r["relative_rewind_error"],
         strategy="checkpoint" if r["checkpointed"] else "rewind",

@@ -15,10 +15,10 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import number
 from betatron.beam import Beam, Reference
-from betatron.collective import Effect, effects_on
+from betatron.collective import Effect
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
-from betatron.gradient import Gradient, Parameters, gradient
+from betatron.gradient import Gradient, Parameters, effects_of, gradient
 from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
@@ -381,7 +381,7 @@ class Line(_core.Line):
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
-        effects = _space_charge_on(self, space_charge) + effects_on(self, collective)
+        effects = effects_of(self, space_charge, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
         learned = [e for e in self.elements if isinstance(e, _Counting)]
         before = [e.counts[1] for e in learned]
@@ -472,7 +472,7 @@ class Line(_core.Line):
         if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
             raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
         flags, at_start = self._flags(record)
-        effects = _space_charge_on(self, space_charge)
+        effects = effects_of(self, space_charge, ())
         if space_charge is not None and space_charge._needs_charge and charge is None:
             raise ValueError(f"envelope: {space_charge!r} needs the charge of the bunch [C]")
         coulomb = 0.0 if charge is None else number(charge, "charge")
@@ -506,6 +506,9 @@ class Line(_core.Line):
         strategy: str = "auto",
         tolerance: float | None = None,
         threads: int | None = None,
+        space_charge: SpaceCharge | None = None,
+        collective: Effect | Iterable[Effect] = (),
+        turns: int = 1,
     ) -> Gradient:
         """Derivatives of a loss after tracking a beam through the line once.
 
@@ -535,11 +538,17 @@ class Line(_core.Line):
             Largest rewind error over the extent of the beam, > 0; default 1e-8, in single precision 1e-3.
         threads
             At most so many; None: all processors that the process may use. Results do not depend on it.
+        space_charge, collective
+            What the beam does to itself, as for `track`. Derivatives go through it: what a particle does to the
+            others, and the dependence of grids on the beam, are part of them. Strategy "forward" does not have it.
+        turns
+            Times through the line, >= 1. Places of a loss are those of every turn, "end" is that of the last one.
 
         Raises
         ------
         TypeError, ValueError, KeyError
-            For wrong arguments, for elements that cannot be tracked, and for parameters without a derivative.
+            For wrong arguments, for elements that cannot be tracked, for parameters without a derivative, and for
+            collective effects that have none.
         RuntimeError
             With strategy="rewind", if the rewind error exceeds the tolerance.
         """
@@ -553,6 +562,9 @@ class Line(_core.Line):
             strategy=strategy,
             tolerance=tolerance,
             threads=0 if threads is None else _whole("threads", threads, 1),
+            space_charge=space_charge,
+            collective=collective,
+            turns=_whole("turns", turns, 1),
         )
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:
@@ -777,14 +789,6 @@ class Envelope(Records):
 
     def __repr__(self) -> str:
         return f"Envelope: at s = {self.reference.s:.6g} m, {len(self.moments)} records"
-
-
-def _space_charge_on(line: Line, given: SpaceCharge | None) -> list[_core.Effect]:
-    if given is None:
-        return []
-    if not isinstance(given, SpaceCharge):
-        raise TypeError(f"space_charge takes a model of space charge, got {given!r}")
-    return effects_on(line, given)
 
 
 def _flatten(items: Any, where: str) -> Iterator[Element]:

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from betatron import _core
+from betatron._checks import whole
 from betatron.beam import Reference
+from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, knobs, turned
+from betatron.gradient import Knob, beam_of, effects_of, knobs, turned
+from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -34,7 +37,7 @@ class _Track(torch.autograd.Function):
         energy: torch.Tensor | None,
         *values: torch.Tensor,
     ) -> torch.Tensor:
-        beam = beam_of(reference, z.detach().numpy(), None)
+        beam = beam_of(reference, z.detach().numpy(), options["weight"])
         with turned(chosen, [float(v) for v in values]):
             run = _core.Gradient(
                 line,
@@ -44,6 +47,8 @@ class _Track(torch.autograd.Function):
                 [],
                 False,
                 options["threads"],
+                effects_of(line, options["space_charge"], options["collective"]),
+                options["turns"],
             )
         final = torch.from_numpy(run.final)
         if run.lost:
@@ -85,6 +90,10 @@ def track(
     tolerance: float | None = None,
     threads: int | None = None,
     mark_lost: bool = False,
+    weight: np.ndarray | None = None,
+    space_charge: SpaceCharge | None = None,
+    collective: Effect | Iterable[Effect] = (),
+    turns: int = 1,
 ) -> torch.Tensor:
     """Coordinates at the end of a line, as a differentiable function of coordinates at its start and of parameters.
 
@@ -105,6 +114,10 @@ def track(
     mark_lost
         Coordinates of lost particles are NaN. Else they are those that the particle had when it was lost. Their
         derivatives are 0 in any case.
+    weight
+        Real particles per particle, shape (n,), in the type of z; default 1. Only collective effects look at it.
+    space_charge, collective, turns
+        As for `Line.gradient`.
 
     Returns
     -------
@@ -139,5 +152,9 @@ def track(
         "tolerance": tolerance or 0.0,
         "threads": threads or 0,
         "nan": mark_lost,
+        "weight": None if weight is None else np.ascontiguousarray(weight, z.detach().numpy().dtype),
+        "space_charge": space_charge,
+        "collective": collective,
+        "turns": whole(turns, "turns", 2**31 - 1, 1),
     }
     return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)

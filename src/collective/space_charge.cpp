@@ -12,6 +12,8 @@
 
 #include "beam/text.h"
 #include "numerics/constants.h"
+#include "numerics/parallel.h"
+#include "numerics/reduction.h"
 
 namespace betatron::collective {
 
@@ -135,6 +137,9 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
                              ? static_cast<double>(std::numeric_limits<float>::epsilon())
                              : std::numeric_limits<double>::epsilon();
   const double beta_gamma = b.ref.beta_gamma();
+  fitted result;
+  result.low = e.low;
+  result.high = e.high;
   std::array<double, 3> low = e.low, high = e.high, edges{};
   low[2] = -beta_gamma * e.high[2];
   high[2] = -beta_gamma * e.low[2];
@@ -144,18 +149,24 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
     // not finer than the coordinates themselves
     const double resolved = epsilon * std::max(std::fabs(low[i]), std::fabs(high[i]));
     edges[i] = size > 0 ? std::max(size / cells * (1 + 1e-9), resolved) : 0;
+    result.follows[i] = edges[i] > resolved && options_.grid_step == 0 ? i : 3;
+    result.growth[i] = options_.margin / cells * (1 + 1e-9);
   }
-  const double longest = *std::ranges::max_element(edges);
+  const auto longest_axis =
+      static_cast<std::size_t>(std::ranges::max_element(edges) - edges.begin());
+  const double longest = edges[longest_axis];
   if (longest == 0) return std::nullopt;
   if (!std::isfinite(longest)) {
     throw std::invalid_argument("space charge: the bunch is too large: cells of " +
                                 beam::number_text(longest) + " m");
   }
-  fitted result;
   fields::mesh_frame& frame = result.frame;
   for (std::size_t i = 0; i < 3; ++i) {
     result.flat[i] = edges[i] == 0;
-    edges[i] = std::max(edges[i], thinnest * longest);
+    if (edges[i] >= thinnest * longest) continue;
+    edges[i] = thinnest * longest;
+    result.follows[i] = result.follows[longest_axis];
+    result.growth[i] = thinnest * result.growth[longest_axis];
   }
   frame.t_scale = -beta_gamma;
   if (options_.grid_step > 0) {
@@ -255,6 +266,128 @@ std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_vi
   return f;
 }
 
+namespace {
+
+/// The first particle at this coordinate.
+template <class F>
+std::size_t particle_at(const F* column, std::size_t count, double value) {
+  return static_cast<std::size_t>(std::find(column, column + count, static_cast<F>(value)) -
+                                  column);
+}
+
+/// sum a_i b_i over the nodes.
+template <class F>
+double dot(const fields::grid<F>& a, const fields::grid<F>& b, unsigned threads) {
+  const auto n = a.nodes();
+  std::vector<double> planes(n[2]);
+  numerics::parallel_for(threads, n[2], [&](std::size_t z) {
+    for (std::size_t y = 0; y < n[1]; ++y) {
+      double row = 0;
+      for (std::size_t x = 0; x < n[0]; ++x) {
+        row += static_cast<double>(a.at(x, y, z)) * static_cast<double>(b.at(x, y, z));
+      }
+      planes[z] += row;
+    }
+  });
+  return numerics::sum(planes);
+}
+
+}  // namespace
+
+/// sigma^T (dG/dh_a) rho for all axes. G, in units of 1/h_x, depends on the ratios of the edges.
+template <class F>
+std::array<double, 3> space_charge_3d::green_slopes(const fields::grid<F>& density,
+                                                    const fields::grid<F>& dual,
+                                                    const fields::cell& edges,
+                                                    unsigned threads) const {
+  std::array<double, 3> by_edge{};
+  fields::open_solver<F> solver(options_.cells);
+  for (std::size_t axis = 1; axis < 3; ++axis) {
+    solver.set_cells(edges, threads, static_cast<int>(axis));
+    fields::grid<F> potential = density.copy();
+    solver.solve(potential, threads);
+    const double by_ratio = dot(dual, potential, threads);
+    by_edge[axis] = by_ratio / edges.x;
+    by_edge[0] -= by_ratio * (axis == 1 ? edges.y_over_x : edges.z_over_x) / edges.x;
+  }
+  return by_edge;
+}
+
+tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::covector& lambda,
+                                            const tracking::kick_place& place) {
+  tracking::kick_slopes slopes;
+  std::lock_guard lock(busy_);
+  const std::optional<fitted> grid = fit(b, place.threads);
+  if (!grid) return slopes;
+  const fields::mesh_frame& frame = grid->frame;
+  const double q = b.ref.particle.charge, mass = b.ref.particle.mass_eV;
+  const double beta_gamma = b.ref.beta_gamma();
+  const std::array<double, 3> h = frame.cells.edges();
+  const std::array<double, 3> scale = {1, 1, frame.t_scale};
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    const std::array<F*, 6>& by = lambda.of<F>();
+    workspace<F>& w = memory_of<F>();
+    const bool fresh = std::ranges::any_of(grid->follows, [](std::size_t i) { return i < 3; });
+    fields::grid<F> density;
+    solve<F>(w, c, frame, place.threads, fresh ? &density : nullptr);
+
+    // factors are relative to the largest, so that single precision has no range to lose
+    const double unit = q * q * volt_metre / w.solver.unit() / (beta_gamma * mass);
+    std::array<double, 3> factor = {unit / (beta_gamma * h[0]), unit / (beta_gamma * h[1]),
+                                    -unit / h[2]};
+    double largest = 0;
+    for (std::size_t a = 0; a < 3; ++a) {
+      if (grid->flat[a]) factor[a] = 0;
+      largest = std::max(largest, std::fabs(factor[a]));
+    }
+    const double strength = largest * place.length;
+    fields::pull_columns<F> columns;
+    for (std::size_t a = 0; a < 3; ++a) {
+      columns.by_momentum[a] = by[2 * a + 1];
+      columns.by_place[a] = by[2 * a];
+      columns.momentum[a] = c.z[2 * a + 1];
+      columns.factor[a] = static_cast<F>(factor[a] / largest);
+      columns.scale[a] = static_cast<F>(grid->flat[a] ? 0 : strength * scale[a] / h[a]);
+      columns.undo[a] = static_cast<F>(factor[a] * place.length);
+      columns.centre[a] = static_cast<double>(options_.cells[a] - 1) / 2;
+    }
+    if (!w.dual) w.dual.emplace(options_.cells);
+    w.dual->clear(place.threads);
+    w.particles.deposit_pull(options_.shape, columns, *w.dual, place.threads);
+    std::array<double, 3> by_edge{};
+    if (fresh) by_edge = green_slopes(density, *w.dual, frame.cells, place.threads);
+    w.solver.solve(*w.dual, place.threads);
+    const std::array<double, 9> sums =
+        w.particles.gather_pull(options_.shape, w.mesh, *w.dual, columns, place.threads);
+    const double all = sums[6] + sums[7] + sums[8];
+    slopes.length = largest * all;
+    slopes.charge = strength * all;
+    double by_beta_gamma = sums[5] - 2 * (sums[6] + sums[7]) - sums[8];
+    by_edge[0] -= all / h[0];
+    for (std::size_t a = 0; a < 3; ++a) {
+      by_edge[a] -= (sums[3 + a] + sums[6 + a]) / h[a];
+      if (grid->flat[a]) continue;
+      const std::size_t low = particle_at(c.z[2 * a], c.size, grid->low[a]);
+      const std::size_t high = particle_at(c.z[2 * a], c.size, grid->high[a]);
+      const double middle = -0.5 * strength * scale[a] * sums[a] / h[a];
+      by[2 * a][low] = static_cast<F>(static_cast<double>(by[2 * a][low]) + middle);
+      by[2 * a][high] = static_cast<F>(static_cast<double>(by[2 * a][high]) + middle);
+    }
+    for (std::size_t a = 0; a < 3; ++a) {
+      const std::size_t i = grid->follows[a];
+      if (i == 3) continue;
+      const std::size_t low = particle_at(c.z[2 * i], c.size, grid->low[i]);
+      const std::size_t high = particle_at(c.z[2 * i], c.size, grid->high[i]);
+      const double edge = strength * by_edge[a] * grid->growth[a] * std::fabs(scale[i]);
+      by[2 * i][low] = static_cast<F>(static_cast<double>(by[2 * i][low]) - edge);
+      by[2 * i][high] = static_cast<F>(static_cast<double>(by[2 * i][high]) + edge);
+      if (i == 2) by_beta_gamma += by_edge[a] * h[a];
+    }
+    slopes.kinetic = strength * by_beta_gamma / beta_gamma * (b.ref.gamma() / beta_gamma);
+  });
+  return slopes;
+}
+
 template <class F>
 space_charge_field<F> space_charge_3d::field(const beam::bunch& b, unsigned threads) {
   check_memory(b);
@@ -309,6 +442,10 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
   e.reversible = true;
   e.begin = [solver](const lattice::line&, const beam::bunch& b, lattice::direction) {
     solver->check_memory(b);
+  };
+  e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
+                    const tracking::kick_place& place) {
+    return solver->pull(b, lambda, place);
   };
   e.field_names = {"density", "potential"};
   e.field = [solver](std::string_view name) {

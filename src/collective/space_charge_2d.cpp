@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "beam/text.h"
+#include "collective/line_pull.h"
 #include "collective/slice_profile.h"
 #include "collective/strength.h"
 #include "numerics/pack.h"
@@ -34,28 +35,53 @@ template <int Order>
 struct share {
   std::size_t first;
   double weight[Order + 1];
+  double distance;  // from the node that it falls to
 
   explicit share(double u) {
     if constexpr (Order == 1) {
       first = static_cast<std::size_t>(u);
-      const double d = u - static_cast<double>(first);
+      const double d = distance = u - static_cast<double>(first);
       weight[0] = 1 - d;
       weight[1] = d;
     } else if constexpr (Order == 2) {
       const auto i = static_cast<std::size_t>(u + 0.5);
-      const double d = u - static_cast<double>(i);
+      const double d = distance = u - static_cast<double>(i);
       first = i - 1;
       weight[0] = 0.5 * (0.5 - d) * (0.5 - d);
       weight[1] = 0.75 - d * d;
       weight[2] = 0.5 * (0.5 + d) * (0.5 + d);
     } else {
       const auto i = static_cast<std::size_t>(u);
-      const double d = u - static_cast<double>(i), e = 1 - d;
+      const double d = distance = u - static_cast<double>(i), e = 1 - d;
       first = i - 1;
       weight[0] = e * e * e / 6;
       weight[1] = 2.0 / 3 - d * d * (1 - d / 2);
       weight[2] = 2.0 / 3 - e * e * (1 - e / 2);
       weight[3] = d * d * d / 6;
+    }
+  }
+};
+
+/// The derivatives of the weights by u.
+template <int Order>
+struct share_slope {
+  double weight[Order + 1];
+
+  explicit share_slope(const share<Order>& s) {
+    if constexpr (Order == 1) {
+      weight[0] = -1;
+      weight[1] = 1;
+    } else if constexpr (Order == 2) {
+      const double d = s.distance;
+      weight[0] = d - 0.5;
+      weight[1] = -2 * d;
+      weight[2] = d + 0.5;
+    } else {
+      const double d = s.distance, e = 1 - d;
+      weight[0] = -0.5 * e * e;
+      weight[1] = d * (1.5 * d - 2);
+      weight[2] = e * (2 - 1.5 * e);
+      weight[3] = 0.5 * d * d;
     }
   }
 };
@@ -212,27 +238,36 @@ double space_charge_2d::memory() const {
   return fields::open_solver_2d::memory(options_.cells) + nodes * (16 * 8 + sizeof(node_field));
 }
 
-void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
-  if (b.size() < 2 || length == 0) return;
-  const beam::moments m = b.moments(threads);
-  if (!(m.weight != 0)) return;
-  const std::array<std::size_t, 3> used = {0, 2, 4};
-  for (std::size_t axis = 0; axis < (options_.model == plane_model::slices ? 3u : 2u); ++axis) {
+namespace {
+
+constexpr std::array<std::size_t, 3> used = {0, 2, 4};  // coordinates
+
+/// The grid for a beam, and how it follows its extent.
+struct fitted {
+  frame at;
+  std::array<double, 2> growth{};  // of the edges by the extent; 0: they do not follow
+};
+
+/// None where there is nothing to do. Throws as kick.
+std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b,
+                          const beam::moments& m) {
+  if (!(m.weight != 0)) return {};
+  for (std::size_t axis = 0; axis < (o.model == plane_model::slices ? 3u : 2u); ++axis) {
     const std::size_t i = used[axis];
     if (!std::isfinite(m.max[i] - m.min[i]) || !std::isfinite(m.mean[i])) {
       b.check_finite();
-      throw std::invalid_argument(std::string(name_of(options_.model)) +
-                                  ": the extent of the beam in " + beam::column_names[i] +
-                                  " is not finite");
+      throw std::invalid_argument(std::string(name_of(o.model)) + ": the extent of the beam in " +
+                                  beam::column_names[i] + " is not finite");
     }
   }
-  if (options_.model == plane_model::slices && !(m.max[4] > m.min[4])) {
+  if (o.model == plane_model::slices && !(m.max[4] > m.min[4])) {
     throw std::invalid_argument(
         "SpaceCharge2p5D: all particles have the same t; slices need a bunch with a length");
   }
 
-  frame at;
-  at.nodes = options_.cells;
+  fitted f;
+  frame& at = f.at;
+  at.nodes = o.cells;
   const double epsilon = b.precision() == beam::precision::single
                              ? static_cast<double>(std::numeric_limits<float>::epsilon())
                              : std::numeric_limits<double>::epsilon();
@@ -241,17 +276,32 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
     const double cells = static_cast<double>(at.nodes[axis] - 1 - 2 * mesh_margin);
     // not finer than the coordinates themselves
     const double resolved = epsilon * std::max(std::fabs(m.min[i]), std::fabs(m.max[i]));
-    const double size = (m.max[i] - m.min[i]) * options_.margin * (1 + 1e-9);
+    const double size = (m.max[i] - m.min[i]) * o.margin * (1 + 1e-9);
     at.edges[axis] = size > 0 ? std::max(size / cells, resolved) : 0;
+    if (at.edges[axis] > resolved) f.growth[axis] = o.margin * (1 + 1e-9) / cells;
   }
   const double longest = std::max(at.edges[0], at.edges[1]);
-  if (longest == 0) return;
+  if (longest == 0) return {};
   for (std::size_t axis = 0; axis < 2; ++axis) {
     const std::size_t i = used[axis];
-    at.edges[axis] = std::max(at.edges[axis], thinnest * longest);
+    if (at.edges[axis] < thinnest * longest) {
+      at.edges[axis] = thinnest * longest;
+      f.growth[axis] = 0;
+    }
     at.origin[axis] = m.min[i] + (m.max[i] - m.min[i]) / 2 -
                       at.edges[axis] * static_cast<double>(at.nodes[axis] - 1) / 2;
   }
+  return f;
+}
+
+}  // namespace
+
+void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
+  if (b.size() < 2 || length == 0) return;
+  const beam::moments m = b.moments(threads);
+  const std::optional<fitted> grid = fit(options_, b, m);
+  if (!grid) return;
+  const frame& at = grid->at;
 
   const double bg = b.ref.beta_gamma();
   const double unit = 2 * classical_radius(b.ref.particle) * length / (bg * bg * bg);
@@ -294,12 +344,214 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
   });
 }
 
+/// By the numbers that a particle sees: e_x, e_y and u; and its share of the charge.
+using node_pull = numerics::pack<double, 4, numerics::isa::base>;
+
+tracking::kick_slopes space_charge_2d::pull(beam::bunch& b, const tracking::covector& lambda,
+                                            double length, unsigned threads) {
+  tracking::kick_slopes slopes;
+  if (b.size() < 2) return slopes;
+  const beam::moments m = b.moments(threads);
+  const std::optional<fitted> grid = fit(options_, b, m);
+  if (!grid) return slopes;
+  const frame& at = grid->at;
+  const std::size_t nx = at.nodes[0], ny = at.nodes[1], nodes = nx * ny;
+  const std::size_t size = b.size();
+  const bool slices = options_.model == plane_model::slices;
+  const bool longitudinal = slices && options_.longitudinal;
+  const double bg = b.ref.beta_gamma();
+  const double per_length = 2 * classical_radius(b.ref.particle) / (bg * bg * bg);
+  const double unit = per_length * length;
+  std::optional<slice_profile> density;
+  if (slices) density.emplace(b, options_.density, name_of(options_.model), threads);
+  const double constant =
+      slices ? 0 : density_of_current(*options_.current, b.ref.particle) * per_length;
+  const double logarithm =
+      slices ? std::log(options_.scale ? *options_.scale : slice_scale(bg, m.sigma(4))) : 0;
+
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    const std::array<F*, 6>& by = lambda.of<F>();
+    const auto add_to = [](F& to, double v) { to = static_cast<F>(static_cast<double>(to) + v); };
+    // all per length of the kick, so that its own derivative is there for a length of 0, too
+    const auto pulls = [&](std::size_t k) {
+      double f = constant, g = 0;
+      if (slices) {
+        const slice_profile::local line = density->at(static_cast<double>(c.z[4][k]));
+        f = per_length * line.value;
+        if (longitudinal) g = -per_length * line.slope;
+      }
+      node_pull v(0.0);
+      v.set(0, f * static_cast<double>(by[1][k]));
+      v.set(1, f * static_cast<double>(by[3][k]));
+      v.set(2, g * static_cast<double>(by[5][k]));
+      v.set(3, static_cast<double>(c.weight[k]) / m.weight);
+      return v;
+    };
+    with_order(options_.shape, [&](auto order) {
+      constexpr int n = decltype(order)::value;
+      const ruler<n> along_x(at, 0), along_y(at, 1);
+      const std::size_t parts = std::clamp<std::size_t>(size / (2 * nodes), 1, 16);
+      std::vector<std::vector<node_pull>> sums(parts);
+      numerics::parallel_for(threads, parts, [&](std::size_t part) {
+        sums[part].assign(nodes, node_pull(0.0));
+        const std::size_t end = size * (part + 1) / parts;
+        for (std::size_t k = size * part / parts; k < end; ++k) {
+          const auto x = along_x(static_cast<double>(c.z[0][k])),
+                     y = along_y(static_cast<double>(c.z[2][k]));
+          const node_pull v = pulls(k);
+          node_pull* row = sums[part].data() + y.first * nx + x.first;
+          for (int j = 0; j <= n; ++j, row += nx) {
+            for (int i = 0; i <= n; ++i) row[i] += v * node_pull(x.weight[i] * y.weight[j]);
+          }
+        }
+      });
+      for (std::size_t k = 0; k < nodes; ++k) {
+        for (std::size_t part = 1; part < parts; ++part) sums[0][k] += sums[part][k];
+      }
+      const std::vector<node_pull>& sum = sums[0];
+
+      fields::grid<double> charge({nx, ny, 2}), dual({nx, ny, 2}), turned;
+      charge.clear(threads);
+      dual.clear(threads);
+      double total = 0;  // of the dual charges
+      for (std::size_t j = 1; j + 1 < ny; ++j) {
+        for (std::size_t i = 1; i + 1 < nx; ++i) {
+          const node_pull* here = sum.data() + j * nx + i;
+          charge.at(i, j, 0) = here[0][3];
+          dual.at(i, j, 0) = here[0][2] + (here[1][0] - here[-1][0]) / (2 * at.edges[0]) +
+                             ((here + nx)[0][1] - (here - nx)[0][1]) / (2 * at.edges[1]);
+          total += dual.at(i, j, 0);
+        }
+      }
+      double by_ratio = 0;
+      std::vector<node_field> field;
+      {
+        std::lock_guard lock(busy_);
+        fields::open_solver_2d by_shape(options_.cells);
+        by_shape.set_cells(at.edges, true);
+        turned = charge.copy();
+        by_shape.solve(turned);
+        for (std::size_t j = 0; j < ny; ++j) {
+          for (std::size_t i = 0; i < nx; ++i) by_ratio += dual.at(i, j, 0) * turned.at(i, j, 0);
+        }
+        if (!solver_) solver_.emplace(options_.cells);
+        solver_->set_cells(at.edges);
+        solver_->solve(charge);
+        solver_->solve(dual);
+        field = differentiate(charge, at);
+      }
+      for (std::size_t j = 1; j + 1 < ny; ++j) {
+        for (std::size_t i = 1; i + 1 < nx; ++i) field[j * nx + i].set(3, dual.at(i, j, 0));
+      }
+
+      struct partial {
+        std::array<double, 2> slope{}, moment{}, work{};
+        double longitudinal = 0, by_logarithm = 0;
+      };
+      constexpr std::size_t chunk = 8192;
+      std::vector<partial> collected((size + chunk - 1) / chunk);
+      std::vector<double> by_value(slices ? size : 0), by_slope(longitudinal ? size : 0);
+      numerics::parallel_for(threads, collected.size(), [&](std::size_t part) {
+        partial own;
+        const std::size_t end = std::min(size, (part + 1) * chunk);
+        for (std::size_t k = part * chunk; k < end; ++k) {
+          const auto x = along_x(static_cast<double>(c.z[0][k])),
+                     y = along_y(static_cast<double>(c.z[2][k]));
+          const share_slope<n> dx(x), dy(y);
+          node_field seen(0.0), by_x(0.0), by_y(0.0);
+          const node_field* row = field.data() + y.first * nx + x.first;
+          for (int j = 0; j <= n; ++j, row += nx) {
+            node_field plain(0.0), sloped(0.0);
+            for (int i = 0; i <= n; ++i) {
+              plain += node_field(x.weight[i]) * row[i];
+              sloped += node_field(dx.weight[i]) * row[i];
+            }
+            seen += node_field(y.weight[j]) * plain;
+            by_x += node_field(y.weight[j]) * sloped;
+            by_y += node_field(dy.weight[j]) * plain;
+          }
+          const node_pull v = pulls(k);
+          const auto slope = [&](const node_field& d) {
+            return v[0] * d[1] + v[1] * d[2] + v[2] * d[0] + v[3] * d[3];
+          };
+          const double nu[2] = {slope(by_x), slope(by_y)};
+          for (std::size_t a = 0; a < 2; ++a) {
+            const std::size_t q = used[a];
+            const double place = (static_cast<double>(c.z[q][k]) - at.origin[a]) / at.edges[a];
+            own.slope[a] += nu[a];
+            own.moment[a] += nu[a] * (place - static_cast<double>(at.nodes[a] - 1) / 2);
+            own.work[a] += v[static_cast<int>(a)] * seen[static_cast<int>(a) + 1];
+            if (grid->growth[a] != 0) add_to(by[q][k], length * nu[a] / at.edges[a]);
+          }
+          own.longitudinal += v[2] * (logarithm + seen[0]);
+          own.by_logarithm += v[2];
+          // the derivatives by the density seen; and the way back
+          double f = length * constant;
+          if (slices) {
+            const slice_profile::local line = density->at(static_cast<double>(c.z[4][k]));
+            f = unit * line.value;
+            by_value[k] = unit * (static_cast<double>(by[1][k]) * seen[1] +
+                                  static_cast<double>(by[3][k]) * seen[2]);
+            if (longitudinal) {
+              by_slope[k] = -unit * static_cast<double>(by[5][k]) * (logarithm + seen[0]);
+              add(c.z[5][k], unit * line.slope * (logarithm + seen[0]));
+            }
+          }
+          add(c.z[1][k], -f * seen[1]);
+          add(c.z[3][k], -f * seen[2]);
+        }
+        collected[part] = own;
+      });
+      partial all;
+      for (const partial& p : collected) {
+        for (std::size_t a = 0; a < 2; ++a) {
+          all.slope[a] += p.slope[a];
+          all.moment[a] += p.moment[a];
+          all.work[a] += p.work[a];
+        }
+        all.longitudinal += p.longitudinal;
+        all.by_logarithm += p.by_logarithm;
+      }
+      const double ratio = at.edges[1] / at.edges[0];
+      const double of_green[2] = {-(by_ratio * ratio + total) / at.edges[0],
+                                  by_ratio / at.edges[0]};
+      for (std::size_t a = 0; a < 2; ++a) {
+        if (grid->growth[a] == 0) continue;
+        const F* column = c.z[used[a]];
+        const auto low = static_cast<std::size_t>(std::min_element(column, column + size) - column);
+        const auto high = static_cast<std::size_t>(std::max_element(column, column + size) - column);
+        const double edge =
+            (of_green[a] - (all.moment[a] + all.work[a]) / at.edges[a]) * grid->growth[a];
+        const double middle = -0.5 * all.slope[a] / at.edges[a];
+        add_to(by[used[a]][low], length * (middle - edge));
+        add_to(by[used[a]][high], length * (middle + edge));
+      }
+      slopes.length = all.work[0] + all.work[1] + all.longitudinal;
+      const double work = length * slopes.length;
+      const double by_log_bg = -3 * work + (options_.scale ? 0 : length * all.by_logarithm);
+      slopes.kinetic = by_log_bg * b.ref.gamma() / (bg * bg);
+      if (!slices) return;
+      slopes.charge = work;
+
+      pull_profile(b, lambda, *density, options_.density, by_value, by_slope, threads);
+      if (longitudinal && !options_.scale) {
+        pull_sigma_t(b, lambda, m, length * all.by_logarithm);
+      }
+    });
+  });
+  return slopes;
+}
+
 tracking::effect effect_of(std::shared_ptr<space_charge_2d> solver) {
   tracking::effect e;
   e.name = name_of(solver->options().model);
   e.order = solver->options().order;
   e.spacing = solver->options().spacing;
   e.reversible = true;
+  e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
+                    const tracking::kick_place& place) {
+    return solver->pull(b, lambda, place.length, place.threads);
+  };
   e.kick = [solver = std::move(solver)](beam::bunch& b, const tracking::kick_place& place) {
     solver->kick(b, place.length, place.threads);
   };

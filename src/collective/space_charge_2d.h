@@ -12,6 +12,14 @@
 //      dpx = 2 n r_q L e_x/(beta gamma)^3,   dpt = -2 (dn/dt) r_q L (ln R + u)/(beta gamma)^3
 //    R, where the potential of a slice is 0, stands for the length of the bunch: space_charge_gaussian.h.
 //
+// Derivatives (`pull`) are those of what is computed. With charges rho_i = sum_p (w_p/W) S_i(u_p) at places u = (x - o)/h
+// in cells, phi = G rho, central differences e_a of phi on the grid, and the derivatives m_x, m_y, m_u of the loss by the e_x,
+// e_y and u that a particle sees: M^a_i = sum_p m_a S_i, sigma_i = M^u_i + sum_a (M^a_{i+1} - M^a_{i-1})/(2 h_a) (along a),
+// psi = G sigma (G is symmetric), and the derivative by u_b is
+//   nu_b = sum_i (dS_i/du_b) (m_x e_x + m_y e_y + m_u phi + (w/W) psi)_i,
+// that by an edge -sum nu_a (u_a - centre)/h_a - sum m_a e_a/h_a + sigma^T (dG/dh_a) rho; edges and origin follow the extreme
+// particles. Slices: line_pull.h.
+//
 // Fields are central differences on the grid, seen through the shape that was deposited: no particle acts on itself, and
 // the forces of `beam` add up to zero to rounding. Sources: strength.h; R. W. Hockney, J. W. Eastwood, Computer Simulation
 // Using Particles (1988), sec. 5-3-3.
@@ -60,6 +68,10 @@ class space_charge_2d {
   /// fewer than two particles, without charge, and if all x and y are the same. Throws std::invalid_argument if a
   /// coordinate is not finite, and for slices of a bunch without length. The same bits for any number of threads.
   void kick(beam::bunch& b, double length, unsigned threads);
+
+  /// Its adjoint, see tracking::effect. Throws as kick.
+  tracking::kick_slopes pull(beam::bunch& b, const tracking::covector& lambda, double length,
+                             unsigned threads);
 
   /// Bytes that it needs besides the beam.
   double memory() const;

@@ -23,6 +23,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -114,6 +115,11 @@ tracking::effect wake(const wake_options& o);
 
 /// int_{-1}^{1} (1 - |u|) W((m + u) step) du for m = 0 ... n - 1: what a linear density of node charges gives.
 std::vector<double> wake_kernel(const wake_term& term, double step, std::size_t n);
+
+/// The derivative of these by the step: with C_j = int_0^1 (j + f) W((j + f) step) df, (C_m - C_{m-1} - kernel_m)/step (from
+/// t dW/dt by parts).
+std::vector<double> wake_kernel_slope(const wake_term& term, double step,
+                                      std::span<const double> kernel);
 
 /// Energy per charge squared that a bunch of this density loses to a longitudinal wake [V/C].
 double loss_factor(const wake_term& term, const line_density& d);

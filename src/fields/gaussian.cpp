@@ -185,4 +185,20 @@ void potential_of(const gaussian_rule& rule, const double* x, const double* y, d
       });
 }
 
+void pull_of(const gaussian_rule& rule, const double* const (&r)[3], const double* const (&g)[3],
+             double* const (&e)[3], double* const (&by_r)[3], double* sums) {
+  const double* inverse[3] = {rule.inverse_x.data(), rule.inverse_y.data(), rule.inverse_z.data()};
+  kernels().pull_3d(inverse, rule.weight.data(), rule.size(), r, g, e, by_r, sums, gaussian_block);
+}
+
+void pull_of(const gaussian_rule& rule, const double* const (&r)[2], const double* const (&g)[2],
+             const double* by_potential, double* const (&by_r)[2], double* sums) {
+  // the weights are those of the potential, of which E has twice
+  std::vector<double> weight = rule.weight;
+  for (double& w : weight) w *= 2;
+  const double* inverse[2] = {rule.inverse_x.data(), rule.inverse_y.data()};
+  kernels().pull_2d(inverse, weight.data(), rule.size(), r, g, by_potential, by_r, sums,
+                    gaussian_block);
+}
+
 }  // namespace betatron::fields

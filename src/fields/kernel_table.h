@@ -56,6 +56,7 @@ struct green_view {
   F scale;   ///< of the result
   std::size_t near_x, near_y, near_z;
   const double* near;
+  int slope = 0;  ///< 1, 2: not the average itself but its derivative by hy, hz, in `near` too
 };
 
 /// A particle on its way to the grid: position in cells, weight, and where it stands in the beam.
@@ -63,6 +64,21 @@ template <class F>
 struct mesh_particle {
   F x, y, z, weight;
   std::uint32_t index;
+};
+
+/// What the adjoint of deposit and gather reads and writes, in columns of the beam.
+///
+/// With the shape S of a particle at u (in cells), its central difference d^a along the axis a, the potential phi and
+/// the kick E_a = sum d^a_i phi_i (times a constant), and with the derivatives m_a = factor_a by_momentum_a of the loss by
+/// E_a: the dual charges sigma_i = sum_p m_a d^a_i have the dual potential psi, and the derivative of the loss by u_b is
+///   nu_b = sum_i m_a (d/du_b d^a_i) phi_i + w sum_i (dS_i/du_b) psi_i.
+template <class F>
+struct pull_columns {
+  const F* by_momentum[3];  ///< derivatives of the loss by px, py, pt
+  F* by_place[3];           ///< by x, y, t: += scale nu
+  F* momentum[3];           ///< px, py, pt: -= undo E
+  F factor[3], scale[3], undo[3];
+  double centre[3];  ///< where the sums of nu (u - centre) are formed
 };
 
 /// Planes of a tile. A particle touches at most one plane below and two above its own (three, where its place was
@@ -111,6 +127,16 @@ struct field_kernels {
   /// deposited, divided by the cells; added to columns times `factor`.
   void (*gather)(int order, const mesh_particle<F>* p, std::size_t count,
                  const lattice_view<const F>& potential, const F* factor, F* px, F* py, F* pz);
+
+  /// The dual charges of particles, see pull_columns; pulls: three numbers m_a per particle, in their order. A particle touches two planes below its own and three above (four,
+  /// where its place was rounded up).
+  void (*deposit_pull)(int order, const mesh_particle<F>* p, std::size_t count,
+                       const pull_columns<F>&, F* pulls, const lattice_view<F>&);
+  /// The adjoint of deposit and gather, and the way back through the kick. Adds to sums: nu_a (0 ... 2), nu_a (u_a -
+  /// centre_a) (3 ... 5), m_a E_a (6 ... 8).
+  void (*gather_pull)(int order, const mesh_particle<F>* p, std::size_t count,
+                      const lattice_view<const F>& potential, const lattice_view<const F>& dual,
+                      const pull_columns<F>&, const F* pulls, double* sums);
 
   std::size_t width;  ///< lanes per pack
   const char* isa;

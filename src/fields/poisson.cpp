@@ -87,10 +87,10 @@ double open_solver<F>::memory(std::array<std::size_t, 3> nodes) {
 }
 
 template <class F>
-bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
+bool open_solver<F>::set_cells(const cell& edges, unsigned threads, int slope) {
   const std::array<double, 3> shape = {1, edges.y_over_x, edges.z_over_x};
   unit_ = edges.x;
-  if (shape == shape_) return false;
+  if (shape == shape_ && slope == slope_) return false;
   shape_ = {};  // nothing, should this be interrupted
 
   // where the longest edge is not short, in all three indices
@@ -105,7 +105,11 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
     const double y = static_cast<double>(line % near[1]) * shape[1];
     const double z = static_cast<double>(line / near[1]) * shape[2];
     for (std::size_t i = 0; i < near[0]; ++i) {
-      block[line * near[0] + i] = average_inverse_distance({static_cast<double>(i), y, z}, shape);
+      const std::array<double, 3> centre = {static_cast<double>(i), y, z};
+      block[line * near[0] + i] =
+          slope == 0
+              ? average_inverse_distance(centre, shape)
+              : average_inverse_distance_slope(centre, shape, static_cast<std::size_t>(slope));
     }
   });
 
@@ -119,7 +123,8 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
                            near[0],
                            near[1],
                            near[2],
-                           block.data()};
+                           block.data(),
+                           slope};
   parallel_with_memory<F>(
       threads, n_[2], plane_work(x, y, k.width), [&](F* work, std::size_t plane) {
         k.green_plane(x, y, view, plane, green_.data() + plane * green_plane_, green_row_, work);
@@ -128,6 +133,7 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
     k.green_row(z, green_.data() + row * green_row_, green_row_, green_plane_, work);
   });
   shape_ = shape;
+  slope_ = slope;
   return true;
 }
 

@@ -135,3 +135,14 @@ def test_gradients_are_measured(tmp_path: Path) -> None:
     assert {m["precision"] for m in measured if m["part"] == "time"} == {"double", "single"}
     assert [m["elements"] for m in measured if m["part"] == "memory"] == [40, 400, 4000]
     assert all(m["rewind_error"] < 1e-3 for m in measured if m["part"] == "time")
+
+
+def test_hooks_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "hooks.json"
+    done = run("hooks.py", "--quick", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(file.read_text(encoding="utf-8"))
+    calls = [m for m in results["measurements"] if m["what"].startswith("empty")]
+    assert len(calls) == 4 and all(m["microseconds_per_call"] < 1000 for m in calls)
+    lenses = {m["what"] for m in results["measurements"] if m["what"].startswith("lens")}
+    assert {"lens and drift: Multipole", "lens and drift: Python (NumPy)"} <= lenses
