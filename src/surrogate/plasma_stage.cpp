@@ -218,8 +218,9 @@ struct plasma_stage::state {
     const stage_kernels<F>& kernels = kernels_of_stages<F>();
     const stage_numbers<F> n = numbers<F>(at);
     stage_memory<F> m;
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               outputs = pointers(m.outputs);
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto outputs = pointers(m.outputs);
     std::size_t away = 0;
     for_parts(tile, kernels.width,
               [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
@@ -254,8 +255,10 @@ struct plasma_stage::state {
     stage_memory<F> m;
     alignas(64) F columns_bar_rows[stage_columns][most_lanes];
     alignas(64) F features_bar_rows[stage_features][most_lanes];
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               columns_bar = pointers(columns_bar_rows), features_bar = pointers(features_bar_rows);
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto columns_bar = pointers(columns_bar_rows);
+    const auto features_bar = pointers(features_bar_rows);
     for_parts(
         tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
           F* l[6];

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "beam/species.h"
@@ -30,13 +31,14 @@ stage_description random_stage(std::uint64_t seed) {
   d.focusing = 3e9;
   d.amplitude = 1e-5;
   d.xi = -63e-6;
-  for (const auto& [inputs, outputs] : {std::pair{5, 9}, std::pair{9, 7}}) {
+  using sizes = std::pair<std::size_t, std::size_t>;
+  for (const auto& [inputs, outputs] : {sizes{5, 9}, sizes{9, 7}}) {
     dense_layer l;
     l.name = "layer";
-    l.inputs = static_cast<std::size_t>(inputs);
-    l.outputs = static_cast<std::size_t>(outputs);
-    for (int i = 0; i < inputs * outputs; ++i) l.weights.push_back(0.7 * number());
-    for (int i = 0; i < outputs; ++i) l.bias.push_back(number());
+    l.inputs = inputs;
+    l.outputs = outputs;
+    for (std::size_t i = 0; i < inputs * outputs; ++i) l.weights.push_back(0.7 * number());
+    for (std::size_t i = 0; i < outputs; ++i) l.bias.push_back(number());
     if (d.net.layers.empty()) l.function = activation::tanh;
     d.net.layers.push_back(l);
   }
