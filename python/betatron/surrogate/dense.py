@@ -170,13 +170,13 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
 
 
 def thinned(network: Network, share: float) -> Network:
-    """With the given share of all weights of each layer, the smallest, set to zero."""
+    """With the given share of the weights of each unit, the smallest, set to zero."""
     if not 0.0 <= share < 1.0:
         raise ValueError(f"share = {share} must be in [0, 1)")
 
     def thin(layer):
         w = np.array(layer.weights)
-        w[np.abs(w) < np.quantile(np.abs(w), share)] = 0.0
+        w[np.abs(w) < np.quantile(np.abs(w), share, axis=1, keepdims=True)] = 0.0
         return dataclasses.replace(layer, weights=w)
 
     return _like(network, [thin(layer) for layer in network.layers])
