@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from betatron.surrogate import StageModel
 from betatron.surrogate.dense import (
     DenseRecipe,
@@ -56,7 +55,9 @@ def main() -> None:
         x = predict(held_out.source)[:, 0] - held_out.target[:, 0]
         text = " | ".join(f"{100 * e:+.2f} %" for e in errors.values())
         miss = np.sqrt((x**2).mean()) / held_out.target[:, 0].std()
-        print(f"| {name} | {operations:,.0f} | {size:,} B | {text} | {100 * miss:.2f} % |", flush=True)
+        print(
+            f"| {name} | {operations:,.0f} | {size:,} B | {text} | {100 * miss:.2f} % |", flush=True
+        )
 
     def dense_row(name, network, kind="float32", operations=None):
         row(
@@ -94,7 +95,9 @@ def main() -> None:
     stage_row("structured", stage, 4)
     for kind, size in (("bf16", 2), ("int8", 1)):
         weights = tuple(rounded(w, kind) for w in stage.weights)
-        stage_row(f"structured, rounded to {kind}", dataclasses.replace(stage, weights=weights), size)
+        stage_row(
+            f"structured, rounded to {kind}", dataclasses.replace(stage, weights=weights), size
+        )
 
 
 if __name__ == "__main__":

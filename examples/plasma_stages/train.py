@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from betatron.surrogate.pairs import inliers, read_npz, split
 from betatron.surrogate.report import held_out_errors, pictures, table
 from betatron.surrogate.stage import StageModel

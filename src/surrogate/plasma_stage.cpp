@@ -218,28 +218,31 @@ struct plasma_stage::state {
     const stage_kernels<F>& kernels = kernels_of_stages<F>();
     const stage_numbers<F> n = numbers<F>(at);
     stage_memory<F> m;
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               outputs = pointers(m.outputs);
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto outputs = pointers(m.outputs);
     std::size_t away = 0;
-    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t some,
-                                       std::size_t lanes) {
-      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
-      net<F>().run(features.data(), outputs.data(), lanes);
-      const auto here = static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
-      away += here;
-      if (here != 0 && policy == outside_policy::fallback) replace(m, outputs.data(), lanes);
-      kernels.leave(n, columns.data(), outputs.data(), z, lanes);
-      if (here != 0 && policy == outside_policy::lose) {
-        std::copy_n(m.outside, some, tile.outside + first);
-      }
-    });
+    for_parts(tile, kernels.width,
+              [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
+                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+                net<F>().run(features.data(), outputs.data(), lanes);
+                const auto here =
+                    static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
+                away += here;
+                if (here != 0 && policy == outside_policy::fallback)
+                  replace(m, outputs.data(), lanes);
+                kernels.leave(n, columns.data(), outputs.data(), z, lanes);
+                if (here != 0 && policy == outside_policy::lose) {
+                  std::copy_n(m.outside, some, tile.outside + first);
+                }
+              });
     passed.fetch_add(tile.count, std::memory_order_relaxed);
     if (away == 0) return;
     outside.fetch_add(away, std::memory_order_relaxed);
     if (policy == outside_policy::stop) {
       throw std::runtime_error("plasma stage '" + std::string(at.name.empty() ? d.name : at.name) +
-                               "' at s = " + beam::number_text(at.entrance.s) + " m: " +
-                               std::to_string(away) + " of " + std::to_string(tile.count) +
+                               "' at s = " + beam::number_text(at.entrance.s) +
+                               " m: " + std::to_string(away) + " of " + std::to_string(tile.count) +
                                " particles are outside of what it was trained for");
     }
   }
@@ -252,43 +255,47 @@ struct plasma_stage::state {
     stage_memory<F> m;
     alignas(64) F columns_bar_rows[stage_columns][most_lanes];
     alignas(64) F features_bar_rows[stage_features][most_lanes];
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               columns_bar = pointers(columns_bar_rows), features_bar = pointers(features_bar_rows);
-    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t,
-                                       std::size_t lanes) {
-      F* l[6];
-      for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
-      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
-      const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
-        const F* c[stage_columns];
-        const F* part[6];
-        F* bar[stage_columns];
-        for (std::size_t k = 0; k < stage_columns; ++k) {
-          c[k] = columns[k] + begin;
-          bar[k] = columns_bar[k] + begin;
-        }
-        for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
-        if (policy != outside_policy::fallback) {
-          kernels.leave_back(n, c, part, o, bar, count);
-          return;
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-          if (!m.outside[begin + i]) continue;
-          for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
-          o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
-        }
-        kernels.leave_back(n, c, part, o, bar, count);
-        for (std::size_t i = 0; i < count; ++i) {
-          if (!m.outside[begin + i]) continue;
-          bar[stage_z][i] += o[5][i] * static_cast<F>(physics_gain_slope(
-                                           static_cast<double>(m.features[0][begin + i])));
-          for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
-        }
-      };
-      const evaluator::turn<F> step = turn;
-      net<F>().pull(features.data(), step, features_bar.data(), lanes);
-      kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l, lanes);
-    });
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto columns_bar = pointers(columns_bar_rows);
+    const auto features_bar = pointers(features_bar_rows);
+    for_parts(
+        tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
+          F* l[6];
+          for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
+          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+          const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
+            const F* c[stage_columns];
+            const F* part[6];
+            F* bar[stage_columns];
+            for (std::size_t k = 0; k < stage_columns; ++k) {
+              c[k] = columns[k] + begin;
+              bar[k] = columns_bar[k] + begin;
+            }
+            for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
+            if (policy != outside_policy::fallback) {
+              kernels.leave_back(n, c, part, o, bar, count);
+              return;
+            }
+            for (std::size_t i = 0; i < count; ++i) {
+              if (!m.outside[begin + i]) continue;
+              for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
+              o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
+            }
+            kernels.leave_back(n, c, part, o, bar, count);
+            for (std::size_t i = 0; i < count; ++i) {
+              if (!m.outside[begin + i]) continue;
+              bar[stage_z][i] +=
+                  o[5][i] *
+                  static_cast<F>(physics_gain_slope(static_cast<double>(m.features[0][begin + i])));
+              for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
+            }
+          };
+          const evaluator::turn<F> step = turn;
+          net<F>().pull(features.data(), step, features_bar.data(), lanes);
+          kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l,
+                             lanes);
+        });
   }
 
  private:
@@ -382,7 +389,7 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
   ref.kinetic = kinetic;
 }
 
-#define BETATRON_DECLARE(isa)                                     \
+#define BETATRON_DECLARE(isa)                                    \
   extern const stage_kernels<float> stage_kernels_##isa##_float; \
   extern const stage_kernels<double> stage_kernels_##isa##_double;
 

@@ -53,11 +53,11 @@ struct stage_domain {
 
 struct stage_description {
   std::string name;
-  double length = 0;    ///< L [m]
-  double focusing = 0;  ///< K [1/m^2]
+  double length = 0;     ///< L [m]
+  double focusing = 0;   ///< K [1/m^2]
   double amplitude = 0;  ///< A [m]
-  double xi = 0;        ///< of the reference particle [m]
-  network net;          ///< five features to seven numbers
+  double xi = 0;         ///< of the reference particle [m]
+  network net;           ///< five features to seven numbers
   stage_domain domain;
 
   /// The physics model: dgamma = gain . (1, d, d^2) with d = xi - xi_centre, the other six numbers constant: uniform

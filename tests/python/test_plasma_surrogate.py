@@ -4,10 +4,9 @@ import dataclasses
 import warnings
 from pathlib import Path
 
+import betatron as bt
 import numpy as np
 import pytest
-
-import betatron as bt
 from betatron.fixed_time import to_fixed_place, to_fixed_time
 from betatron.surrogate import (
     Domain,
@@ -54,7 +53,14 @@ def particles_of(beam, xi):
 
 def draw(n, gamma=1957.0, seed=0, scale=1.0, spread=0.03):
     rng = np.random.default_rng(seed)
-    a = rng.normal(size=(n, 6)) * [scale * 1e-6, scale * 1e-6, 1e-6, scale * 4, scale * 4, spread * gamma]
+    a = rng.normal(size=(n, 6)) * [
+        scale * 1e-6,
+        scale * 1e-6,
+        1e-6,
+        scale * 4,
+        scale * 4,
+        spread * gamma,
+    ]
     a[:, 2] -= 63e-6
     a[:, 5] += gamma
     return a
@@ -161,7 +167,9 @@ def test_element_is_the_model(index, precision, tolerance):
     for i in (0, 1, 3, 4, 5):
         scale = np.abs(want[:, i]).max()
         assert np.abs(got[:, i] - want[:, i]).max() < tolerance * scale
-    np.testing.assert_allclose(got[:, 2], want[:, 2] + late, rtol=0, atol=1e-16 if precision == "double" else 1e-10)
+    np.testing.assert_allclose(
+        got[:, 2], want[:, 2] + late, rtol=0, atol=1e-16 if precision == "double" else 1e-10
+    )
     assert stage.counts[0] == 1001
 
 
@@ -186,11 +194,9 @@ class _Piece:
 
 def test_matrix_is_the_derivative():
     """Of the element at an orbit, against central differences of tracking."""
-    stage = PlasmaStageSurrogate(FILES[0])
-    line, ref = bt.Line([stage]), electron()
+    line, ref = bt.Line([PlasmaStageSurrogate(FILES[0], outside="fallback")]), electron()
     rng = np.random.default_rng(5)
     for outside in (False, True):
-        line = bt.Line([PlasmaStageSurrogate(FILES[0], outside="fallback")])
         orbit = rng.normal(size=6) * [1e-6, 1e-3, 1e-6, 1e-3, 5e-7, 0.01]
         orbit[4] += 15e-6 if outside else 0.0
         numeric = np.empty((6, 6))
@@ -275,7 +281,10 @@ def test_policies():
     stage = PlasmaStageSurrogate(FILES[0], outside="fallback")
     beam = beam_of(electron(), a, stage.xi)
     bt.Line([stage]).track(beam)
-    slip = stage.model.apply(np.array([[0, 0, stage.xi, 0, 0, electron().beta_gamma]]))[0, 2] - stage.xi
+    slip = (
+        stage.model.apply(np.array([[0, 0, stage.xi, 0, 0, electron().beta_gamma]]))[0, 2]
+        - stage.xi
+    )
     want = later(stage.model.apply(a, outside="fallback"), -slip)
     got = particles_of(beam, stage.xi)
     for i in (0, 1, 3, 4, 5):
@@ -396,7 +405,14 @@ def simulated(n, seed, scale=1.0, spread=0.05, outliers=0, gamma=3000.0):
     """Pairs by integrating the motion in a made-up wake: the field falls with xi, the focusing is
     weaker away from the axis and along xi."""
     rng = np.random.default_rng(seed)
-    a = rng.normal(size=(n, 6)) * [scale * 2e-6, scale * 2e-6, 2e-6, scale * 6, scale * 6, spread * gamma]
+    a = rng.normal(size=(n, 6)) * [
+        scale * 2e-6,
+        scale * 2e-6,
+        2e-6,
+        scale * 6,
+        scale * 6,
+        spread * gamma,
+    ]
     a[:, 2] -= 63e-6
     a[:, 5] += gamma
     x, y, xi, px, py, pz = (c.copy() for c in a.T)

@@ -23,4 +23,6 @@ __all__ = [
 def plasma_stage_files() -> list[Path]:
     """Files of the fifteen trained stages that come with the package, the first first: laser-plasma
     stages of 28 cm, from 1 GeV to above 100 GeV; see the documentation on plasma surrogates."""
-    return sorted((Path(__file__).parents[1] / "data" / "plasma_stages").glob("stage_*.safetensors"))
+    return sorted(
+        (Path(__file__).parents[1] / "data" / "plasma_stages").glob("stage_*.safetensors")
+    )

@@ -144,7 +144,8 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
     if any(layer.skip is not None for layer in network.layers):
         raise ValueError("a network with skip connections cannot be pruned unit by unit")
     layers = [
-        (np.array(a.weights), np.array(a.bias if a.bias is not None else 0.0), a) for a in network.layers
+        (np.array(a.weights), np.array(a.bias if a.bias is not None else 0.0), a)
+        for a in network.layers
     ]
     n = network.normalisation
     value = (np.asarray(particles, np.float64) - n["input_offset"]) * n["input_scale"]
@@ -158,7 +159,9 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
             score = activity.std(axis=0) * np.linalg.norm(behind, axis=0)
             kept = np.sort(np.argsort(-score)[: max(1, round((1.0 - share) * len(w)))])
             gone = np.setdiff1d(np.arange(len(w)), kept)
-            moved = np.broadcast_to(bias, (len(behind),)) + behind[:, gone] @ activity[:, gone].mean(axis=0)
+            moved = np.broadcast_to(bias, (len(behind),)) + behind[:, gone] @ activity[
+                :, gone
+            ].mean(axis=0)
             layers[i + 1] = (behind[:, kept], moved, other)
             w, b, value = w[kept], b[kept], activity[:, kept]
             slope = slope[kept] if slope is not None and slope.size > 1 else slope
@@ -167,13 +170,13 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
 
 
 def thinned(network: Network, share: float) -> Network:
-    """With the given share of all weights of each layer, the smallest, set to zero."""
+    """With the given share of the weights of each unit, the smallest, set to zero."""
     if not 0.0 <= share < 1.0:
         raise ValueError(f"share = {share} must be in [0, 1)")
 
     def thin(layer):
         w = np.array(layer.weights)
-        w[np.abs(w) < np.quantile(np.abs(w), share)] = 0.0
+        w[np.abs(w) < np.quantile(np.abs(w), share, axis=1, keepdims=True)] = 0.0
         return dataclasses.replace(layer, weights=w)
 
     return _like(network, [thin(layer) for layer in network.layers])
@@ -227,7 +230,9 @@ def _mixed(particles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """New particles like the given ones: each between itself and another, turned by a random angle."""
     other = particles[rng.permutation(len(particles))]
     part = rng.uniform(0.0, 0.5, (len(particles), 1))
-    mix = np.sqrt(1.0 - part) * (particles - particles.mean(0)) + np.sqrt(part) * (other - particles.mean(0))
+    mix = np.sqrt(1.0 - part) * (particles - particles.mean(0)) + np.sqrt(part) * (
+        other - particles.mean(0)
+    )
     mix += particles.mean(0)
     angle = rng.uniform(0.0, 2.0 * np.pi, len(mix))
     c, s = np.cos(angle), np.sin(angle)

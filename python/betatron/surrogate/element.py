@@ -144,7 +144,9 @@ class PlasmaStageSurrogate(Programmable):
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
         [m c] at a fixed time: shape (n, 6)."""
         ref = beam.reference
-        x, y, z, px, py, pz = to_fixed_time(ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")])
+        x, y, z, px, py, pz = to_fixed_time(
+            ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")]
+        )
         u = ref.beta_gamma
         return np.stack((x, y, z + self._xi, px * u, py * u, pz * u), axis=1)
 
@@ -186,7 +188,9 @@ class PlasmaStageSurrogate(Programmable):
     def to_dict(self) -> dict[str, Any]:
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
         if self._path is None:
-            raise ValueError(f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it")
+            raise ValueError(
+                f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it"
+            )
         return {
             "kind": "PlasmaStageSurrogate",
             "model": str(self._path),

@@ -102,11 +102,21 @@ def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray
 
 def polynomial(f: np.ndarray, degree: int) -> np.ndarray:
     """All products of powers of the columns of `f`, (n, k), up to a total degree: (n, terms)."""
-    powers = (e for e in itertools.product(range(degree + 1), repeat=f.shape[1]) if sum(e) <= degree)
-    return np.stack([np.prod([f[:, i] ** n for i, n in enumerate(e) if n], axis=0) * np.ones(len(f)) for e in powers], axis=1)
+    powers = (
+        e for e in itertools.product(range(degree + 1), repeat=f.shape[1]) if sum(e) <= degree
+    )
+    return np.stack(
+        [
+            np.prod([f[:, i] ** n for i, n in enumerate(e) if n], axis=0) * np.ones(len(f))
+            for e in powers
+        ],
+        axis=1,
+    )
 
 
-def split(n: int, seed: int, validation: float = 0.1, test: float = 0.2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split(
+    n: int, seed: int, validation: float = 0.1, test: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows for training, validation and test: a random permutation of range(n) in three parts."""
     rows = np.random.default_rng(seed).permutation(n)
     a, b = round(n * test), round(n * (test + validation))

@@ -55,9 +55,7 @@ def moments(particles: np.ndarray, weight: np.ndarray | None = None) -> dict[str
     }
 
 
-def moment_errors(
-    predict: Map, pairs: Pairs, weight: np.ndarray | None = None
-) -> dict[str, float]:
+def moment_errors(predict: Map, pairs: Pairs, weight: np.ndarray | None = None) -> dict[str, float]:
     """Relative errors of the moments of a beam behind a stage: (predicted - true)/true."""
     got, want = moments(predict(pairs.source), weight), moments(pairs.target, weight)
     return {k: (got[k] - want[k]) / want[k] for k in MOMENTS}
@@ -108,7 +106,9 @@ def table(rows: Iterable[tuple[str, Mapping[str, float]]], first: str = "beam") 
     head = [first, "σx", "σpx", "εx", "mean energy", "energy spread"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(MOMENTS)]
     for name, errors in rows:
-        lines.append(f"| {name} | " + " | ".join(f"{100 * errors[k]:+.3f} %" for k in MOMENTS) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{100 * errors[k]:+.3f} %" for k in MOMENTS) + " |"
+        )
     return "\n".join(lines)
 
 

@@ -122,7 +122,9 @@ class Domain:
         centre = f.mean(axis=0)
         whitening = np.tril(np.linalg.inv(np.linalg.cholesky(np.cov(f.T))))
         distance = np.linalg.norm((f - centre) @ whitening.T, axis=1)
-        return cls(f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share)))
+        return cls(
+            f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share))
+        )
 
     def distance(self, f: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of features of shape (n, 5) from the centre."""
@@ -243,7 +245,14 @@ class StageModel:
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             tensors[f"layers.{i}.weight"] = w.astype(np.float32)
             tensors[f"layers.{i}.bias"] = b.astype(np.float32)
-        for name in ("feature_mean", "feature_scale", "output_mean", "output_scale", "gain", "fallback"):
+        for name in (
+            "feature_mean",
+            "feature_scale",
+            "output_mean",
+            "output_scale",
+            "gain",
+            "fallback",
+        ):
             tensors[name] = np.asarray(getattr(self, name), np.float64)
         for group in ("domain", "residuals"):
             for name, value in vars(getattr(self, group)).items():
@@ -316,7 +325,9 @@ class StageModel:
             float(take("domain.limit", ())),
         )
         edges = take("residuals.distance")
-        residuals = Residuals(edges, *(take(f"residuals.{n}", edges.shape) for n in ("transverse", "energy", "xi")))
+        residuals = Residuals(
+            edges, *(take(f"residuals.{n}", edges.shape) for n in ("transverse", "energy", "xi"))
+        )
         return cls(
             number("length"),
             number("focusing"),

@@ -296,7 +296,9 @@ def unwrapped_phase(
     x2, y2, _, px2, py2, _ = t
     spin = x * py - y * px
     with np.errstate(divide="ignore", invalid="ignore"):
-        m = np.array(((x2 * py - y2 * px, y2 * x - x2 * y), (px2 * py - py2 * px, py2 * x - px2 * y)))
+        m = np.array(
+            ((x2 * py - y2 * px, y2 * x - x2 * y), (px2 * py - py2 * px, py2 * x - px2 * y))
+        )
         m /= spin
     sine = m[0, 1] / np.sqrt(b1 * b2) - m[1, 0] * np.sqrt(b1 * b2)
     cosine = m[0, 0] * np.sqrt(b1 / b2) + m[1, 1] * np.sqrt(b2 / b1)
@@ -309,7 +311,9 @@ def unwrapped_phase(
     order = np.argsort(distance)
     order = order[known[order]]
     if len(order) < 200:
-        raise RuntimeError(f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed")
+        raise RuntimeError(
+            f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed"
+        )
 
     def wrapped(a):
         return (a + np.pi) % (2.0 * np.pi) - np.pi
@@ -335,7 +339,9 @@ def unwrapped_phase(
             r = wrapped(phase[inside] - guess[inside])
             good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.5)
             w = weight[inside][good]
-            c = np.linalg.lstsq(a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None)[0]
+            c = np.linalg.lstsq(
+                a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None
+            )[0]
             guess = a @ c
         if count == len(order):
             break
@@ -350,7 +356,9 @@ def unwrapped_phase(
         far,
     )
     if spread > 0.5:
-        raise RuntimeError(f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)")
+        raise RuntimeError(
+            f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)"
+        )
     return guess
 
 
@@ -376,7 +384,9 @@ class _Problem:
     recipe: Recipe
 
     @classmethod
-    def of(cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe) -> _Problem:
+    def of(
+        cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe
+    ) -> _Problem:
         size = actions(pairs.source, focusing)
         amplitude = recipe.bend * float(size[rows].mean())
         f, b, gamma = features(pairs.source.T, focusing, amplitude)
@@ -423,13 +433,23 @@ class _Problem:
         target = tuple(t(np.ascontiguousarray(c)) for c in self.target[rows].T)
         size = np.sqrt(self.size[rows] + self.recipe.floor * self.mean_size)
         root_b2 = (self.focusing * self.gamma2[rows]) ** -0.25
-        return columns, target, t(self.b[rows]), t(self.gamma[rows]), t(self.gamma2[rows]), t(size), t(root_b2)
+        return (
+            columns,
+            target,
+            t(self.b[rows]),
+            t(self.gamma[rows]),
+            t(self.gamma2[rows]),
+            t(size),
+            t(root_b2),
+        )
 
     def residuals(self, o, data):
         import torch
 
         columns, target, b, gamma, gamma2, size, root_b2 = data
-        x, y, xi, px, py, g = head(o.unbind(1), columns, b, gamma, self.focusing, self.length, torch)
+        x, y, xi, px, py, g = head(
+            o.unbind(1), columns, b, gamma, self.focusing, self.length, torch
+        )
         across, energy, along = self.recipe.weight
         return torch.stack(
             (
@@ -459,7 +479,9 @@ class _LevenbergMarquardt:
 
         o, _ = self._forward(net or self.net, inputs)
         r = residuals(torch.as_tensor(o)).numpy()
-        return float((self.huber**2 * (np.sqrt(1.0 + (r / self.huber) ** 2) - 1.0)).sum(axis=1).mean())
+        return float(
+            (self.huber**2 * (np.sqrt(1.0 + (r / self.huber) ** 2) - 1.0)).sum(axis=1).mean()
+        )
 
     def step(self, inputs, residuals):
         """One step on these particles: damping falls until the loss would not, and rises if it must."""
@@ -491,7 +513,9 @@ class _LevenbergMarquardt:
         o, layers = self._forward(self.net, inputs)
         out = torch.as_tensor(o).requires_grad_()
         r = residuals(out)
-        slopes = [torch.autograd.grad(c.sum(), out, retain_graph=True)[0].numpy() for c in r.unbind(1)]
+        slopes = [
+            torch.autograd.grad(c.sum(), out, retain_graph=True)[0].numpy() for c in r.unbind(1)
+        ]
         r = r.detach().numpy()
         weight = (1.0 + (r / self.huber) ** 2) ** -0.25
         slope = np.stack(slopes, axis=1) * weight[:, :, None]

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "beam/species.h"
@@ -30,13 +31,14 @@ stage_description random_stage(std::uint64_t seed) {
   d.focusing = 3e9;
   d.amplitude = 1e-5;
   d.xi = -63e-6;
-  for (const auto& [inputs, outputs] : {std::pair{5, 9}, std::pair{9, 7}}) {
+  using sizes = std::pair<std::size_t, std::size_t>;
+  for (const auto& [inputs, outputs] : {sizes{5, 9}, sizes{9, 7}}) {
     dense_layer l;
     l.name = "layer";
-    l.inputs = static_cast<std::size_t>(inputs);
-    l.outputs = static_cast<std::size_t>(outputs);
-    for (int i = 0; i < inputs * outputs; ++i) l.weights.push_back(0.7 * number());
-    for (int i = 0; i < outputs; ++i) l.bias.push_back(number());
+    l.inputs = inputs;
+    l.outputs = outputs;
+    for (std::size_t i = 0; i < inputs * outputs; ++i) l.weights.push_back(0.7 * number());
+    for (std::size_t i = 0; i < outputs; ++i) l.bias.push_back(number());
     if (d.net.layers.empty()) l.function = activation::tanh;
     d.net.layers.push_back(l);
   }
@@ -48,7 +50,7 @@ stage_description random_stage(std::uint64_t seed) {
   d.domain.centre = {-63e-6, 1 / std::sqrt(gamma_in), 2e-5, 2e-5, 0};
   d.domain.whitening[0] = 1 / 5e-6;
   d.domain.whitening[6] = 10 * std::sqrt(gamma_in);
-  for (const std::size_t i : {12, 18, 24}) d.domain.whitening[i] = 1 / 4e-5;
+  for (const std::size_t i : {std::size_t{12}, std::size_t{18}, std::size_t{24}}) d.domain.whitening[i] = 1 / 4e-5;
   d.domain.limit = 8;
   d.gain = {14000, -7e8, 1e12};
   d.xi_centre = -63e-6;
@@ -98,7 +100,8 @@ struct passage {
   beam::reference before, after;
   std::shared_ptr<const elements::tile_code> code;
 
-  explicit passage(const plasma_stage& s) : stage(s), before(electron()), after(before), code(s.code()) {
+  explicit passage(const plasma_stage& s)
+      : stage(s), before(electron()), after(before), code(s.code()) {
     stage.advance(after, {stage.description().length, 0, 1});
   }
   elements::code_place place() const { return {before, after, 0.28, 0, 1}; }
