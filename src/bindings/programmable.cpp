@@ -7,6 +7,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -74,7 +75,7 @@ struct state {
     if (!open) throw nb::value_error("lose(): the call that this state belongs to is over");
     using flags = nb::ndarray<const bool, nb::ndim<1>, nb::device::cpu>;
     flags given;
-    if (!nb::try_cast<flags>(mask, given) || given.shape(0) != particles) {
+    if (!nb::try_cast<flags>(mask, given, false) || given.shape(0) != particles) {
       throw nb::value_error(
           ("lose() needs an array of " + std::to_string(particles) + " booleans, one per particle")
               .c_str());
@@ -225,8 +226,8 @@ struct field_map {
       if (std::ranges::find(e.field_names, name) == e.field_names.end()) continue;
       if (auto found = e.field(name)) return field_of(std::move(*found));
     }
-    throw nb::key_error(("there is no field '" + name +
-                         "': SpaceCharge3D has \"density\" and \"potential\" behind its first kick")
+    throw nb::key_error(("there is no field " + name +
+                         ": SpaceCharge3D has \"density\" and \"potential\" behind its first kick")
                             .c_str());
   }
 };
@@ -389,7 +390,7 @@ void bind_programmable(nb::module_& m) {
       .def_prop_ro(
           "fields", [](const state& s) { return field_map{s.effects}; },
           "Fields of collective effects at their last kick.")
-      .def("lose", &state::lose, nb::arg("mask"),
+      .def("lose", &state::lose, nb::arg("mask").none(),
            nb::sig("def lose(self, mask: numpy.typing.ArrayLike) -> None"),
            "Take particles out of the beam when the function returns, where the mask (one boolean "
            "per particle) is true; they go to `beam.lost` with the reason \"user\".")

@@ -144,3 +144,14 @@ def test_plasma_stages_are_measured(tmp_path: Path) -> None:
     results = json.loads(file.read_text(encoding="utf-8"))
     assert [m["part"] for m in results["measurements"]] == ["tracking", "tracking", "gradient"]
     assert all(t["measured"] > 0 for t in results["targets"])
+
+
+def test_hooks_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "hooks.json"
+    done = run("hooks.py", "--quick", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(file.read_text(encoding="utf-8"))
+    calls = [m for m in results["measurements"] if m["what"].startswith("empty")]
+    assert len(calls) == 4 and all(m["microseconds_per_call"] < 1000 for m in calls)
+    lenses = {m["what"] for m in results["measurements"] if m["what"].startswith("lens")}
+    assert {"lens and drift: Multipole", "lens and drift: Python (NumPy)"} <= lenses

@@ -2,7 +2,7 @@
 
 Everything else about such a case (beam, elements, expected numbers) is read like that of any other. A
 program may change the elements of the lattice before tracking starts (:attr:`Program.prepare`) and
-before each period (:attr:`Program.before_period`), and may say which particles have to be left at the
+by a hook before each period (:attr:`Program.before_period`), and may say which particles have to be left at the
 end where the case says it in words (:attr:`Program.survivors`).
 """
 
@@ -21,12 +21,12 @@ from scipy.optimize import minimize
 class Program:
     """What the driver of a case does beside tracking.
 
-    `prepare(case, lattice)` and `before_period(lattice, period, reference)` change elements;
-    `survivors(x, y)` is the mask of the particles that the case keeps.
+    `prepare(case, lattice)` changes elements; `before_period(lattice, period)` is the hook that is
+    called in front of a period; `survivors(x, y)` is the mask of the particles that the case keeps.
     """
 
     prepare: Callable[[Facts, Lattice], None] | None = None
-    before_period: Callable[[Lattice, int, bt.Reference], None] | None = None
+    before_period: Callable[[Lattice, int], Callable[[bt.State], None]] | None = None
     survivors: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
@@ -40,10 +40,14 @@ def program_of(case: Facts) -> Program | None:
     return _PROGRAMS.get(case["id"])
 
 
-def _shorten_drift(lattice: Lattice, period: int, reference: bt.Reference) -> None:
+def _shorten_drift(lattice: Lattice, period: int) -> Callable[[bt.State], None]:
     """From the second period on the drift is as long as 1 m^2 over the path so far."""
-    if period > 0:
-        lattice.element("drift1", reference).length = 1.0 / reference.s
+
+    def before_turn(state: bt.State) -> None:
+        if period > 0:
+            lattice.element("drift1", state.reference).length = 1.0 / state.s
+
+    return before_turn
 
 
 def _match_triplet(case: Facts, lattice: Lattice) -> None:

@@ -80,7 +80,7 @@ class Run:
 class _Probe(Protocol):
     @property
     def reference(self) -> bt.Reference: ...
-    def track(self, line: bt.Line) -> None: ...
+    def track(self, line: bt.Line, hooks: bt.Hooks | None = None) -> None: ...
     def moments(self) -> Mapping[str, float]: ...
     def particles(self) -> Particles | None: ...
     def lost(self) -> Any: ...
@@ -97,11 +97,12 @@ class _ParticleProbe:
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
-    def track(self, line: bt.Line) -> None:
+    def track(self, line: bt.Line, hooks: bt.Hooks | None = None) -> None:
         line.track(
             self._beam,
             threads=self._threads,
             progress=False,
+            hooks=hooks,
             first_turn=self._calls,  # other random numbers each time that a piece is passed
             **self._options,
         )
@@ -129,8 +130,8 @@ class _ReferenceProbe:
     def reference(self) -> bt.Reference:
         return self._beam.reference
 
-    def track(self, line: bt.Line) -> None:
-        line.track(self._beam, progress=False)
+    def track(self, line: bt.Line, hooks: bt.Hooks | None = None) -> None:
+        line.track(self._beam, progress=False, hooks=hooks)
 
     def moments(self) -> Mapping[str, float]:
         return {}
@@ -151,10 +152,10 @@ class _EnvelopeProbe(_ReferenceProbe):
         self._covariance = covariance
         self._options = options
 
-    def track(self, line: bt.Line) -> None:
+    def track(self, line: bt.Line, hooks: bt.Hooks | None = None) -> None:
         end = line.envelope(self.reference, self._covariance, record=None, **self._options)
         self._covariance = np.array(end.covariance)
-        super().track(line)
+        super().track(line, hooks)
 
     def moments(self) -> Mapping[str, float]:
         return covariance_moments(self._covariance)
@@ -248,16 +249,18 @@ def run_case(
     wanted = set(rows)
     slices = 0
     pending: list[Any] = []
+    hooks: list[bt.Hooks] = []  # of the period that begins
 
     def advance() -> None:
         if pending:
-            probe.track(bt.Line(pending))
+            probe.track(bt.Line(pending), hooks[0] if hooks else None)
             pending.clear()
+            hooks.clear()
 
     for period in range(lattice.periods):
         if program is not None and program.before_period is not None:
             advance()
-            program.before_period(lattice, period, probe.reference)
+            hooks.append(bt.Hooks(before_turn=program.before_period(lattice, period)))
         for index, name in enumerate(lattice.sequence):
             if fresh and lattice.needs_rigidity(name):
                 advance()
