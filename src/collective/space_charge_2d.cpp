@@ -467,10 +467,10 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
                      threads);
     }
     // the images of a round pipe come to what the grid gives
-    const auto with_images = [&](std::size_t k, const round_images::field& grid) {
-      if (!images) return grid;
+    const auto with_images = [&](std::size_t k, const round_images::field& plain) {
+      if (!images) return plain;
       const auto image = images->at(static_cast<double>(c.z[0][k]), static_cast<double>(c.z[2][k]));
-      return round_images::field{grid.u + image.u, grid.x + image.x, grid.y + image.y};
+      return round_images::field{plain.u + image.u, plain.x + image.x, plain.y + image.y};
     };
     if (options_.model == plane_model::beam) {
       const double f = unit * density_of_current(*options_.current, b.ref.particle);

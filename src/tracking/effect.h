@@ -42,16 +42,6 @@ struct kick_place {
   unsigned threads = 1;  ///< at most; the result must not depend on it
 };
 
-/// A field on a grid that an effect keeps.
-struct effect_field {
-  std::variant<float*, double*> data;
-  std::array<std::size_t, 3> nodes{}, strides{};  ///< along x, y, z; strides in numbers
-  double unit = 1;                                ///< what 1 stands for, in SI units
-  std::array<double, 3> origin{};                 ///< place of the first node [m]
-  std::array<double, 3> spacing{};                ///< of nodes [m]
-  std::shared_ptr<void> owner{};                  ///< of the memory
-};
-
 /// Derivatives of a loss by the coordinates of a beam, a column each, in the precision of the beam.
 struct covector {
   std::variant<std::array<float*, 6>, std::array<double*, 6>> columns{};
