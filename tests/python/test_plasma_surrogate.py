@@ -255,9 +255,12 @@ def test_particles_outside_are_counted_and_reported():
     a = far()
     expected = int(stage.model.domain.outside(stage.model.features(a)).sum())
     assert expected >= 25
-    with pytest.warns(OutsideDomainWarning, match=r"'first'.* outside of what it was trained for"):
+    with pytest.warns(OutsideDomainWarning, match=r"'first': \d+ of 50 particles were outside"):
         track = bt.Line([stage]).track(beam_of(electron(), a, stage.xi))
-    assert track.outside_domain == {"first": expected}
+    report = track.learned["first"]
+    assert (report["passed"], report["outside"]) == (50, expected)
+    assert report["gamma"] == pytest.approx(stage.model.expected_error(a)["gamma"], rel=1e-6)
+    assert report["xi"] == pytest.approx(stage.model.expected_error(a)["xi"], rel=1e-6)
     assert stage.counts == (50, expected)
     stage.reset_counts()
     assert stage.counts == (0, 0)

@@ -85,6 +85,7 @@ class PlasmaStageSurrogate(Programmable):
                 for k in ("lower", "upper", "centre", "whitening")
             },
             model.domain.limit,
+            np.ascontiguousarray(model.residuals.distance),
             model.gain,
             float(model.feature_mean[0]),
             model.fallback,
@@ -104,7 +105,6 @@ class PlasmaStageSurrogate(Programmable):
         self._path = path
         self._outside = outside
         self._xi = xi
-        self._reported = 0
 
     def copy(self) -> PlasmaStageSurrogate:
         """A stage of its own with the same model and parameters, and counts of its own."""
@@ -133,12 +133,11 @@ class PlasmaStageSurrogate(Programmable):
     def counts(self) -> tuple[int, int]:
         """How many particles passed since `reset_counts`, and how many of them were outside of what
         the stage was trained for."""
-        return self._core_stage.counts
+        return self._core_stage.counts[:2]
 
     def reset_counts(self) -> None:
         """Set both counts to 0."""
         self._core_stage.reset()
-        self._reported = 0
 
     def particles(self, beam: Beam) -> np.ndarray:
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
@@ -173,17 +172,27 @@ class PlasmaStageSurrogate(Programmable):
         plain = _core.Programmable.to_dict(self)
         return {k: v for k, v in plain.items() if k not in _NOT_COMMON}
 
-    def _report_outside(self) -> None:
-        """Warn of what has been outside since the last time."""
-        passed, outside = self.counts
-        if outside > self._reported and self._outside == "warn":
+    def _tally(self) -> tuple[int, int, list[int]]:
+        return self._core_stage.counts
+
+    def _report(self, before: tuple[int, int, list[int]]) -> dict[str, float]:
+        """Of the particles since that tally; warns of those outside if that is the policy."""
+        now = self._tally()
+        passed, outside = now[0] - before[0], now[1] - before[1]
+        share = (np.array(now[2]) - np.array(before[2])) / max(passed, 1)
+        r = self._model.residuals
+        if outside > 0 and self._outside == "warn":
             warnings.warn(
-                f"PlasmaStageSurrogate {self.name!r}: {outside - self._reported} particles were "
-                f"outside of what it was trained for ({passed} passed since its counts were reset)",
+                f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside of "
+                "what it was trained for",
                 OutsideDomainWarning,
                 stacklevel=3,
             )
-        self._reported = outside
+        errors = {
+            name: float(np.sqrt((share * getattr(r, field) ** 2).sum()))
+            for name, field in (("transverse", "transverse"), ("gamma", "energy"), ("xi", "xi"))
+        }
+        return {"passed": passed, "outside": outside, **errors}
 
     def to_dict(self) -> dict[str, Any]:
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
