@@ -44,8 +44,8 @@ def columns_of(beam):
 
 
 def particles_of(beam, xi):
-    """Particles of the model's coordinates, behind the stage, at the time when the reference particle
-    is at its exit."""
+    """Particles of the model's coordinates, behind the stage, at the time when the reference
+    particle is at its exit."""
     u = beam.reference.beta_gamma
     x, y, z, px, py, pz = to_fixed_time(beam.reference, columns_of(beam))
     return np.stack((x, y, z + xi, px * u, py * u, pz * u), axis=1)
@@ -155,8 +155,8 @@ def test_element_is_the_model(index, precision, tolerance):
     np.testing.assert_allclose(stage.particles(beam), a, rtol=3e-6, atol=1e-9)
     a = stage.particles(beam)
     bt.Line([stage]).track(beam)
-    # the plane of the exit is where xi of the reference particle would be without slip: it gets there
-    # a little after the time of the model
+    # the plane of the exit is where xi of the reference particle would be without slip: it gets
+    # there a little after the time of the model
     axis = np.array([[0, 0, stage.xi, 0, 0, gamma * np.sqrt(1 - gamma**-2)]])
     on_axis = model.apply(axis)
     late = axis[0, 2] - on_axis[0, 2]
@@ -492,6 +492,21 @@ def test_phases_that_do_not_line_up_are_refused():
     mixed = Pairs(pairs.source, pairs.target[np.random.default_rng(0).permutation(2000)], "mixed")
     with pytest.raises(RuntimeError, match="mixed: "):
         train_stage(mixed, LENGTH, FOCUSING)
+
+
+def test_search_of_a_recipe():
+    pytest.importorskip("torch")
+    pytest.importorskip("optuna")
+    from betatron.surrogate.training import Recipe, search
+
+    base = Recipe(rounds=2, batch=300)
+    recipe, study = search(simulated(1200, 1), LENGTH, FOCUSING, 3, base, most_operations=3000)
+    assert len(study.trials) == 3
+    assert recipe.rounds == 2
+    assert recipe.hidden == (study.best_params["width"],) * study.best_params["layers"]
+    assert all(
+        t.user_attrs["operations"] <= 3000 for t in study.trials if t.state.name == "COMPLETE"
+    )
 
 
 def test_compression_of_a_plain_network():

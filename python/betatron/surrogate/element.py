@@ -29,16 +29,16 @@ class PlasmaStageSurrogate(Programmable):
     Parameters
     ----------
     model
-        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that come
-        with the package: `betatron.surrogate.plasma_stage_files`.
+        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that
+        come with the package: `betatron.surrogate.plasma_stage_files`.
     name
         Of the element; by default that of the file.
     outside
         What becomes of particles for which the stage was not trained. They are counted in any case.
         "warn": the network is taken all the same, and tracking ends with an `OutsideDomainWarning`.
-        "fallback": the physics model takes its place (uniform acceleration that depends on the place
-        in the wake, linear focusing). "lose": they are lost, with the reason "outside_domain".
-        "stop": tracking ends with a RuntimeError.
+        "fallback": the physics model takes its place (uniform acceleration that depends on the
+        place in the wake, linear focusing). "lose": they are lost, with the reason
+        "outside_domain". "stop": tracking ends with a RuntimeError.
     xi
         Position of the reference particle in the wake [m], behind the laser at 0, so negative; by
         default the median of the training particles.
@@ -183,8 +183,8 @@ class PlasmaStageSurrogate(Programmable):
         r = self._model.residuals
         if outside > 0 and self._outside == "warn":
             warnings.warn(
-                f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside of "
-                "what it was trained for",
+                f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside "
+                "of what it was trained for",
                 OutsideDomainWarning,
                 stacklevel=3,
             )
