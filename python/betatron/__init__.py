@@ -41,6 +41,7 @@ from betatron.distributions import (
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
+from betatron.envelope_gradient import EnvelopeGradient, EnvelopeObjective
 from betatron.gradient import Gradient, Objective
 from betatron.hooks import Hooks
 from betatron.info import info
@@ -49,6 +50,8 @@ from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
 from betatron.radiation import Radiation
 from betatron.space_charge import (
+    RectangularPipe,
+    RoundPipe,
     SpaceCharge2D,
     SpaceCharge2p5D,
     SpaceChargeEnvelope,
@@ -81,6 +84,8 @@ __all__ = [
     "Beam",
     "Chromaticity",
     "Envelope",
+    "EnvelopeGradient",
+    "EnvelopeObjective",
     "Gaussian",
     "Gradient",
     "Hooks",
@@ -93,6 +98,8 @@ __all__ = [
     "Radiation",
     "Reference",
     "SemiGaussian",
+    "RectangularPipe",
+    "RoundPipe",
     "SpaceCharge2D",
     "SpaceCharge3D",
     "SpaceCharge2p5D",

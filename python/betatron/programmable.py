@@ -24,7 +24,7 @@ from betatron._checks import number
 if TYPE_CHECKING:
     from betatron.beam import Beam, Reference
 
-CODE = ("push", "inverse", "reference", "push_single", "pull", "pull_single", "steps", "cost")
+CODE = ("push", "inverse", "reference", "push_single", "pull", "pull_single", "differences", "cost")
 """Arguments of `Programmable` that are not parameters of the kind."""
 
 Push = Callable[["Beam", _core.State], Any]
@@ -74,9 +74,9 @@ class Programmable(_core.Programmable):
     Parameters
     ----------
     length
-        Path length of the reference orbit [m].
+        path length of the reference orbit [m]
     settings
-        Numbers that the code is given with every call. They may be changed at any time.
+        numbers that the code is given with every call; they may be changed at any time
     push
         What happens to particles. A function ``push(beam, state)`` of Python is called once per
         slice with the whole beam, whose columns it changes in place; see `State` for what it is
@@ -93,7 +93,7 @@ class Programmable(_core.Programmable):
     push_single, pull, pull_single
         Compiled functions: push in single precision (without it, particles are converted), and the
         vector-Jacobian products, which derivatives need.
-    steps
+    differences
         Six steps of x, px, y, py, t, pt: without pull, linear maps are found from compiled functions
         by central differences with these steps, if they are given.
     cost
@@ -111,6 +111,8 @@ class Programmable(_core.Programmable):
         another signature; the message says what is expected.
     """
 
+    __slots__ = ("_code",)
+
     def __init__(
         self,
         length: float = 0.0,
@@ -122,7 +124,7 @@ class Programmable(_core.Programmable):
         push_single: str | int | Any | None = None,
         pull: str | int | Any | None = None,
         pull_single: str | int | Any | None = None,
-        steps: Sequence[float] | None = None,
+        differences: Sequence[float] | None = None,
         cost: float | None = None,
         **common: Any,
     ) -> None:
@@ -133,7 +135,7 @@ class Programmable(_core.Programmable):
             "push_single": push_single,
             "pull": pull,
             "pull_single": pull_single,
-            "steps": None if steps is None else [float(h) for h in steps],
+            "differences": None if differences is None else [float(h) for h in differences],
             "cost": None if cost is None else number(cost, "Programmable: cost"),
         }
         self._code = {name: value for name, value in given.items() if value is not None}
@@ -141,7 +143,7 @@ class Programmable(_core.Programmable):
         functions = {
             name: _resolve(value, f"{where}: {name}")
             for name, value in self._code.items()
-            if name not in ("steps", "cost")
+            if name not in ("differences", "cost")
         }
         arguments: dict[str, Any] = {}
         if "reference" in functions:
@@ -191,7 +193,7 @@ class Programmable(_core.Programmable):
             If its code was given as a function: only "module:function" can be written down.
         """
         for name, value in self._code.items():
-            if name not in ("steps", "cost") and not isinstance(value, str):
+            if name not in ("differences", "cost") and not isinstance(value, str):
                 label = f"Programmable {self.name!r}" if self.name else "Programmable"
                 raise TypeError(
                     f"{label}: {name} is code, which cannot be written to a dictionary or file; "
@@ -280,11 +282,11 @@ def _tile_code(functions: dict[str, Any], given: dict[str, Any], where: str) -> 
                     f'c_signature("{precision}", "{name.removesuffix("_single")}"): {expected}'
                 )
         addresses[name] = address
-    steps = given.get("steps", [0.0] * 6)
+    steps = given.get("differences", [0.0] * 6)
     if len(steps) != 6:
-        raise ValueError(f"{where}: steps must be six numbers, got {steps}")
-    if "steps" in given and not all(0 < h < float("inf") for h in steps):
-        raise ValueError(f"{where}: steps = {steps} is not allowed; allowed: > 0")
+        raise ValueError(f"{where}: differences must be six numbers, got {steps}")
+    if "differences" in given and not all(0 < h < float("inf") for h in steps):
+        raise ValueError(f"{where}: differences = {steps} is not allowed; allowed: > 0")
     cost = given.get("cost", 10.0)
     if not 0 < cost < float("inf"):
         raise ValueError(f"{where}: cost = {cost} ns is not allowed; allowed: > 0")

@@ -16,13 +16,14 @@ from betatron._checks import whole
 from betatron.beam import Reference
 from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, effects_of, knobs, turned
+from betatron.gradient import Knob, beam_of, effects_of, single_knob, turned
+from betatron.losses import Screen
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.line import Line
 
-__all__ = ["track"]
+__all__ = ["image", "track"]
 
 
 class _Track(torch.autograd.Function):
@@ -138,12 +139,10 @@ def track(
     chosen: list[Knob] = []
     values: list[torch.Tensor] = []
     for key, value in (parameters or {}).items():
-        found = knobs(line, [key])
-        if len(found) != 1:
-            raise ValueError(f"track: {key!r} names {len(found)} numbers; it must be one")
+        knob = single_knob(line, key)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise TypeError(f"track: parameter {key!r} must be a tensor of one number")
-        chosen += found
+        chosen.append(knob)
         values.append(value)
     if kinetic_energy is not None:
         reference = Reference(reference.species, kinetic_energy=float(kinetic_energy.detach()))
@@ -158,3 +157,31 @@ def track(
         "turns": whole(turns, "turns", 2**31 - 1, 1),
     }
     return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)
+
+
+class _Image(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, screen: Screen, z: torch.Tensor, weight: np.ndarray | None
+    ) -> torch.Tensor:
+        ctx.screen, ctx.weight = screen, weight
+        ctx.save_for_backward(z)
+        return torch.from_numpy(screen.image(z.detach().numpy(), weight)).to(z.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_image: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        (z,) = ctx.saved_tensors
+        slope = ctx.screen.pull(z.detach().numpy(), by_image.numpy().astype(float), ctx.weight)
+        return None, torch.from_numpy(slope).to(z.dtype), None
+
+
+def image(screen: Screen, z: torch.Tensor, weight: np.ndarray | None = None) -> torch.Tensor:
+    """What a `betatron.losses.Screen` sees of particles, coordinates of shape (6, n) on the CPU: a tensor of shape
+    (pixels in y, pixels in x), differentiable by the coordinates. ``weight``: of the particles, shape (n,); default:
+    1/n each."""
+    if not isinstance(z, torch.Tensor) or z.device.type != "cpu":
+        raise TypeError("image: z must be a tensor on the CPU")
+    if z.ndim != 2 or z.shape[0] != 6:
+        raise ValueError(f"image: z must have the shape (6, n), got {tuple(z.shape)}")
+    return _Image.apply(screen, z, weight)

@@ -23,6 +23,8 @@
 //   dLoss/dh_a = -M_a/h_a - W_a/h_a - [a = x] (W_x + W_y + W_z)/h_x + sigma^T (dG/dh_a) rho.
 // Length and charge: W/L, W/Q (W the sum of W_a); beta gamma: (M_z - 2 W_x - 2 W_y - W_z)/(beta gamma), and with grid_step 0
 // h_z (dLoss/dh_z)/(beta gamma) in addition.
+// In a conducting rectangular pipe phi' is 0 on its walls: <1/|r' - r'_j|> gives way to the Green's function of
+// fields/pipe.h. The walls stand still in x and y, and a pipe along the beam looks the same from the rest frame.
 // Sources: J. Qiang, R. D. Ryne, S. Habib, V. Decyk, J. Comput. Phys. 163 (2000) 434; J. Qiang et al., PRSTAB 9 (2006)
 // 044204.
 #pragma once
@@ -32,9 +34,12 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <variant>
 
 #include "beam/bunch.h"
+#include "collective/pipe_shape.h"
 #include "fields/particle_mesh.h"
+#include "fields/pipe.h"
 #include "fields/poisson.h"
 #include "tracking/effect.h"
 
@@ -53,6 +58,10 @@ struct space_charge_3d_options {
   int order = 1;            ///< of the splitting: 1 or 2
   double spacing = 0;       ///< of kicks [m]; 0: one per slice
   double memory_limit = 0;  ///< bytes; 0: what the system has left
+
+  /// A rectangular conducting pipe: the grid fills it, with cells[0] and cells[1] or a few more from wall to wall
+  /// (fields::pipe_cells). Empty: free space.
+  std::optional<pipe_shape> pipe{};
 };
 
 /// Seconds spent, and how often.
@@ -79,8 +88,9 @@ class space_charge_3d {
 
   const space_charge_3d_options& options() const { return options_; }
 
-  /// The kick of kick_place::length. Nothing happens to fewer than two particles, and if all are at one point. Throws
-  /// std::invalid_argument if a coordinate is not finite or the grid does not fit into memory.
+  /// The kick of kick_place::length. In free space nothing happens to fewer than two particles, and if all are at one
+  /// point. Throws std::invalid_argument if a coordinate is not finite, a particle is outside of the pipe, or the grid does
+  /// not fit into memory.
   void kick(beam::bunch& b, const tracking::kick_place& place);
 
   /// Its adjoint, see tracking::effect. Throws as kick.
@@ -106,23 +116,51 @@ class space_charge_3d {
   void reset_times();
 
  private:
+  /// In free space or in a pipe.
+  template <class F>
+  class field_solver {
+   public:
+    field_solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
+    bool set_cells(const fields::cell& edges, unsigned threads) {
+      unit_ = edges.x;
+      if (auto* open = std::get_if<fields::open_solver<F>>(&one_)) {
+        return open->set_cells(edges, threads);
+      }
+      return std::get<fields::pipe_solver<F>>(one_).set_cells(edges);
+    }
+    void solve(fields::grid<F>& charges, unsigned threads) {
+      std::visit([&](auto& s) { s.solve(charges, threads); }, one_);
+    }
+    double unit() const { return unit_; }  ///< of potentials
+
+   private:
+    using either = std::variant<fields::open_solver<F>, fields::pipe_solver<F>>;
+    static either make(std::array<std::size_t, 3> n, bool pipe) {
+      if (pipe) return fields::pipe_solver<F>(n);
+      return fields::open_solver<F>(n);
+    }
+    either one_;
+    double unit_ = 0;
+  };
   template <class F>
   struct workspace {
-    fields::open_solver<F> solver;
+    field_solver<F> solver;
     fields::grid<F> mesh;
     fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;
-    std::optional<fields::grid<F>> dual{};  // of gradients
-    explicit workspace(std::array<std::size_t, 3> n) : solver(n), mesh(n) {}
+    std::optional<fields::grid<F>> dual{};  ///< of gradients
+    workspace(std::array<std::size_t, 3> n, bool pipe) : solver(n, pipe), mesh(n) {}
   };
+  std::array<std::size_t, 3> nodes() const;
   template <class F>
   workspace<F>& memory_of();
   struct fitted {
     fields::mesh_frame frame;
-    std::array<bool, 3> flat;  ///< all particles in one plane: no field across it
-    std::array<double, 3> low{}, high{};   ///< of the beam, x, y, t
-    std::array<std::size_t, 3> follows{};  ///< the axis whose extent decides on the cell; 3: none does
-    std::array<double, 3> growth{};        ///< of the cell by that extent
+    std::array<bool, 3> flat;             ///< all particles in one plane: no field across it
+    std::array<double, 3> low{}, high{};  ///< of the beam, x, y, t
+    std::array<std::size_t, 3>
+        follows{};                   ///< the axis whose extent decides on the cell; 3: none does
+    std::array<double, 3> growth{};  ///< of the cell by that extent
   };
   std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
   template <class F>

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <complex>
 #include <deque>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 
@@ -62,6 +64,58 @@ double wall_wake_integral(double xi) {
       (1 + std::exp(-xi) * (root3 * std::sin(root3 * xi) - std::cos(root3 * xi))) / 4;
   return wave / 3 - std::sqrt(2.0) / pi * (wall_integrals(0)[1] - wall_integrals(xi)[1]);
 }
+
+/// The wall of a conductivity with relaxation: poles and cut of the impedance, see resistive_wall in the header.
+class relaxing_wall {
+ public:
+  explicit relaxing_wall(double relaxation) {
+    // the pole, followed from that of direct current
+    for (double g = std::min(relaxation, 0.1);; g = std::min(2 * g, relaxation)) {
+      for (int i = 0; i < 12; ++i) {
+        const std::complex<double> p = pole_, square = p * p;
+        pole_ -= (g * square * square + square * p - 8.0) / (square * (4 * g * p + 3.0));
+      }
+      if (g == relaxation) break;
+    }
+    residue_ = 2.0 * (1.0 + relaxation * pole_) / (3.0 + 4 * relaxation * pole_);
+    // The cut, x = u/(1 + relaxation u), u = e^v: the integrand falls as exp(3 v/2) to the left, where (xi up to 1e8
+    // counts) exp(v/2) is left of its integral, and exponentially to the right of ln(1/(8 relaxation^4)). It is regular
+    // for |Im v| < pi/3 at least: the trapezoidal rule is good to exp(-2 pi^2/(3 step)).
+    constexpr double step = 0.2, first = -55, behind = 28;
+    const double last = behind + std::max(0.0, -std::log(8 * std::pow(relaxation, 4)));
+    for (double v = first; v < last; v += step) {
+      const double u = std::exp(v), slow = 1 + relaxation * u, square = slow * slow;
+      const double weight = step * 2 * std::sqrt(2.0) / pi * u * std::sqrt(u) /
+                            (square * slow * (8 + (u / square) * (u / square) * u));
+      if (weight > 0) cut_.push_back({u / slow, weight});
+    }
+  }
+
+  std::complex<double> pole() const { return pole_; }
+
+  /// W over Z0 c/(pi a^2).
+  double at(double xi) const {
+    double sum = 2 * std::real(residue_ * std::exp(pole_ * xi));
+    for (const auto& [x, weight] : cut_) sum -= weight * std::exp(-x * xi);
+    return sum;
+  }
+  double integral(double xi) const {
+    // exp(z) - 1, without cancellation where z is small
+    const std::complex<double> z = pole_ * xi, half = z / 2.0;
+    const std::complex<double> wave =
+        std::abs(z) < 1 ? 2.0 * std::sinh(half) * std::exp(half) : std::exp(z) - 1.0;
+    double sum = 2 * std::real(residue_ / pole_ * wave);
+    for (const auto& [x, weight] : cut_) sum += weight / x * std::expm1(-x * xi);
+    return sum;
+  }
+
+ private:
+  struct node {
+    double x, weight;
+  };
+  std::complex<double> pole_{-1, std::sqrt(3.0)}, residue_{};
+  std::vector<node> cut_{};
+};
 
 /// Equal pieces of [a, b], at most so long.
 void cut(double a, double b, double longest, std::vector<double>& points) {
@@ -130,14 +184,23 @@ wake_term resonator(wake_kind kind, double shunt_impedance, double quality, doub
   return term;
 }
 
-std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat) {
+std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat,
+                                      double relaxation_time) {
   require(radius > 0, "ResistiveWall: radius", radius, " m", "> 0");
   require(conductivity > 0, "ResistiveWall: conductivity", conductivity, " 1/(Ohm m)", "> 0");
+  require(relaxation_time >= 0 && relaxation_time <= 1e-9, "ResistiveWall: relaxation_time",
+          relaxation_time, " s", "0 to 1e-9");
   const double s0 = std::cbrt(2 * radius * radius / (wave_resistance * conductivity));
-  const double height = 4 * wave_resistance * speed_of_light / (pi * radius * radius);
-  const auto breaks = [s0](double a, double b, std::vector<double>& points) {
-    const double gone = 40 * s0;  // exp(-s/s0) is below rounding
-    if (a < gone) cut(a, std::min(b, gone), s0, points);
+  const double height = wave_resistance * speed_of_light / (pi * radius * radius);
+  // below, the wall is that of direct current to rounding
+  const double relaxation = speed_of_light * relaxation_time / s0;
+  const auto wall =
+      relaxation < 1e-12 ? nullptr : std::make_shared<const relaxing_wall>(relaxation);
+  const std::complex<double> pole = wall ? wall->pole() : std::complex<double>(-1, std::sqrt(3.0));
+  const double gone = 40 * s0 / -pole.real();  // the oscillation is below rounding
+  const double piece = 2 * s0 / std::abs(pole);
+  const auto breaks = [gone, piece](double a, double b, std::vector<double>& points) {
+    if (a < gone) cut(a, std::min(b, gone), piece, points);
   };
   const auto term = [&](wake_kind kind, double factor) {
     wake_term w;
@@ -145,10 +208,12 @@ std::vector<wake_term> resistive_wall(double radius, double conductivity, bool f
     w.per_metre = true;
     w.breaks = breaks;
     if (kind == wake_kind::longitudinal) {
-      w.at = [s0, h = factor * height](double t) { return h * wall_wake(t / s0); };
+      w.at = [s0, wall, h = factor * height](double t) {
+        return h * (wall ? wall->at(t / s0) : 4 * wall_wake(t / s0));
+      };
     } else {
-      w.at = [s0, h = factor * 2 / (radius * radius) * height * s0](double t) {
-        return h * wall_wake_integral(t / s0);
+      w.at = [s0, wall, h = factor * 2 / (radius * radius) * height * s0](double t) {
+        return h * (wall ? wall->integral(t / s0) : 4 * wall_wake_integral(t / s0));
       };
     }
     return w;

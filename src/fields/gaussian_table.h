@@ -29,4 +29,7 @@ struct gaussian_table {
                   double* const* by_r, double* sums, std::size_t n);
 };
 
+/// The table for this processor, see numerics/dispatch.h.
+const gaussian_table& gaussian_kernels();
+
 }  // namespace betatron::fields

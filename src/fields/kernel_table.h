@@ -22,16 +22,17 @@ struct axis_view {
 };
 
 template <class F>
+fft_view<F> view_of(const fft_plan<F>& p) {
+  return {p.n,
+          p.radices.data(),
+          p.radices.size(),
+          p.twiddles.data(),
+          p.frequency.data(),
+          p.position.data()};
+}
+template <class F>
 axis_view<F> view_of(const axis_plan<F>& a) {
-  const auto transform = [](const fft_plan<F>& p) {
-    return fft_view<F>{p.n,
-                       p.radices.data(),
-                       p.radices.size(),
-                       p.twiddles.data(),
-                       p.frequency.data(),
-                       p.position.data()};
-  };
-  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
+  return {a.n, a.m, view_of(a.complex), view_of(a.half), a.turn.data()};
 }
 
 /// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
@@ -115,6 +116,16 @@ struct field_kernels {
   void (*green_row)(const axis_view<F>& z, F* row_of_first_plane, std::size_t count,
                     std::size_t plane, F* work);
 
+  /// S_k = sum_j f_j sin(pi j k/N), 0 < j, k < N, along x and then along y, in place: (ny - 1) rows of nx - 1 numbers, rows
+  /// `row` apart; what is between the last of them and the next multiple of a pack becomes undefined. The plans have the lengths
+  /// 2 nx and 2 ny. `work`: 2 max(nx, ny) complex packs. Twice makes nx ny/4 times what there was.
+  void (*sine_plane)(const fft_view<F>& x, const fft_view<F>& y, F* first, std::size_t row,
+                     F* work);
+  /// A row of `count` sine amplitudes in each of nz planes; along z it is convolved with
+  /// self, step, step decay, step decay^2, ... at the distances 0, 1, 2, 3, ... . Undefined as above. `work`: nz packs.
+  void (*decay_z)(F* first, std::size_t count, std::size_t nz, std::size_t plane, const F* self,
+                  const F* step, const F* decay, F* work);
+
   /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
   bool (*extent)(const F* x, std::size_t count, F* low, F* high);
   /// The tile of each of count particles: z/tile_planes tiles_y + y tiles_per_row (whole numbers), with y and z scaled, shifted
@@ -150,8 +161,15 @@ std::size_t plane_work(const axis_view<F>& x, const axis_view<F>& y, std::size_t
   return 4 * width * longest + (y.m + 1 + width) * width + 4 * half;
 }
 
-/// The table for this processor, see tracking::instruction_set.
+/// The table for this processor, see numerics/dispatch.h.
 template <class F>
 const field_kernels<F>& kernels();
+
+/// n, filled up to whole packs.
+template <class F>
+std::size_t whole_packs(std::size_t n) {
+  const std::size_t width = kernels<F>().width;
+  return (n + width - 1) / width * width;
+}
 
 }  // namespace betatron::fields

@@ -370,6 +370,84 @@ void green_row(const axis_view<real>& z, real* first, std::size_t count, std::si
   }
 }
 
+// --- conducting walls ------------------------------------------------------------------------------------------
+
+/// Two real lines z = a + i b, z_j for 0 < j < n, become their sine sums: an odd function of length 2 n has the transform
+/// -2 i S.
+BETATRON_INLINE void sine_lines(const fft_view<real>& plan, complex* z) {
+  const std::size_t n = plan.n / 2;
+  const complex zero{lanes(real(0)), lanes(real(0))};
+  z[0] = z[n] = zero;
+  for (std::size_t j = 1; j < n; ++j) z[2 * n - j] = {-z[j].re, -z[j].im};
+  transform(plan, z);
+}
+BETATRON_INLINE complex sine_sum(const fft_view<real>& plan, const complex* z, std::size_t k) {
+  const complex v = z[plan.position[k]];
+  return {v.im * real(-0.5), v.re * real(0.5)};
+}
+
+void sine_plane(const fft_view<real>& x, const fft_view<real>& y, real* first, std::size_t row,
+                real* work) {
+  const std::size_t nx = x.n / 2 - 1, ny = y.n / 2 - 1;
+  complex* z = buffer(work);
+  lanes a[lane_count], b[lane_count];
+  for (std::size_t j = 0; j < ny; j += 2 * width) {
+    real* upper = first + j * row;
+    real* lower = upper + width * row;
+    const std::size_t some = ny - j, more = some > width ? some - width : 0;
+    for (std::size_t i = 0; i < nx; i += width) {
+      load_columns(a, upper + i, row, some);
+      load_columns(b, lower + i, row, more);
+      for (std::size_t l = 0; l < width && i + l < nx; ++l) z[i + l + 1] = {a[l], b[l]};
+    }
+    sine_lines(x, z);
+    for (std::size_t i = 0; i < nx; i += width) {
+      for (std::size_t l = 0; l < width; ++l) {
+        const complex v =
+            i + l < nx ? sine_sum(x, z, i + l + 1) : complex{lanes(real(0)), lanes(real(0))};
+        a[l] = v.re;
+        b[l] = v.im;
+      }
+      store_columns(a, upper + i, row, some);
+      store_columns(b, lower + i, row, more);
+    }
+  }
+  for (std::size_t i = 0; i < nx; i += 2 * width) {
+    real* left = first + i;
+    const bool both = i + width < nx;
+    for (std::size_t j = 0; j < ny; ++j) {
+      z[j + 1] = {lanes::load(left + j * row),
+                  both ? lanes::load(left + j * row + width) : lanes(real(0))};
+    }
+    sine_lines(y, z);
+    for (std::size_t j = 0; j < ny; ++j) {
+      const complex v = sine_sum(y, z, j + 1);
+      v.re.store(left + j * row);
+      if (both) v.im.store(left + j * row + width);
+    }
+  }
+}
+
+void decay_z(real* first, std::size_t count, std::size_t nz, std::size_t plane, const real* self,
+             const real* step, const real* decay, real* work) {
+  lanes* before = reinterpret_cast<lanes*>(work);
+  for (std::size_t i = 0; i < count; i += width) {
+    real* z = first + i;
+    const lanes s = lanes::load(self + i), t = lanes::load(step + i), d = lanes::load(decay + i);
+    lanes sum(real(0));
+    for (std::size_t j = 0; j < nz; ++j) {
+      before[j] = sum;
+      sum = sum * d + lanes::load(z + j * plane);
+    }
+    sum = lanes(real(0));
+    for (std::size_t j = nz; j-- > 0;) {
+      const lanes q = lanes::load(z + j * plane);
+      (q * s + (before[j] + sum) * t).store(z + j * plane);
+      sum = sum * d + q;
+    }
+  }
+}
+
 // --- particles --------------------------------------------------------------------------------------------------
 
 bool extent(const real* x, std::size_t count, real* low, real* high) {
@@ -791,6 +869,8 @@ constinit const field_kernels<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) 
     .convolve = convolve,
     .green_plane = green_plane,
     .green_row = green_row,
+    .sine_plane = sine_plane,
+    .decay_z = decay_z,
     .extent = extent,
     .tiles = tiles,
     .deposit = deposit,

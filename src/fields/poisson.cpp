@@ -1,7 +1,6 @@
 #include "fields/poisson.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -20,22 +19,12 @@ std::size_t staggered(std::size_t size) {
   return ((size + line - 1) / line | 1) * line;
 }
 
-template <class F>
-std::size_t round_up(std::size_t n) {
-  const std::size_t width = kernels<F>().width;
-  return (n + width - 1) / width * width;
-}
-
-/// A piece of work for each thread, allocated once per call: `work(memory, i)` for i < count.
+/// work(memory, i) for i < count, with `size` numbers for each thread.
 template <class F, class Work>
 void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size, Work&& work) {
-  const std::size_t workers = std::min<std::size_t>(std::max(1u, threads), count);
-  std::vector<huge_array<F>> memory;
-  for (std::size_t k = 0; k < workers; ++k) memory.emplace_back(size);
-  std::atomic<std::size_t> next{0};
-  numerics::parallel_for(threads, workers, [&](std::size_t k) {
-    for (std::size_t i = next++; i < count; i = next++) work(memory[k].data(), i);
-  });
+  numerics::parallel_for_with(
+      threads, count, [size] { return huge_array<F>(size); },
+      [&](huge_array<F>& memory, std::size_t i) { work(memory.data(), i); });
 }
 
 }  // namespace
@@ -43,7 +32,7 @@ void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size,
 template <class F>
 grid<F>::grid(std::array<std::size_t, 3> nodes)
     : n_(nodes),
-      row_(round_up<F>(nodes[0])),
+      row_(whole_packs<F>(nodes[0])),
       plane_(staggered<F>(row_ * nodes[1])),
       data_(plane_ * nodes[2] + 16) {}
 
@@ -66,9 +55,9 @@ template <class F>
 open_solver<F>::open_solver(std::array<std::size_t, 3> nodes)
     : n_(nodes),
       plan_{axis_plan<F>(nodes[0]), axis_plan<F>(nodes[1]), axis_plan<F>(nodes[2])},
-      row_(round_up<F>(nodes[0])),
+      row_(whole_packs<F>(nodes[0])),
       plane_(2 * staggered<F>(row_ * nodes[1])),
-      green_row_(round_up<F>(plan_[0].m + 1)),
+      green_row_(whole_packs<F>(plan_[0].m + 1)),
       green_plane_(staggered<F>(green_row_ * (plan_[1].m + 1))),
       spectrum_(plane_ * (plan_[2].m + 1)),
       green_(green_plane_ * (plan_[2].m + 1)) {}

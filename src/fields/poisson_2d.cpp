@@ -7,11 +7,6 @@ namespace betatron::fields {
 
 namespace {
 
-std::size_t round_up(std::size_t n) {
-  const std::size_t width = kernels<double>().width;
-  return (n + width - 1) / width * width;
-}
-
 /// The antiderivative above, without its factor; at 0 its limit.
 double corner(double x, double y) {
   const double square = x * x + y * y;
@@ -53,7 +48,7 @@ double average_logarithm_slope(double x, double y, double hx, double hy) {
 open_solver_2d::open_solver_2d(std::array<std::size_t, 2> nodes)
     : n_(nodes),
       plan_{axis_plan<double>(nodes[0]), axis_plan<double>(nodes[1])},
-      green_row_(round_up(plan_[0].m + 1)),
+      green_row_(whole_packs<double>(plan_[0].m + 1)),
       green_(green_row_ * (plan_[1].m + 1)),
       work_(plane_work(view_of(plan_[0]), view_of(plan_[1]), kernels<double>().width) +
             6 * kernels<double>().width * std::max(plan_[0].m, plan_[1].m)) {}
@@ -75,7 +70,7 @@ void open_solver_2d::set_cells(const std::array<double, 2>& edges, bool slope) {
   const double scale = 1 / (4 * static_cast<double>(x.m) * static_cast<double>(y.m));
 
   // one row per x, transformed along x; then one per y, along y
-  const std::size_t column = round_up(y.n);
+  const std::size_t column = whole_packs<double>(y.n);
   huge_array<double> first(column * (x.m + 1));
   for (std::size_t i = 0; i < x.n; ++i) {
     for (std::size_t j = 0; j < column; ++j) {

@@ -158,7 +158,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
     for (std::size_t c = 0; c < n; ++c) {
       for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
     }
-    bool improved = false, done = true;
+    bool improved = false, done = true, settled = true;
     for (std::size_t c = 0; c < n; ++c) {
       double fine = 0, coarse = 0;
       bool varies = false;
@@ -172,8 +172,9 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       coarse /= h;
       // what does not change over the longest step does not change at all
       const bool constant = !varies && std::isinf(error[c]);
-      const double doubt =
-          constant ? 0 : std::fabs(fine - coarse) + 2.2e-16 * largest[group(c)] / h;
+      const double truncated = std::fabs(fine - coarse), rounded = 2.2e-16 * largest[group(c)] / h;
+      const double doubt = constant ? 0 : truncated + rounded;
+      settled = settled && (constant || truncated <= rounded);
       if (doubt < error[c]) {
         error[c] = doubt;
         best[c] = fine;
@@ -183,6 +184,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       done = done && error[c] <= 1e-13 * std::fabs(best[c]);
     }
     if (done) return best;
+    if (settled && usable()) return best;  // shorter steps only round more
     idle = improved || !usable() ? 0 : idle + 1;
   }
   if (best.empty()) throw std::domain_error("no neighbouring value can be tracked in the same way");
@@ -852,6 +854,98 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
   const values d = derivative_of(values_of, x, scale, together);
   const auto at = d.begin() + static_cast<std::ptrdiff_t>(coefficients);
   return {values(d.begin(), at), {at[0], at[1]}, values(at + 2, d.end())};
+}
+
+namespace {
+
+/// The variable of a piece: its value, and the length on which things vary with it.
+struct piece_variable {
+  double value, scale;
+
+  piece_variable(const varied_piece& p, element& copy) {
+    using enum varied_piece::variable;
+    if (p.by == knob) {
+      value = *number_of(copy, *p.turned);
+      scale = scale_of(*info_of(copy, p.turned->parameter), value, p.clock, p.front.t);
+    } else if (p.by == kinetic) {
+      value = scale = p.front.kinetic;
+    } else {
+      value = p.front.t;
+      scale = 0.1;
+    }
+  }
+};
+
+/// The reference in front of a piece and its element, with the variable at x.
+reference turned_to(const varied_piece& p, double x, element& e) {
+  using enum varied_piece::variable;
+  reference ref = p.front;
+  // without a clock the time of flight of the piece alone, for the sake of rounding
+  if (!p.clock) ref.t = 0;
+  if (p.by == knob) *number_of(e, *p.turned) = x;
+  if (p.by == kinetic) ref.kinetic = x;
+  if (p.by == time) ref.t = x;
+  return ref;
+}
+
+}  // namespace
+
+piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& centroid) {
+  element e = p.of;
+  const piece_variable v(p, e);
+  constexpr std::size_t orbit = 0, matrix = 6, behind = 42;
+  const auto at = [&](double x) -> std::optional<values> {
+    reference ref = turned_to(p, x, e);
+    try {
+      const orbit_map m = derivative(e, p.index, p.count, ref, centroid);
+      values r(behind + 2);
+      std::copy(m.orbit.begin(), m.orbit.end(), r.begin() + orbit);
+      std::copy(m.matrix.begin(), m.matrix.end(), r.begin() + matrix);
+      r[behind] = ref.kinetic;
+      r[behind + 1] = ref.t;
+      return r;
+    } catch (const std::exception&) {
+      return {};
+    }
+  };
+  groups together(behind + 2);
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    together[i] = i < matrix ? orbit : i < behind ? matrix : i;
+  }
+  try {
+    const values d = derivative_of(at, v.value, v.scale, together);
+    piece_tangent r;
+    std::copy_n(d.begin() + orbit, 6, r.orbit.begin());
+    std::copy_n(d.begin() + matrix, 36, r.matrix.begin());
+    r.kinetic = d[behind];
+    r.time = d[behind + 1];
+    return r;
+  } catch (const std::domain_error& why) {
+    throw std::invalid_argument(describe(p.of) + " cannot be differentiated with respect to " +
+                                (p.turned ? name_of(*p.turned) : "the reference particle") +
+                                " = " + std::to_string(v.value) + ": " + why.what());
+  }
+}
+
+piece_probe::piece_probe(const varied_piece& p) : beside_(p.of) {
+  const piece_variable v(p, beside_);
+  at_ = v.value + 0.0173 * v.scale;
+}
+
+bool piece_probe::read(const varied_piece& p, std::vector<double>& signature) {
+  slice_request which{p.index, p.count};
+  if (p.by == varied_piece::variable::knob) prepare(which, *p.turned);
+  try {
+    reference ref = turned_to(p, at_, beside_);
+    program made = compile_slice(beside_, which, ref);
+    signature = std::move(made.coefficients);
+    for (const operation& op : made.operations) signature.push_back(op.code);
+    signature.push_back(ref.kinetic);
+    signature.push_back(ref.t);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 }  // namespace betatron::lattice

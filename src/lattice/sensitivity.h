@@ -146,4 +146,40 @@ struct forward_tangents {
 forward_tangents differentiate_forward(const line& l, const beam::reference& start,
                                        const sensitivity_options& options, std::ptrdiff_t which);
 
+/// Piece `index` of `count` equal ones of an element, as a function of what may be varied: a knob of the element, or
+/// the energy or the time of the reference particle `front` at its entrance.
+struct varied_piece {
+  const element& of;
+  int index, count;
+  beam::reference front;
+  enum class variable { knob, kinetic, time } by = variable::kinetic;
+  const knob* turned = nullptr;  ///< for variable::knob
+  bool clock = false;            ///< maps of the line follow the clock
+};
+
+/// How the centroid behind a piece, the derivative of the map around it, and the reference there change.
+struct piece_tangent {
+  std::array<double, 6> orbit{};
+  elements::matrix6 matrix{};
+  double kinetic = 0, time = 0;
+};
+
+/// For a centroid that is at `centroid` in front. Throws std::invalid_argument naming the element and the parameter
+/// that there is no derivative for.
+piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& centroid);
+
+/// Tells whether pieces of one element are the same function of a variable: those with the same coefficients somewhat
+/// beside its value, and the same matrix at the value, are.
+class piece_probe {
+ public:
+  /// For pieces that differ from this one by their index.
+  explicit piece_probe(const varied_piece& p);
+  /// The coefficients of a piece there; false if it cannot be tracked there.
+  bool read(const varied_piece& p, std::vector<double>& signature);
+
+ private:
+  element beside_;
+  double at_;
+};
+
 }  // namespace betatron::lattice

@@ -205,6 +205,39 @@ for _model in ("paraxial", "exact"):
         limit=INTEGRATED, explanation="rf-field-map", **_fine,
     )  # fmt: skip
 
+# --- Plasma stages: on a particle at the speed of light E_r acts like a magnetic field ------------------
+
+
+def _blowout(v: Values, ref: bt.Reference) -> Fields:
+    """Ez that grows along the bunch, and the field of the ions as that of a current."""
+    sign, mass = math.copysign(1.0, ref.species.charge), ref.species.mass
+    rate, gamma, momentum = abs(ref.species.charge) * v["acceleration"] / mass, ref.gamma, ref.beta_gamma
+    ions = 2 * math.pi * 2.8179403205e-15 * v["density"] * 510998.95069 / mass
+    k = -ref.species.charge * v["focusing"] * ions / momentum
+    focus = transverse(lambda x, y: (k * x, k * y), ref.rigidity)
+
+    def fields(x: Any, y: Any, s: Any, ct: Any) -> tuple[Any, Any]:
+        now = gamma + rate * s
+        arrival = s * (gamma + now) / (momentum + np.sqrt((now - 1) * (now + 1)))
+        electric = sign * (v["acceleration"] + v["slope"] * (arrival - ct))
+        return [0.0, 0.0, electric], focus(x, y, s, ct)[1]
+
+    return fields
+
+
+def _no_wave(v: Values, ref: bt.Reference) -> Values:
+    return v | {"wake": "blowout", "slip": 0.0, "ramp_up": 0.0, "ramp_down": 0.0}
+
+
+_names = "length density acceleration slope focusing wake slip ramp_up ramp_down"
+_fine = {"options": {"order": 6, "steps": 100}, "restrict": _no_wave}
+_ions = setup(_blowout)
+add("PlasmaStage", "exact", CODE, "blow-out", _ions, _names, limit=INTEGRATED, **_fine)
+add(
+    "PlasmaStage", "paraxial", CODE, "blow-out", _ions, _names, limit=INTEGRATED, **PARAXIAL, **_fine
+)
+add("PlasmaStage", "linear", CODE, "blow-out", _ions, _names, **LINEAR, **_fine)
+
 # --- Soft edges ---------------------------------------------------------------------------------
 
 

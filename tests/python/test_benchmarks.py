@@ -137,6 +137,15 @@ def test_gradients_are_measured(tmp_path: Path) -> None:
     assert all(m["rewind_error"] < 1e-3 for m in measured if m["part"] == "time")
 
 
+def test_plasma_stages_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "plasma_stages.json"
+    done = run("plasma_stages.py", "--quick", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert [m["part"] for m in results["measurements"]] == ["tracking", "tracking", "gradient"]
+    assert all(t["measured"] > 0 for t in results["targets"])
+
+
 def test_hooks_are_measured(tmp_path: Path) -> None:
     file = tmp_path / "hooks.json"
     done = run("hooks.py", "--quick", "--output", str(file))

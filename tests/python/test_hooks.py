@@ -286,7 +286,7 @@ def test_fields_are_those_of_the_last_kick() -> None:
 def test_there_are_no_fields_before_the_first_kick() -> None:
     def look(state: bt.State) -> None:
         assert len(state.fields) == 0
-        with pytest.raises(KeyError, match="there is no field 'density'"):
+        with pytest.raises(KeyError, match="there is no field density"):
             state.fields["density"]
 
     effect = bt.SpaceCharge3D(cells=16)

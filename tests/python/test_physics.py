@@ -26,14 +26,16 @@ EPS = {"double": 2.2e-16, "single": 1.2e-7}
 SCALE = {
     "1/m": 2.0, "1/m^2": 10.0, "1/m^3": 50.0, "1/m^4": 500.0, "rad": 0.4, "1": 0.6,
     # in units of the rigidity and of the kinetic energy, see `draw`
-    "T/m": 10.0, "T": 2.0, "V": 0.2, "V/m": 0.2,
+    "T/m": 10.0, "T": 2.0, "V": 0.2, "V/m": 0.2, "V/m^2": 0.2,
 }  # fmt: skip
 
 # strengths given as fields, which act with the sign of the charge
 FIELDS = ("gradient", "gradient_length", "field")
+# and others that do, without a unit
+CHARGED = (*FIELDS, "focusing")
 
 # kinds that change the energy of the reference particle
-ACCELERATING = ("RFCavity", "RFFieldMap", "UniformAcceleration")
+ACCELERATING = ("RFCavity", "RFFieldMap", "UniformAcceleration", "PlasmaStage")
 # and those that change the energies of particles
 CHANGE_ENERGY = (*ACCELERATING, "Buncher", "CrabCavity", "ConstantFocusing")
 
@@ -55,6 +57,12 @@ def number(parameter: dict) -> st.SearchStrategy:
         return st.floats(0.005, 0.05)
     if unit == "Hz":
         return st.floats(1e8, 3e9)
+    if name == "density":  # in units of the momentum, see `draw`
+        return st.floats(0.0, 1.0)
+    if name == "ramp_end":
+        return st.floats(0.01, 1.0)
+    if name in ("ramp_up", "ramp_down", "width", "slip"):  # see `draw`
+        return st.floats(0.0, 1.0) | st.just(0.0)
     if name.startswith("offset"):
         return st.floats(-0.05, 0.05)
     if unit == "m":  # a reference length, or a period
@@ -98,9 +106,20 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
     for name in FIELDS:
         if name in values:
             values[name] *= ref.rigidity
-    for name in ("voltage", "amplitude"):
+    for name in ("voltage", "amplitude", "acceleration", "slope"):
         if name in values:
             values[name] *= ref.kinetic_energy
+    if kind == "PlasmaStage":  # phases of the betatron oscillation of about 1 rad
+        radius = 2.8179403205e-15 * 510998.95 / ref.species.mass
+        values["density"] *= ref.beta_gamma / (2 * math.pi * radius)
+        values["ramp_up"] *= 0.5 * values["length"]
+        values["ramp_down"] *= 0.5 * values["length"]
+        values["slip"] *= 0.01
+        if values["wake"] == "linear" and values["width"]:
+            values["density"] += 1.0
+            wave = math.sqrt(4 * math.pi * 2.8179403205e-15 * values["density"])
+            gain = abs(values["acceleration"]) / ref.species.mass
+            values["width"] = (1 + values["width"]) * math.sqrt(4 * gain / (wave * ref.beta_gamma) + 1e-4)
     if kind == "Undulator":
         values["strength"] *= ref.beta_gamma
     if kind == "ConstantFocusing":  # else pt = -(kt beta gamma)^2 t of a t that is rounding
@@ -379,7 +398,7 @@ def test_charge_conjugation(kind: str, model: str, data: st.DataObject) -> None:
     bg = data.draw(beta_gammas)
     ref, anti_ref = bt.Reference(particle, beta_gamma=bg), bt.Reference(anti, beta_gamma=bg)
     values = draw(data, kind, ref)
-    opposite = values | {k: -values[k] for k in FIELDS if k in values}
+    opposite = values | {k: -values[k] for k in CHARGED if k in values}
     z = scaled(ref, data.draw(particles))
     a, beam = track(bt.Line([element(kind, model, values)]), ref, z)
     b, _ = track(bt.Line([element(kind, model, opposite)]), anti_ref, z)
@@ -431,6 +450,7 @@ STRENGTHS = {
     "Kicker": ["hkick", "vkick"], "RFCavity": ["voltage"], "RFFieldMap": ["amplitude"],
     "SoftSolenoid": ["ks", "field"], "SoftQuadrupole": ["k1", "gradient"],
     "UniformAcceleration": ["voltage", "field"], "Undulator": ["strength"],
+    "PlasmaStage": ["focusing", "acceleration", "slope"],
 }  # fmt: skip
 
 
@@ -450,6 +470,10 @@ def test_strength_zero_is_a_drift_from_both_sides(
     required = {"frequency": 1e9} if kind in ("RFCavity", "RFFieldMap") else {}
     if kind == "Undulator":
         required = {"period": 1.0}
+    if kind == "PlasmaStage":
+        radius = 2.8179403205e-15 * 510998.95 / ref.species.mass
+        density = ref.beta_gamma / (2 * math.pi * radius) if name == "focusing" else 0.0
+        required = {"density": density}
     drift_model = "linear" if kind == "ConstantFocusing" else model
     expected, _ = track(bt.Line([bt.Drift(length, model=drift_model)]), ref, z, precision)
     previous = None

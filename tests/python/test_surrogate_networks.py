@@ -350,7 +350,8 @@ def test_from_onnx(which: str) -> None:
     x = np.random.default_rng(10).normal(size=(6, 30))
     net = Network.from_onnx(model, format="float64")
     assert len(net.layers) == 3
-    assert net(x) == pytest.approx(reference_of(model, x), rel=1e-6, abs=1e-7)
+    # onnx computes Erf in single precision
+    assert net(x) == pytest.approx(reference_of(model, x), rel=1e-5, abs=1e-6)
     assert net.normalisation["input_scale"] == pytest.approx(1 / CONSTANTS["std"])
     assert net.normalisation["output_offset"] == pytest.approx(CONSTANTS["mean"])
 
@@ -439,21 +440,28 @@ def run_compiled(library: ctypes.CDLL, x: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_generated_code(activation: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["included", "separate"])
+def test_generated_code(weights: str, tmp_path: Path) -> None:
     compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    layers = random_network((19, 19), activation, seed=12).layers
-    layers[1] = Layer(**{**layers[1].__dict__, "skip": 1, "skip_inside": activation == "tanh"})
-    layers[2] = Layer(**{**layers[2].__dict__, "skip": 0})
+    if weights == "included":  # every activation function, and skips of all kinds
+        r = np.random.default_rng(12)
+        layers = [Layer(r.normal(size=(19, 6)), r.normal(size=19))]
+        for k, activation in enumerate(ACTIVATIONS):
+            slope = {"leaky_relu": [0.1], "prelu": r.normal(size=19)}.get(activation)
+            w = 0.2 * r.normal(size=(19, 19))
+            skip = None if activation == "sigmoid" else k
+            layers.append(Layer(w, r.normal(size=19), activation, slope, skip or None, k % 2 == 1))
+        layers.append(Layer(r.normal(size=(6, 19)), skip=0, name="last"))
+    else:  # more than one range of inputs, and more than one block
+        layers = random_network((150, 70), "relu", seed=13).layers
     net = Network(layers, input_offset=0.1, output_scale=2.0)
-    weights = "separate" if activation in ("relu", "gelu") else "included"
-    library = compiled(tmp_path, net, f"net_{activation}", weights, compiler)
+    library = compiled(tmp_path, net, f"net_{weights}", weights, compiler)
     x = np.random.default_rng(13).normal(size=(6, 333))
     exact = net(x, format="float64")
     found = run_compiled(library, x)
-    assert np.abs(found - exact).max() < 3e-6 * np.abs(exact).max()
+    assert np.abs(found - exact).max() < 5e-6 * np.abs(exact).max()
     x[4, 100] = np.nan
     dirty = run_compiled(library, x)
     assert not np.isfinite(dirty[:, 100]).any()
@@ -543,14 +551,14 @@ def test_gradients_pass_through(coordinates: str) -> None:
     lens = bt.Quadrupole(0.1, k1=5.0, name="lens")
     line = bt.Line([lens, element, bt.Drift(0.3)])
     beam = beam_of(50)
-    gradient = line.gradient(beam, bt.losses.variance("x"), [("lens", "k1")])
+    gradient = line.gradient(beam, bt.losses.beam_size("x"), [("lens", "k1")])
     h = 1e-4
     values = []
     for k in (5.0 + h, 5.0 - h):
         lens.k1 = k
         b = beam_of(50)
         line.track(b)
-        values.append(np.var(b.x))
+        values.append(np.std(b.x))
     assert gradient.parameters["lens", "k1"] == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-5)
 
 

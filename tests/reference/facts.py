@@ -961,7 +961,8 @@ class Lattice:
         self._steps = 5 if case.get("primary_source") == ".py" else 10
         self._elements: dict[str, Any] = {}
         if not self.sequence:
-            raise Unsupported("a lattice that the facts do not list")
+            why = (case.get("reproducible_independently") or {}).get("why")
+            raise Unsupported("a lattice that the facts do not list" + (f" ({why})" if why else ""))
         unknown = sorted(set(self.sequence) - set(self.definitions))
         if unknown:
             raise ValueError(f"sequence names undefined elements: {', '.join(unknown)}")

@@ -54,6 +54,7 @@ KIND_COLOURS = {
     "UniformAcceleration": VERMILLION,
     "PlasmaLens": WINE,
     "TaperedPlasmaLens": WINE,
+    "PlasmaStage": PINK,
     "Undulator": YELLOW,
     "Kicker": PINK,
     "Instrument": BLACK,

@@ -30,11 +30,13 @@ SUPPORTED = f"MatMul, Gemm, Identity, Dropout, Cast, Flatten, {_ELEMENTWISE}"
 
 @dataclass
 class _Value:
-    """A function, element by element, of the result of layer `layer` (0: the input). Arguments and results
-    have the shape (..., features); `function` None stands for the result itself."""
+    """A function, element by element, of the sums of layer `layer` (0: the input), or, if `done`, of its
+    result, behind its activation function. Arguments and results have the shape (..., features); None
+    stands for the sums or the result itself."""
 
     layer: int
     function: Function | None = None
+    done: bool = False
 
 
 def from_onnx(model: Any, **network: Any) -> Network:
@@ -112,7 +114,11 @@ class _Graph:
             scale, shift = self._input_affine
             arguments.setdefault("input_scale", scale)
             arguments.setdefault("input_offset", -shift / scale)
-        return Network([Layer(**layer) for layer in self._layers], **arguments)
+        layers = [
+            Layer(**{key: value for key, value in layer.items() if key != "closed"})
+            for layer in self._layers
+        ]
+        return Network(layers, **arguments)
 
     # --- nodes ------------------------------------------------------------------------------------
 
@@ -237,9 +243,9 @@ class _Graph:
             c = constant[a]
             return self._with_constant(node, b, lambda z: f(c, z), op in _AFFINE and op != "Div")
         u, v = self._value(a), self._value(b)
-        if u.layer == v.layer and (u.function or v.function or op != "Add"):
+        if u.layer == v.layer and u.done == v.done:
             g, h = _function(u), _function(v)
-            return _Value(u.layer, lambda z: f(g(z), h(z)))
+            return _Value(u.layer, lambda z: f(g(z), h(z)), u.done)
         if op != "Add":
             raise _NotSupported("two layers can only be added")
         return self._sum(u, v, (a, b))
@@ -254,6 +260,7 @@ class _Graph:
             or value.function is not None
             or value.layer != len(self._layers)
             or value.layer == 0
+            or value.done
             or "activation" in layer
             or "skip" in layer
             or self._reads[name] > 1
@@ -331,12 +338,12 @@ class _Graph:
     def _settle(self, value: _Value) -> tuple[np.ndarray | None, np.ndarray]:
         """Gives the layer of `value` its activation function; what is left is a scale and an offset of its
         result (None: none)."""
-        if value.function is None:
-            return None, np.zeros(0)
         width = self._width(value.layer)
+        if value.layer == 0 and value.function is None and self._input_affine is not None:
+            raise _NotSupported("the input is needed both with and without its normalisation")
         z = np.linspace(-6.0, 6.0, 241)[:, None] * np.ones(width)
         with np.errstate(all="ignore"):
-            y = np.broadcast_to(value.function(z), z.shape)
+            y = np.broadcast_to(_function(value)(z), z.shape)
         found = _identify(z, y)
         if found is None:
             raise _NotSupported(
@@ -344,20 +351,21 @@ class _Graph:
                 "a scale and an offset behind it"
             )
         name, slope, scale, shift = found
-        if name != "identity":
-            if value.layer == 0:
-                self._layers.append({"name": "input", "weights": np.eye(width)})
-                value.layer = 1
+        if name != "identity" and (value.done or value.layer == 0):
+            if value.layer != len(self._layers):
+                raise _NotSupported("a function of a result that is not that of the layer in front")
+            self._layers.append({"name": f"identity {len(self._layers) + 1}", "weights": np.eye(width)})
+            value.layer, value.done = len(self._layers), False
+        if not value.done and value.layer > 0:
             layer = self._layers[value.layer - 1]
-            if layer.get("activation", "identity") != "identity":
-                if layer["activation"] == name:  # settled before, for another reader
-                    return scale, shift
-                raise _NotSupported(f"there is an activation function ({layer['activation']}) already")
-            if layer.get("skip") is not None:
-                layer["skip_inside"] = True
-            layer["activation"] = name
-            if slope is not None:
-                layer["slope"] = slope
+            known = layer.get("activation")
+            if known is None:
+                layer["activation"] = name
+                layer["skip_inside"] = layer.get("skip") is not None
+                if slope is not None:
+                    layer["slope"] = slope
+            elif known != name or layer.get("closed"):
+                raise _NotSupported("its operand is needed both with and without what follows it")
         if np.all(scale == 1) and np.all(shift == 0):
             return None, np.zeros(0)
         return scale, shift
@@ -368,18 +376,26 @@ class _Graph:
             u, v, names = v, u, names[::-1]
         if u.layer == v.layer or u.layer != len(self._layers):
             raise _NotSupported("both operands belong to branches; one must be the layer in front")
-        for value, what in ((v, "earlier"), (u, "later")):
-            scale, shift = self._settle(value)
-            if scale is not None and not (value.layer == 0 and self._is_input(scale, shift)):
-                raise _NotSupported(f"a scale or an offset of the {what} operand is not supported")
+        open_sum = not u.done and u.function is None  # an activation function may follow
+        if not open_sum:
+            scale, shift = self._settle(u)
+            if scale is not None:
+                raise _NotSupported("a scale or an offset of the later operand is not supported")
+        scale, shift = self._settle(v)
+        if scale is not None and not (v.layer == 0 and self._is_input(scale, shift)):
+            raise _NotSupported("a scale or an offset of the earlier operand is not supported")
         layer = self._layers[u.layer - 1]
         if self._reads[names[0]] > 1 or layer.get("skip") is not None:
-            # what it was is needed elsewhere: a layer of its own for the sum
+            # what it was is needed elsewhere, or is a sum already: a layer of its own for the sum
+            if open_sum:
+                self._settle(u)
             width = self._width(u.layer)
             layer = {"name": f"sum of {names[0]} and {names[1]}", "weights": np.eye(width)}
             self._layers.append(layer)
+            open_sum = True
         layer["skip"] = v.layer
-        return _Value(len(self._layers))
+        layer["closed"] = not open_sum
+        return _Value(len(self._layers), done=not open_sum)
 
     def _finish(self, value: _Value) -> dict[str, np.ndarray]:
         scale, shift = self._settle(value)
@@ -399,8 +415,8 @@ def _function(value: _Value) -> Function:
 def _then(value: _Value, function: Function) -> _Value:
     before = value.function
     if before is None:
-        return _Value(value.layer, function)
-    return _Value(value.layer, lambda z: function(before(z)))
+        return _Value(value.layer, function, value.done)
+    return _Value(value.layer, lambda z: function(before(z)), value.done)
 
 
 def _fold(op: str, operands: list[np.ndarray], attributes: dict[str, Any]) -> np.ndarray | None:

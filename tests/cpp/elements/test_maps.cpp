@@ -240,6 +240,32 @@ std::vector<undulator_exact<double>> samples<undulator_exact>(const particle_ene
   for (const auto& u : undulators(e)) collect(u, e, model::exact, r);
   return r;
 }
+std::vector<plasma_stage> plasma_stages(const particle_energy& e) {
+  const double kinetic_eV = 510998.95 * (std::sqrt(1 + e.bg * e.bg) - 1);
+  const double density = e.bg / (2 * std::numbers::pi * 2.8179403205e-15);  // K/(beta gamma) = 1
+  plasma_stage ions{.length = 0.5, .density = density, .acceleration = kinetic_eV};
+  ions.slope = 30 * kinetic_eV;
+  plasma_stage wave{.length = 0.7, .density = density, .acceleration = 0.5 * kinetic_eV};
+  wave.wake = "linear";
+  wave.phase = 0.6;
+  wave.width = std::sqrt(3 / e.bg);
+  plasma_stage plane = wave;
+  plane.width = 0;
+  plane.slip = 0.01;
+  return {ions, wave, plane};
+}
+template <>
+std::vector<blowout_kick<double>> samples<blowout_kick>(const particle_energy& e) {
+  std::vector<blowout_kick<double>> r;
+  for (const auto& p : plasma_stages(e)) collect(p, e, model::paraxial, r);
+  return r;
+}
+template <>
+std::vector<linear_wake_kick<double>> samples<linear_wake_kick>(const particle_energy& e) {
+  std::vector<linear_wake_kick<double>> r;
+  for (const auto& p : plasma_stages(e)) collect(p, e, model::paraxial, r);
+  return r;
+}
 /// Place of the monomial of these ascending indices in a row of a Taylor map.
 std::size_t monomial(const std::vector<int>& indices) {
   std::size_t at = 0;

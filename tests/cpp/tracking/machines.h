@@ -85,6 +85,14 @@ inline lattice::line everything(bool invertible = false) {
                                .sine = {0, 0.1}});
     add(elements::uniform_acceleration{.length = 0.1, .voltage = 1e6, .field = 0.05});
     add(elements::undulator{.length = 0.3, .period = 0.03, .strength = 0.5});
+    add(elements::plasma_stage{.length = 0.1, .density = 1e17, .acceleration = 3e6, .slope = 1e8});
+    elements::plasma_stage wave{.length = 0.1, .density = 1e17, .acceleration = 3e6};
+    wave.wake = "linear";
+    wave.phase = 0.5;
+    wave.width = 0.02;
+    wave.slip = 1e-3;
+    wave.ramp_up = wave.ramp_down = 0.03;
+    add(wave);
     add(elements::quadrupole{.length = 0.2, .k1 = -2.5});
     l.elements.back()->align = {.dx = 1e-4, .dy = -2e-4, .roll = 0.3};
     l.elements.back()->slices = 3;
