@@ -340,9 +340,12 @@ def test_dictionary_form_and_copy():
     line = bt.Line([stage], name="one")
     again = bt.Line.from_dict(line.to_dict())[0]
     assert isinstance(again, PlasmaStageSurrogate)
+    assert stage.to_dict()["model"] == "stage_04"  # the same on every machine
     assert (again.name, again.outside, again.dx, again.xi) == ("s4", "lose", 1e-6, stage.xi)
     twin = stage.copy()
     assert twin.outside == "lose" and twin.dx == 1e-6 and twin.counts == (0, 0)
+    with pytest.raises(FileNotFoundError):
+        PlasmaStageSurrogate("stage_16")
     with pytest.raises(ValueError, match="in no file"):
         PlasmaStageSurrogate(stage.model).to_dict()
 

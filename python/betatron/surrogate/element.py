@@ -11,7 +11,7 @@ import numpy as np
 from betatron import _core, elements
 from betatron.fixed_time import to_fixed_time
 from betatron.programmable import Programmable
-from betatron.surrogate.stage import StageModel
+from betatron.surrogate.stage import StageModel, plasma_stage_files
 
 if TYPE_CHECKING:
     from betatron import Beam, Reference
@@ -29,8 +29,8 @@ class PlasmaStageSurrogate(Programmable):
     Parameters
     ----------
     model
-        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that
-        come with the package: `betatron.surrogate.plasma_stage_files`.
+        A file that `betatron.surrogate.StageModel.save` wrote, or such a model; or "stage_01" to
+        "stage_15", those that come with the package (`betatron.surrogate.plasma_stage_files`).
     name
         Of the element; by default that of the file.
     outside
@@ -61,6 +61,8 @@ class PlasmaStageSurrogate(Programmable):
         path = None
         if not isinstance(model, StageModel):
             path = Path(model)
+            if not path.suffix:
+                path = {f.stem: f for f in plasma_stage_files()}.get(str(model), path)
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
@@ -202,7 +204,7 @@ class PlasmaStageSurrogate(Programmable):
             )
         return {
             "kind": "PlasmaStageSurrogate",
-            "model": str(self._path),
+            "model": self._path.stem if self._path in plasma_stage_files() else str(self._path),
             "outside": self._outside,
             "xi": self._xi,
             **self._common(),

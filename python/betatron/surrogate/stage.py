@@ -52,6 +52,14 @@ KIND = "plasma_stage"
 FORMAT = "betatron-surrogate-1"
 
 
+def plasma_stage_files() -> list[Path]:
+    """Files of the fifteen trained stages that come with the package, the first first: laser-plasma
+    stages of 28 cm, from 1 GeV to above 100 GeV; see the documentation on plasma surrogates."""
+    return sorted(
+        (Path(__file__).parents[1] / "data" / "plasma_stages").glob("stage_*.safetensors")
+    )
+
+
 def invariants(columns, focusing: float, xp=np):
     """What a rotation about the axis leaves as it is, of particles x, y, xi, px, py, pz (arrays of
     shape (n,)): the tuple xi, 1/sqrt(gamma), (x^2 + y^2)/b, (px^2 + py^2) b, x px + y py; b =
