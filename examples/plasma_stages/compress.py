@@ -1,10 +1,10 @@
 """Makes a large plain network of a plasma stage smaller, and says what that costs in accuracy.
 
-    python compress.py pairs.npz --stage 15 [--hidden 256 256 256] [--epochs 150] [--structured FILE]
+    python compress.py pairs.npz [--stage 15] [--hidden 256 256 256] [--structured FILE]
 
-Trains a plain network, then distils it into a smaller one, prunes units and single weights (and trains
-on), and rounds weights to bf16 and int8. Prints a table: operations and memory, and errors on pairs
-kept out of training. Needs PyTorch.
+Trains a plain network, then distils it into a smaller one, prunes units and single weights (and
+trains on), and rounds weights to bf16 and int8. Prints a table: operations and memory, and errors
+on pairs kept out of training. Needs PyTorch.
 """
 
 import argparse
@@ -47,7 +47,8 @@ def main() -> None:
     test = split(len(pairs), a.seed)[2]
     held_out = pairs.take(test[inliers(pairs, focusing)[test]])
 
-    print("| network | operations | memory | σx | σpx | εx | mean energy | energy spread | rms x |")
+    moments = "σx | σpx | εx | mean energy | energy spread"
+    print(f"| network | operations | memory | {moments} | rms x |")
     print("|---|" + "---:|" * 8)
 
     def row(name, predict, operations, size):

@@ -2,9 +2,9 @@
 
     python train.py pairs.npz --out stages/ [--stages 1 8 15] [--seed 1] [--pictures]
 
-The file holds arrays src_stageK, tgt_stageK (K from 0) of shape (n, 6): x, y, xi [m], px, py, pz [m c]
-at a fixed time. Writes stage_01.safetensors, ... and report.md with the errors on pairs kept out of
-training. One stage takes a minute on one core. Needs PyTorch.
+The file holds arrays src_stageK, tgt_stageK (K from 0) of shape (n, 6): x, y, xi [m], px, py, pz
+[m c] at a fixed time. Writes stage_01.safetensors, ... and report.md with the errors on pairs kept
+out of training. One stage takes a minute on one core. Needs PyTorch.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from betatron.surrogate.stage import StageModel
 from betatron.surrogate.training import Recipe, ion_column_focusing, train_stage
 
 SOURCE = (
-    "Wake-T 0.9.1, quasistatic_2d on 400 x 128 cells: laser a0 = 2.36, w0 = 36 um; plasma of 1.7e23 "
-    "1/m^3 on the axis of a parabolic channel of 40 um, 28 cm; unloaded"
+    "Wake-T 0.9.1, quasistatic_2d on 400 x 128 cells: laser a0 = 2.36, w0 = 36 um; plasma of "
+    "1.7e23 1/m^3 on the axis of a parabolic channel of 40 um, 28 cm; unloaded"
 )
 
 

@@ -384,8 +384,7 @@ class Line(_core.Line):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
         effects = effects_of(self, space_charge, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
-        learned = [e for e in self.elements if isinstance(e, _Counting)]
-        before = [e.counts[1] for e in learned]
+        learned = [(e, e._tally()) for e in self.elements if isinstance(e, _Learned)]
         try:
             with _Progress(progress) as report:
                 result = _core.track(
@@ -411,12 +410,8 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        outside = {
-            e.name or e.kind: e.counts[1] - n for e, n in zip(learned, before, strict=True)
-        }
-        for e in learned:
-            e._report_outside()
-        return Track(self, beam, result, outside)
+        reports = {e.name or e.kind: e._report(before) for e, before in learned}
+        return Track(self, beam, result, reports)
 
     def envelope(
         self,
@@ -809,12 +804,14 @@ class Records:
 
 
 @runtime_checkable
-class _Counting(Protocol):
-    """An element that counts the particles it was not trained for."""
+class _Learned(Protocol):
+    """An element that knows what it was trained for."""
 
-    counts: tuple[int, int]
+    def _tally(self) -> Any:
+        """How many particles it has seen."""
 
-    def _report_outside(self) -> None: ...
+    def _report(self, before: Any) -> dict[str, float]:
+        """Of those that it has seen since that tally; warns if it must."""
 
 
 class Track(Records):
@@ -826,9 +823,11 @@ class Track(Records):
         What was tracked. The beam is the one given, changed in place.
     n_lost
         Particles lost in this call; all of them are in ``beam.lost``.
-    outside_domain
-        For each learned element (`PlasmaStageSurrogate`), by name, how many particles it got in this
-        call that it was not trained for.
+    learned
+        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name, what is to be said of
+        this call: how many particles "passed", how many were "outside" of what it was trained for, and the
+        errors that are to be expected of them, from particles kept out of its training; see
+        `PlasmaStageSurrogate.expected_error`.
     """
 
     def __init__(
@@ -836,12 +835,12 @@ class Track(Records):
         line: Line,
         beam: Beam,
         result: _core.TrackResult,
-        outside_domain: dict[str, int] | None = None,
+        learned: dict[str, dict[str, float]] | None = None,
     ) -> None:
         super().__init__(line, result)
         self.beam = beam
         self.n_lost = result.lost
-        self.outside_domain = outside_domain or {}
+        self.learned = learned or {}
 
     @property
     def reference(self) -> Reference:

@@ -40,6 +40,7 @@ struct stage_memory {
   alignas(64) F columns[stage_columns][most_lanes];
   alignas(64) F features[stage_features][most_lanes];
   alignas(64) F outputs[stage_outputs][most_lanes];
+  alignas(64) F square[most_lanes];
   std::uint8_t outside[most_lanes];
 };
 
@@ -98,6 +99,12 @@ void check(const stage_description& d) {
   require_finite(d, "upper bound of the domain", d.domain.upper);
   require_finite(d, "centre of the domain", d.domain.centre);
   require_finite(d, "whitening of the domain", d.domain.whitening);
+  for (std::size_t i = 0; i < d.distances.size(); ++i) {
+    if (!(d.distances[i] > (i == 0 ? 0 : d.distances[i - 1]))) {
+      reject(d, "edge " + std::to_string(i) + " of its bins of distance is " +
+                    beam::number_text(d.distances[i]) + ", expected more than the one before");
+    }
+  }
   require_finite(d, "gain", d.gain);
   require_finite(d, "constant", d.constant);
   for (std::size_t k = 0; k < 5; ++k) {
@@ -120,7 +127,9 @@ struct plasma_stage::state {
   evaluator single, wide;
   stage_bounds<float> bounds_single;
   stage_bounds<double> bounds_double;
+  std::vector<double> squares;  // of the edges of bins, without the last
   mutable std::atomic<std::uint64_t> passed{0}, outside{0};
+  mutable std::vector<std::atomic<std::uint64_t>> above;  // of these edges
 
   state(stage_description description, outside_policy p)
       : d(std::move(description)),
@@ -128,7 +137,23 @@ struct plasma_stage::state {
         single(d.net, number_format::single),
         wide(d.net, number_format::double_),
         bounds_single(bounds_of<float>(d.domain)),
-        bounds_double(bounds_of<double>(d.domain)) {}
+        bounds_double(bounds_of<double>(d.domain)),
+        above(d.distances.empty() ? 0 : d.distances.size() - 1) {
+    for (std::size_t i = 0; i < above.size(); ++i) {
+      squares.push_back(d.distances[i] * d.distances[i]);
+    }
+  }
+
+  /// Of `count` squared distances, how many are above each edge.
+  template <class F>
+  void sort_in(const F* square, std::size_t count) const {
+    for (std::size_t b = 0; b < squares.size(); ++b) {
+      const F edge = static_cast<F>(squares[b]);
+      unsigned n = 0;
+      for (std::size_t i = 0; i < count; ++i) n += !(square[i] <= edge);
+      if (n != 0) above[b].fetch_add(n, std::memory_order_relaxed);
+    }
+  }
 
   template <class F>
   const evaluator& net() const {
@@ -224,8 +249,10 @@ struct plasma_stage::state {
     std::size_t away = 0;
     for_parts(tile, kernels.width,
               [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
-                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside,
+                              m.square, lanes);
                 net<F>().run(features.data(), outputs.data(), lanes);
+                sort_in(m.square, some);
                 const auto here =
                     static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
                 away += here;
@@ -263,7 +290,8 @@ struct plasma_stage::state {
         tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
           F* l[6];
           for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
-          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
+          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, m.square,
+                        lanes);
           const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
             const F* c[stage_columns];
             const F* part[6];
@@ -324,12 +352,22 @@ const stage_description& plasma_stage::description() const { return state_->d; }
 outside_policy plasma_stage::policy() const { return state_->policy; }
 
 stage_counts plasma_stage::counts() const {
-  return {state_->passed.load(std::memory_order_relaxed),
-          state_->outside.load(std::memory_order_relaxed)};
+  stage_counts c{state_->passed.load(std::memory_order_relaxed),
+                 state_->outside.load(std::memory_order_relaxed),
+                 {}};
+  std::uint64_t beyond = c.passed;
+  for (const auto& above : state_->above) {
+    const std::uint64_t n = above.load(std::memory_order_relaxed);
+    c.by_distance.push_back(beyond - n);
+    beyond = n;
+  }
+  if (!state_->d.distances.empty()) c.by_distance.push_back(beyond);
+  return c;
 }
 void plasma_stage::reset() const {
   state_->passed.store(0, std::memory_order_relaxed);
   state_->outside.store(0, std::memory_order_relaxed);
+  for (auto& above : state_->above) above.store(0, std::memory_order_relaxed);
 }
 
 std::shared_ptr<const elements::tile_code> plasma_stage::code() const {

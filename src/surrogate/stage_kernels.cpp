@@ -30,7 +30,8 @@ BETATRON_INLINE lanes at(const real* const* columns, int which, std::size_t i) {
 }
 
 void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const* z,
-           real* const* columns, real* const* features, std::uint8_t* outside, std::size_t count) {
+           real* const* columns, real* const* features, std::uint8_t* outside, real* squares,
+           std::size_t count) {
   for (std::size_t i = 0; i < count; i += width) {
     const lanes x0 = at(z, 0, i), px0 = at(z, 1, i), y0 = at(z, 2, i), py0 = at(z, 3, i),
                 t0 = at(z, 4, i), pt0 = at(z, 5, i);
@@ -74,6 +75,7 @@ void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const
       }
       square = square + row * row;
     }
+    square.store(squares + i);
     excess = select(square <= lanes(bounds.limit), excess, lanes(1));
     for (int k = 0; k < width; ++k) outside[i + static_cast<std::size_t>(k)] = excess[k] != real(0);
   }

@@ -45,10 +45,11 @@ enum stage_column {
 
 template <class F>
 struct stage_kernels {
-  /// z: canonical coordinates at the entrance; columns, features: results; outside: 1 for who is not in the domain (not
-  /// written if null). `count` is a multiple of `width`, as everywhere here.
+  /// z: canonical coordinates at the entrance; columns, features: results; outside: 1 for who is not in the domain,
+  /// square: of the distance from its centre (neither is written if null). `count` is a multiple of `width`, as everywhere here.
   void (*enter)(const stage_numbers<F>&, const stage_bounds<F>&, const F* const* z,
-                F* const* columns, F* const* features, std::uint8_t* outside, std::size_t count);
+                F* const* columns, F* const* features, std::uint8_t* outside, F* square,
+                std::size_t count);
   /// Canonical coordinates at the exit.
   void (*leave)(const stage_numbers<F>&, const F* const* columns, const F* const* outputs,
                 F* const* z, std::size_t count);

@@ -44,8 +44,8 @@ def columns_of(beam):
 
 
 def particles_of(beam, xi):
-    """Particles of the model's coordinates, behind the stage, at the time when the reference particle
-    is at its exit."""
+    """Particles of the model's coordinates, behind the stage, at the time when the reference
+    particle is at its exit."""
     u = beam.reference.beta_gamma
     x, y, z, px, py, pz = to_fixed_time(beam.reference, columns_of(beam))
     return np.stack((x, y, z + xi, px * u, py * u, pz * u), axis=1)
@@ -155,8 +155,8 @@ def test_element_is_the_model(index, precision, tolerance):
     np.testing.assert_allclose(stage.particles(beam), a, rtol=3e-6, atol=1e-9)
     a = stage.particles(beam)
     bt.Line([stage]).track(beam)
-    # the plane of the exit is where xi of the reference particle would be without slip: it gets there
-    # a little after the time of the model
+    # the plane of the exit is where xi of the reference particle would be without slip: it gets
+    # there a little after the time of the model
     axis = np.array([[0, 0, stage.xi, 0, 0, gamma * np.sqrt(1 - gamma**-2)]])
     on_axis = model.apply(axis)
     late = axis[0, 2] - on_axis[0, 2]
@@ -255,9 +255,12 @@ def test_particles_outside_are_counted_and_reported():
     a = far()
     expected = int(stage.model.domain.outside(stage.model.features(a)).sum())
     assert expected >= 25
-    with pytest.warns(OutsideDomainWarning, match=r"'first'.* outside of what it was trained for"):
+    with pytest.warns(OutsideDomainWarning, match=r"'first': \d+ of 50 particles were outside"):
         track = bt.Line([stage]).track(beam_of(electron(), a, stage.xi))
-    assert track.outside_domain == {"first": expected}
+    report = track.learned["first"]
+    assert (report["passed"], report["outside"]) == (50, expected)
+    assert report["gamma"] == pytest.approx(stage.model.expected_error(a)["gamma"], rel=1e-6)
+    assert report["xi"] == pytest.approx(stage.model.expected_error(a)["xi"], rel=1e-6)
     assert stage.counts == (50, expected)
     stage.reset_counts()
     assert stage.counts == (0, 0)
@@ -337,9 +340,12 @@ def test_dictionary_form_and_copy():
     line = bt.Line([stage], name="one")
     again = bt.Line.from_dict(line.to_dict())[0]
     assert isinstance(again, PlasmaStageSurrogate)
+    assert stage.to_dict()["model"] == "stage_04"  # the same on every machine
     assert (again.name, again.outside, again.dx, again.xi) == ("s4", "lose", 1e-6, stage.xi)
     twin = stage.copy()
     assert twin.outside == "lose" and twin.dx == 1e-6 and twin.counts == (0, 0)
+    with pytest.raises(FileNotFoundError):
+        PlasmaStageSurrogate("stage_16")
     with pytest.raises(ValueError, match="in no file"):
         PlasmaStageSurrogate(stage.model).to_dict()
 
@@ -489,6 +495,21 @@ def test_phases_that_do_not_line_up_are_refused():
     mixed = Pairs(pairs.source, pairs.target[np.random.default_rng(0).permutation(2000)], "mixed")
     with pytest.raises(RuntimeError, match="mixed: "):
         train_stage(mixed, LENGTH, FOCUSING)
+
+
+def test_search_of_a_recipe():
+    pytest.importorskip("torch")
+    pytest.importorskip("optuna")
+    from betatron.surrogate.training import Recipe, search
+
+    base = Recipe(rounds=2, batch=300)
+    recipe, study = search(simulated(1200, 1), LENGTH, FOCUSING, 3, base, most_operations=3000)
+    assert len(study.trials) == 3
+    assert recipe.rounds == 2
+    assert recipe.hidden == (study.best_params["width"],) * study.best_params["layers"]
+    assert all(
+        t.user_attrs["operations"] <= 3000 for t in study.trials if t.state.name == "COMPLETE"
+    )
 
 
 def test_compression_of_a_plain_network():

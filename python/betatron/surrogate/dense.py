@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -54,9 +55,9 @@ def train_dense(
 ) -> Network:
     """A plain network from pairs; outliers (`inliers`) are left out.
 
-    focusing: K [1/m^2], for the outliers. teacher: a map of particles (n, 6) that is learned in place
-    of the targets, for distillation; in each epoch, it is asked at new particles: the given ones,
-    turned about the axis and mixed two by two. start: a network to go on from.
+    focusing: K [1/m^2], for the outliers. teacher: a map of particles (n, 6) that is learned in
+    place of the targets, for distillation; in each epoch, it is asked at new particles: the given
+    ones, turned about the axis and mixed two by two. start: a network to go on from.
     """
     import torch
 
@@ -183,8 +184,8 @@ def thinned(network: Network, share: float) -> Network:
 
 
 def rounded(weights: np.ndarray, kind: str) -> np.ndarray:
-    """Weights (outputs, inputs) rounded to the nearest that "bf16" (8 significant bits) or "int8" (127
-    steps to the largest weight of each output) can hold. ValueError for another kind."""
+    """Weights (outputs, inputs) rounded to the nearest that "bf16" (8 significant bits) or "int8"
+    (127 steps to the largest weight of each output) can hold. ValueError for another kind."""
     w = np.array(weights, np.float64)
     if kind == "bf16":
         bits = w.astype(np.float32).view(np.uint32).astype(np.uint64)
@@ -227,7 +228,8 @@ def _like(network: Network, layers: Sequence[Layer]) -> Network:
 
 
 def _mixed(particles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """New particles like the given ones: each between itself and another, turned by a random angle."""
+    """New particles like the given ones: each between itself and another, turned by a random
+    angle."""
     other = particles[rng.permutation(len(particles))]
     part = rng.uniform(0.0, 0.5, (len(particles), 1))
     mix = np.sqrt(1.0 - part) * (particles - particles.mean(0)) + np.sqrt(part) * (
@@ -267,7 +269,7 @@ def _module(widths: Sequence[int], activation: str) -> Any:
     if activation not in made:
         raise ValueError(f"activation = {activation!r} must be one of {', '.join(made)}")
     parts: list[Any] = []
-    for i, o in zip(widths[:-1], widths[1:], strict=True):
+    for i, o in itertools.pairwise(widths):
         parts += [torch.nn.Linear(i, o), made[activation]()]
     return torch.nn.Sequential(*parts[:-1])
 

@@ -11,7 +11,7 @@ import numpy as np
 from betatron import _core, elements
 from betatron.fixed_time import to_fixed_time
 from betatron.programmable import Programmable
-from betatron.surrogate.stage import StageModel
+from betatron.surrogate.stage import StageModel, plasma_stage_files
 
 if TYPE_CHECKING:
     from betatron import Beam, Reference
@@ -29,16 +29,16 @@ class PlasmaStageSurrogate(Programmable):
     Parameters
     ----------
     model
-        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that come
-        with the package: `betatron.surrogate.plasma_stage_files`.
+        A file that `betatron.surrogate.StageModel.save` wrote, or such a model; or "stage_01" to
+        "stage_15", those that come with the package (`betatron.surrogate.plasma_stage_files`).
     name
         Of the element; by default that of the file.
     outside
         What becomes of particles for which the stage was not trained. They are counted in any case.
         "warn": the network is taken all the same, and tracking ends with an `OutsideDomainWarning`.
-        "fallback": the physics model takes its place (uniform acceleration that depends on the place
-        in the wake, linear focusing). "lose": they are lost, with the reason "outside_domain".
-        "stop": tracking ends with a RuntimeError.
+        "fallback": the physics model takes its place (uniform acceleration that depends on the
+        place in the wake, linear focusing). "lose": they are lost, with the reason
+        "outside_domain". "stop": tracking ends with a RuntimeError.
     xi
         Position of the reference particle in the wake [m], behind the laser at 0, so negative; by
         default the median of the training particles.
@@ -61,6 +61,8 @@ class PlasmaStageSurrogate(Programmable):
         path = None
         if not isinstance(model, StageModel):
             path = Path(model)
+            if not path.suffix:
+                path = {f.stem: f for f in plasma_stage_files()}.get(str(model), path)
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
@@ -85,6 +87,7 @@ class PlasmaStageSurrogate(Programmable):
                 for k in ("lower", "upper", "centre", "whitening")
             },
             model.domain.limit,
+            np.ascontiguousarray(model.residuals.distance),
             model.gain,
             float(model.feature_mean[0]),
             model.fallback,
@@ -104,7 +107,6 @@ class PlasmaStageSurrogate(Programmable):
         self._path = path
         self._outside = outside
         self._xi = xi
-        self._reported = 0
 
     def copy(self) -> PlasmaStageSurrogate:
         """A stage of its own with the same model and parameters, and counts of its own."""
@@ -133,12 +135,11 @@ class PlasmaStageSurrogate(Programmable):
     def counts(self) -> tuple[int, int]:
         """How many particles passed since `reset_counts`, and how many of them were outside of what
         the stage was trained for."""
-        return self._core_stage.counts
+        return self._core_stage.counts[:2]
 
     def reset_counts(self) -> None:
         """Set both counts to 0."""
         self._core_stage.reset()
-        self._reported = 0
 
     def particles(self, beam: Beam) -> np.ndarray:
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
@@ -173,17 +174,27 @@ class PlasmaStageSurrogate(Programmable):
         plain = _core.Programmable.to_dict(self)
         return {k: v for k, v in plain.items() if k not in _NOT_COMMON}
 
-    def _report_outside(self) -> None:
-        """Warn of what has been outside since the last time."""
-        passed, outside = self.counts
-        if outside > self._reported and self._outside == "warn":
+    def _tally(self) -> tuple[int, int, list[int]]:
+        return self._core_stage.counts
+
+    def _report(self, before: tuple[int, int, list[int]]) -> dict[str, float]:
+        """Of the particles since that tally; warns of those outside if that is the policy."""
+        now = self._tally()
+        passed, outside = now[0] - before[0], now[1] - before[1]
+        share = (np.array(now[2]) - np.array(before[2])) / max(passed, 1)
+        r = self._model.residuals
+        if outside > 0 and self._outside == "warn":
             warnings.warn(
-                f"PlasmaStageSurrogate {self.name!r}: {outside - self._reported} particles were "
-                f"outside of what it was trained for ({passed} passed since its counts were reset)",
+                f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside "
+                "of what it was trained for",
                 OutsideDomainWarning,
                 stacklevel=3,
             )
-        self._reported = outside
+        errors = {
+            name: float(np.sqrt((share * getattr(r, field) ** 2).sum()))
+            for name, field in (("transverse", "transverse"), ("gamma", "energy"), ("xi", "xi"))
+        }
+        return {"passed": passed, "outside": outside, **errors}
 
     def to_dict(self) -> dict[str, Any]:
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
@@ -193,7 +204,7 @@ class PlasmaStageSurrogate(Programmable):
             )
         return {
             "kind": "PlasmaStageSurrogate",
-            "model": str(self._path),
+            "model": self._path.stem if self._path in plasma_stage_files() else str(self._path),
             "outside": self._outside,
             "xi": self._xi,
             **self._common(),

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Particles in front of (`source`) and behind (`target`) a stage, arrays of shape (n, 6), row by
-    row the same particle; `label` says where they come from, `digest` is the SHA-256 of their
+    """Particles in front of (`source`) and behind (`target`) a stage, arrays of shape (n, 6), row
+    by row the same particle; `label` says where they come from, `digest` is the SHA-256 of their
     numbers."""
 
     source: np.ndarray
@@ -75,11 +75,11 @@ def of_stage_data(data: StageData, label: str) -> Pairs:
 def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray:
     """Which pairs belong to the wake, an array of bool.
 
-    Particles that left the wake miss the smooth gain of energy and slip of the others. Gain and slip
-    are fitted by parabolas in the five invariants of a stage (21 terms), and whoever is further from
-    them than `threshold` times the rms of the rest is left out, over and over until nobody goes.
-    Behind the stage, the amplitude sqrt(|x|^2/b + |p|^2 b) of who is left must be below three times
-    the largest one in front. Numbers that are not finite are outliers.
+    Particles that left the wake miss the smooth gain of energy and slip of the others. Gain and
+    slip are fitted by parabolas in the five invariants of a stage (21 terms), and whoever is
+    further from them than `threshold` times the rms of the rest is left out, over and over until
+    nobody goes. Behind the stage, the amplitude sqrt(|x|^2/b + |p|^2 b) of who is left must be
+    below three times the largest one in front. Numbers that are not finite are outliers.
     """
     finite = np.isfinite(pairs.source).all(axis=1) & np.isfinite(pairs.target).all(axis=1)
     f, _, gamma = invariants(np.where(finite[:, None], pairs.source, 1.0).T, focusing)

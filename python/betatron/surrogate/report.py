@@ -77,8 +77,9 @@ def rotated(pairs: Pairs, copies: int, seed: int = 0) -> Pairs:
 
 
 def weights_of(beam: TestBeam, pairs: Pairs) -> np.ndarray:
-    """Weights that make another beam of these Gaussian pairs: densities of x, y, px, py in the one over
-    those in the other, shape (n,). (sum w)^2/(sum w^2) is the number of particles that count."""
+    """Weights that make another beam of these Gaussian pairs: densities of x, y, px, py in the one
+    over those in the other, shape (n,). (sum w)^2/(sum w^2) is the number of particles that
+    count."""
     a = pairs.source[:, [0, 1, 3, 4]]
     have = a.std(axis=0)
     want = np.array([beam.sigma, beam.sigma, beam.sigma_p, beam.sigma_p])
@@ -113,8 +114,8 @@ def table(rows: Iterable[tuple[str, Mapping[str, float]]], first: str = "beam") 
 
 
 def pictures(predict: Map, pairs: Pairs, path: str | Path, model: StageModel | None = None) -> None:
-    """One picture of held-out pairs: phase spaces behind the stage, simulated and predicted, and errors
-    of the particles; with a structured model, errors by distance in its domain."""
+    """One picture of held-out pairs: phase spaces behind the stage, simulated and predicted, and
+    errors of the particles; with a structured model, errors by distance in its domain."""
     from matplotlib.figure import Figure
 
     got, want = predict(pairs.source), pairs.target

@@ -1,8 +1,8 @@
 """Training of plasma-stage surrogates from pairs of particles. Needs PyTorch (extra `train`).
 
-The network of a structured stage (betatron.surrogate.stage) has some 1,500 numbers, so it is fitted by
-Levenberg and Marquardt's method and not by gradient descent: minutes become seconds, and the error
-is ten times smaller. Steps:
+The network of a structured stage (betatron.surrogate.stage) has some 1,500 numbers, so it is
+fitted by Levenberg and Marquardt's method and not by gradient descent: minutes become seconds, and
+the error is ten times smaller. Steps:
 
 1. the matrix M of every particle, from its pair (two columns, x and y, give all four numbers), and
    its phase; unwrapped from the middle of the beam outwards by polynomials of growing degree;
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import time
 from datetime import UTC, datetime
@@ -62,12 +63,12 @@ class Recipe:
 
     hidden: widths of the hidden layers. rounds: at most that many steps of Levenberg and Marquardt
     on `batch` particles each, the last third on `final_batch`. patience, target: stop when the
-    validation loss has not fallen for that many steps, or is below the target. huber: residuals above it count linearly. In shares
-    of the mean amplitude: `bend`, the A of the features, below which they are like the square of the
-    amplitude; `floor`, what is added to a particle's own amplitude in the scale of its residuals;
-    `thin`: particles are drawn with a probability ~ 1/(amplitude + thin), so that the few near the
-    axis, where narrow beams are, count. seed: of split,
-    first weights and batches. weight: factors of the residuals (transverse, gamma, xi).
+    validation loss has not fallen for that many steps, or is below the target. huber: residuals
+    above it count linearly. In shares of the mean amplitude: `bend`, the A of the features, below
+    which they are like the square of the amplitude; `floor`, what is added to a particle's own
+    amplitude in the scale of its residuals; `thin`: particles are drawn with a probability ~
+    1/(amplitude + thin), so that the few near the axis, where narrow beams are, count. seed: of
+    split, first weights and batches. weight: factors of the residuals (transverse, gamma, xi).
     """
 
     hidden: tuple[int, ...] = (32, 32)
@@ -93,10 +94,10 @@ def train_stage(
     start: StageModel | None = None,
 ) -> StageModel:
     """A structured stage from pairs. `length` [m] and `focusing` K [1/m^2] (`ion_column_focusing`)
-    are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the network
-    corrects it. `source`: words on where the data come from, kept in the file. `start`: a stage of a similar
-    beam, with as many units, whose weights are the first ones here. RuntimeError if the
-    phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
+    are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the
+    network corrects it. `source`: words on where the data come from, kept in the file. `start`: a
+    stage of a similar beam, with as many units, whose weights are the first ones here.
+    RuntimeError if the phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
     import torch
 
     recipe = recipe or Recipe()
@@ -113,7 +114,7 @@ def train_stage(
     sizes = (5, *recipe.hidden, len(OUTPUTS))
     net = [
         (rng.normal(0.0, np.sqrt(2.0 / (i + o)), (o, i)), rng.normal(0.0, 0.3, o))
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        for i, o in itertools.pairwise(sizes)
     ]
     net[-1] = (0.3 * net[-1][0], 0.0 * net[-1][1])
     if start is not None:
@@ -156,7 +157,7 @@ def train_stage(
             break
 
     f = problem.features[rows]
-    g, slip = problem.changes(rows)
+    g, _ = problem.changes(rows)
     d = f[:, 0] - f[:, 0].mean()
     gain = np.linalg.lstsq(np.stack((np.ones_like(d), d, d**2), axis=1), g, rcond=None)[0]
     fallback = o_mean.copy()
@@ -201,13 +202,13 @@ def search(
     recipe: Recipe | None = None,
     most_operations: int = 21_600,
 ) -> tuple[Recipe, Any]:
-    """The recipe with the smallest error on the validation part, and Optuna's study, which holds all
-    trials. Needs Optuna (extra `train`).
+    """The recipe with the smallest error on the validation part, and Optuna's study, which holds
+    all trials. Needs Optuna (extra `train`).
 
     Widths (8 to 64 units) and number (1 to 3) of hidden layers and the recipe's huber, bend, floor
     and thin are varied, the rest is that of `recipe`. The error is the rms of that of a particle's
-    transverse place over its amplitude, plus that of the gain over its spread. Networks of more than
-    `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
+    transverse place over its amplitude, plus that of the gain over its spread. Networks of more
+    than `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
     """
     import optuna
 
@@ -230,7 +231,7 @@ def search(
     def objective(trial: Any) -> float:
         tried = of(trial)
         sizes = (5, *tried.hidden, len(OUTPUTS))
-        operations = 2 * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        operations = 2 * sum(i * o for i, o in itertools.pairwise(sizes))
         trial.set_user_attr("operations", operations)
         if operations > most_operations:
             raise optuna.TrialPruned
@@ -278,14 +279,14 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
 def unwrapped_phase(
     pairs: Pairs, rows: np.ndarray, length: float, focusing: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree up to 6
-    in the features, shape (len(rows),).
+    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree
+    up to 6 in the features, shape (len(rows),).
 
-    The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y, py);
-    where angular momentum is small, it is not known, and such particles take no part. Its phase is
-    known but for turns. So a plane is sought that makes the phases of the 200 particles in the
-    middle of the beam agree; then more and more particles are taken in, each moved by the turns
-    that bring it closest to the polynomial of those already in.
+    The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y,
+    py); where angular momentum is small, it is not known, and such particles take no part. Its
+    phase is known but for turns. So a plane is sought that makes the phases of the 200 particles
+    in the middle of the beam agree; then more and more particles are taken in, each moved by the
+    turns that bring it closest to the polynomial of those already in.
     """
     s, t = pairs.source[rows].T, pairs.target[rows].T
     f, b1, gamma = features(s, focusing, 0.1 * actions(s.T, focusing).mean())
@@ -327,7 +328,7 @@ def unwrapped_phase(
     if coherence[best] < 0.6:
         raise RuntimeError(
             f"{pairs.label}: phases of the pairs do not line up (coherence {coherence[best]:.2f}); "
-            f"is focusing = {focusing:.4g} 1/m^2 that of the wake, and are these pairs of one stage?"
+            f"is focusing = {focusing:.4g} 1/m^2 that of the wake, and are the pairs of one stage?"
         )
     guess = plane @ tries[best] + np.angle(z[best].mean())
     count = 150
@@ -484,7 +485,8 @@ class _LevenbergMarquardt:
         )
 
     def step(self, inputs, residuals):
-        """One step on these particles: damping falls until the loss would not, and rises if it must."""
+        """One step on these particles: damping falls until the loss would not, and rises if it
+        must."""
         normal, gradient = self._normal_equations(inputs, residuals)
         before = self.loss(inputs, residuals)
         diagonal = np.diag(normal).copy()
