@@ -283,7 +283,10 @@ program matrix_program(const element& e, const slice_request& which, reference& 
   return r;
 }
 
-bool has_call(const program& p) { return !p.calls.empty(); }
+bool has_call(const program& p) {
+  return std::ranges::any_of(p.operations,
+                             [](const operation& op) { return op.code == operation::call; });
+}
 
 /// What undoes a slice with tile code: the maps around it, and the place of the call, whose number is counted within the
 /// slice.
@@ -507,6 +510,11 @@ class differentiator {
 
   void vary(slice_work& s, std::size_t number) {
     const knob& k = options_.knobs[number];
+    if (has_call(s.state.inverse) && !is_common(k)) {
+      throw std::invalid_argument(describe(*line_.elements[s.element]) +
+                                  " has no derivative by its " + name_of(k) +
+                                  ": it is not known how its code depends on that");
+    }
     element copy = *line_.elements[s.element];
     const double x = *number_of(copy, k);
     const parameter_info* info = info_of(copy, k.parameter);
@@ -546,8 +554,7 @@ class differentiator {
     std::size_t first = options_.reference_energy ? 0 : first_moved_;
     for (; first < slices_.size(); ++first) {
       slice_work& s = slices_[first];
-      if (std::ranges::any_of(s.state.inverse.operations,
-                              [](const operation& op) { return op.code == operation::call; })) {
+      if (has_call(s.state.inverse)) {
         throw std::invalid_argument(
             describe(*line_.elements[s.element]) +
             ": what its code does with another energy of the reference is not known; allowed: no derivative "
@@ -697,14 +704,17 @@ std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
       }
     }
   };
-  const bool filter = std::visit(
+  const bool fixed = std::visit(
       [](const auto& body) {
         using kind = std::decay_t<decltype(body)>;
+        if constexpr (std::is_same_v<kind, elements::programmable>) {
+          return body.tiles != nullptr || body.beam != nullptr;
+        }
         return std::is_same_v<kind, elements::aperture> ||
                std::is_same_v<kind, elements::polygon_aperture>;
       },
       e->body);
-  if (!filter) add(find_kind(kind_of(*e)).parameters);
+  if (!fixed) add(find_kind(kind_of(*e)).parameters);
   add(common_parameters());
   std::erase_if(all, [&](const knob& k) {
     element copy = *e;

@@ -220,8 +220,11 @@ class passes {
  public:
   using particles = beam::columns<const F>;
 
-  explicit passes(const lattice::sensitivity& plan)
-      : plan_(plan), coefficients_(narrowed<F>(plan.forward.coefficients)) {}
+  /// elements: of one turn.
+  passes(const lattice::sensitivity& plan, std::size_t elements)
+      : plan_(plan),
+        elements_(static_cast<std::int32_t>(std::max<std::size_t>(1, elements))),
+        coefficients_(narrowed<F>(plan.forward.coefficients)) {}
 
   /// Tracks all particles of `from` through a section; `to` may be the same columns. Sums of its records, and who was
   /// lost, in the order of the columns.
@@ -490,7 +493,7 @@ class passes {
     std::fill_n(left, count, std::uint8_t{0});
     elements::code_tile<F> view{{}, from.weight + first, from.id + first, count, t.count, left};
     std::ranges::copy(t.z, view.z);
-    push_code(*c.tiles, c.at(0, op.element), view);
+    push_code(*c.tiles, place_of(c, op), view);
     if (std::all_of(left, left + count, [](std::uint8_t flag) { return flag == 0; })) return false;
     const std::size_t width = kernels<F>().width;
     std::fill_n(t.outside, (t.count + width - 1) / width, 0u);
@@ -727,7 +730,7 @@ class passes {
       lambda[k] = t.v[k ^ 1];
       if (k % 2 == 1) std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
     }
-    pull_code(*c.tiles, c.at(0, plan_.forward.operations[op.forward].element), view, lambda);
+    pull_code(*c.tiles, place_of(c, plan_.forward.operations[op.forward]), view, lambda);
     for (std::size_t k = 1; k < 6; k += 2) {
       std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
     }
@@ -905,7 +908,13 @@ class passes {
     }
   }
 
+  /// Where code is called.
+  elements::code_place place_of(const elements::code_call& c, const operation& op) const {
+    return c.at(op.element / elements_, op.element % elements_);
+  }
+
   const lattice::sensitivity& plan_;
+  std::int32_t elements_;
   std::vector<F> coefficients_;
 };
 
@@ -1184,7 +1193,7 @@ template <class F>
 void gradient::state::track(const beam::columns<const F>& columns) {
   auto memory = std::make_shared_for_overwrite<F[]>(6 * columns.size);
   const std::array<F*, 6> z = columns_in(memory.get(), columns.size);
-  const passes<F> pass(plan);
+  const passes<F> pass(plan, turn.elements.size());
   std::vector<std::vector<casualty<F>>> dead(sections.size());
   std::vector<std::vector<F>> kept(plan.forward.calls.size());
   company<F> beam(start, columns, z);
@@ -1260,7 +1269,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   const auto& dead = std::get<std::vector<std::vector<casualty<F>>>>(casualties);
   const std::size_t n = columns.size, count = sections.size();
   F* const end = std::get<std::shared_ptr<F[]>>(final).get();
-  const passes<F> pass(plan);
+  const passes<F> pass(plan, turn.elements.size());
   const typename passes<F>::reverse_pool pool(plan);
   reverse_sums sums;
   sums.by_kinetic.assign(plan.stops.size(), 0.0);
@@ -1511,7 +1520,8 @@ double gradient::push(const pull_request<F>& request, std::ptrdiff_t knob) const
   double total = s.bunch.visit([&](const auto& columns) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(columns)>, beam::columns<const F>>) {
       const auto& dead = std::get<std::vector<std::vector<casualty<F>>>>(s.casualties);
-      return passes<F>(s.plan).along(s.threads, columns, dead[0], records, request, tangents);
+      return passes<F>(s.plan, s.turn.elements.size())
+          .along(s.threads, columns, dead[0], records, request, tangents);
     } else {
       return 0.0;
     }

@@ -3,6 +3,7 @@ precision; adjointness along directions; losses of particles; several turns; cod
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from pathlib import Path
@@ -331,6 +332,52 @@ def test_tensors():
     g = case.gradient([("q", "k1")])
     assert np.allclose(z.grad.numpy(), g.initial, rtol=1e-12)
     assert float(k1.grad) == pytest.approx(g["q", "k1"])
+
+
+def c_kick():
+    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost: a C function, made by ctypes."""
+    column, numbers = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_double)
+    prototype = ctypes.CFUNCTYPE(
+        None, ctypes.c_int64, *[column] * 7, ctypes.POINTER(ctypes.c_uint64),
+        ctypes.POINTER(ctypes.c_uint8), numbers, numbers,
+    )  # fmt: skip
+
+    def push(n, x, px, y, py, t, pt, weight, ids, lost, place, settings):
+        for i in range(n):
+            px[i] -= 0.7 * (x[i] + 200 * x[i] ** 3)
+            py[i] += 0.7 * y[i]
+            lost[i] = pt[i] > 2.5e-3
+
+    return prototype(push)
+
+
+@pytest.mark.parametrize("effects", [[], [bt.SpaceCharge3D(cells=(12, 12, 12))]])
+def test_code_in_elements(effects):
+    """Tile code has no inverse: it is pulled back at the coordinates that were kept."""
+    steps = [1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6]
+    code = bt.Programmable(push=c_kick(), steps=steps, name="code", dx=1e-4)
+    line = bt.Line(
+        [
+            bt.Drift(0.3, name="d"),
+            code,
+            bt.Quadrupole(0.2, k1=4.0, name="q"),
+            code,
+            bt.Drift(0.2, name="e"),
+        ]
+    )
+    case = Case(line, effects, 1e-12)
+    g = case.check([("q", "k1"), ("d", "length"), ("code", "dx")], tolerance=1e-5, energy=False)
+    again = case.gradient([("q", "k1"), ("d", "length"), ("code", "dx")], strategy="checkpoint")
+    assert again.derivatives == pytest.approx(g.derivatives, rel=1e-9)
+    assert g.memory > 12 * 8 * N
+    with pytest.raises(ValueError, match="Programmable 'code'.*energy of the reference is not known"):
+        case.gradient(reference_energy=True)
+    with pytest.raises(ValueError, match="its code has no derivative"):
+        bt.Line([bt.Programmable(push=c_kick())]).gradient(case.beam(), losses.beam_size("x"))
+    with pytest.raises(ValueError, match="code for the whole beam has no derivative"):
+        bt.Line([bt.Programmable(push=lambda beam, state: None)]).gradient(
+            case.beam(), losses.beam_size("x")
+        )
 
 
 def test_example(capsys):
