@@ -444,9 +444,7 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
     solver->check_memory(b);
   };
   e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
-                    const tracking::kick_place& place) {
-    return solver->pull(b, lambda, place);
-  };
+                    const tracking::kick_place& place) { return solver->pull(b, lambda, place); };
   e.field_names = {"density", "potential"};
   e.field = [solver](std::string_view name) {
     auto f = solver->last_field(name);

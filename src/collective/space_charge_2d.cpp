@@ -519,7 +519,8 @@ tracking::kick_slopes space_charge_2d::pull(beam::bunch& b, const tracking::cove
         if (grid->growth[a] == 0) continue;
         const F* column = c.z[used[a]];
         const auto low = static_cast<std::size_t>(std::min_element(column, column + size) - column);
-        const auto high = static_cast<std::size_t>(std::max_element(column, column + size) - column);
+        const auto high =
+            static_cast<std::size_t>(std::max_element(column, column + size) - column);
         const double edge =
             (of_green[a] - (all.moment[a] + all.work[a]) / at.edges[a]) * grid->growth[a];
         const double middle = -0.5 * all.slope[a] / at.edges[a];

@@ -437,8 +437,7 @@ class differentiator {
         }
       }
       if (at_end) break;
-      r_.stops.push_back(
-          {static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
+      r_.stops.push_back({static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
       here = there;
     }
     if (n == 0 && options_.record_end) record(-1, 0);
@@ -459,9 +458,10 @@ class differentiator {
                                     ": code for the whole beam has no derivative");
       }
       if (!c.tiles->has_derivative()) {
-        throw std::invalid_argument(describe(*line_.elements[element]) +
-                                    ": its code has no derivative; allowed: code with a pull, or with "
-                                    "stated steps of differences");
+        throw std::invalid_argument(
+            describe(*line_.elements[element]) +
+            ": its code has no derivative; allowed: code with a pull, or with "
+            "stated steps of differences");
       }
       p.calls.push_back(c);
     }
@@ -541,9 +541,8 @@ class differentiator {
   template <class Make>
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
-    const auto key =
-        std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
-                   s.front.kinetic);
+    const auto key = std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
+                                s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -645,8 +644,7 @@ class differentiator {
       }
       const std::size_t undone = forward_maps[--map];
       if (op.code == operation::call) {
-        r_.backward.push_back({reverse_operation::call,
-                               r_.forward.operations[undone].coefficients,
+        r_.backward.push_back({reverse_operation::call, r_.forward.operations[undone].coefficients,
                                static_cast<std::uint32_t>(undone)});
         continue;
       }
@@ -792,9 +790,8 @@ double derivative_along(const knob& k, const line& l,
   double* number = number_of(*changed, k);
   const double x = *number;
   line other = l;
-  std::ranges::replace(other.elements, k.of, changed, [](const auto& e) {
-    return std::shared_ptr<const element>(e);
-  });
+  std::ranges::replace(other.elements, k.of, changed,
+                       [](const auto& e) { return std::shared_ptr<const element>(e); });
   const values slope = derivative_of(
       [&](double there) -> std::optional<values> {
         *number = there;

@@ -12,10 +12,10 @@
 #include <thread>
 #include <variant>
 
+#include "elements/tile_code.h"
 #include "numerics/reduction.h"
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/executor.h"
-#include "elements/tile_code.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
@@ -44,9 +44,9 @@ struct casualty {
 
 /// Operations between two places where the whole beam stops.
 struct section {
-  std::size_t first, last;                      ///< of the forward program
-  std::size_t first_backward, last_backward;    ///< of the reverse pass
-  std::array<double, 2> entrance, exit;         ///< 1/beta0 and 1/(beta0 gamma0)^2
+  std::size_t first, last;                    ///< of the forward program
+  std::size_t first_backward, last_backward;  ///< of the reverse pass
+  std::array<double, 2> entrance, exit;       ///< 1/beta0 and 1/(beta0 gamma0)^2
   std::size_t first_record = 0, last_record = 0;
 };
 
@@ -83,7 +83,8 @@ struct wide_tile {
   elements::code_tile<double> view;
 
   explicit wide_tile(const elements::code_tile<float>& t)
-      : numbers(7 * t.padded), view{{}, numbers.data() + 6 * t.padded, t.id, t.count, t.padded, t.outside} {
+      : numbers(7 * t.padded),
+        view{{}, numbers.data() + 6 * t.padded, t.id, t.count, t.padded, t.outside} {
     for (std::size_t c = 0; c < 6; ++c) {
       view.z[c] = numbers.data() + c * t.padded;
       std::copy_n(t.z[c], t.padded, view.z[c]);
@@ -303,13 +304,13 @@ class passes {
     const section* part = nullptr;
     const reverse_pool* pool = nullptr;
     std::span<const casualty<F>> casualties{};
-    std::span<const record_pull> records{};  ///< of the whole line
+    std::span<const record_pull> records{};     ///< of the whole line
     const std::vector<F>* entrances = nullptr;  ///< coordinates at calls of code
-    particles start{};                       ///< at the start of the section: what is rewound to, or tracked again
-    std::array<const F*, 6> end{};           ///< coordinates at its end
-    std::array<const F*, 6> by_end{};        ///< derivatives by them; null: none
-    std::array<F*, 6> rewound{};             ///< out: coordinates at the start; null: not wanted
-    std::array<F*, 6> by_start{};            ///< out: derivatives by them; null: not wanted
+    particles start{};  ///< at the start of the section: what is rewound to, or tracked again
+    std::array<const F*, 6> end{};     ///< coordinates at its end
+    std::array<const F*, 6> by_end{};  ///< derivatives by them; null: none
+    std::array<F*, 6> rewound{};       ///< out: coordinates at the start; null: not wanted
+    std::array<F*, 6> by_start{};      ///< out: derivatives by them; null: not wanted
     bool keep_states = false;
   };
 
@@ -317,23 +318,22 @@ class passes {
     const std::size_t size = request.start.size, blocks = block_count(size);
     const section& part = *request.part;
     std::vector<reverse_result> of_block(blocks);
-    for_blocks(size, 3 * static_cast<double>(part.last_backward - part.first_backward), threads,
-               [&] {
-                 return [&, memory = std::make_unique<reverse_memory>(*this, request)](
-                            std::size_t b, std::size_t first, std::size_t last) mutable {
-                   std::vector<numerics::compensated_sum> sums(plan_.sums);
-                   for (std::size_t i = first; i < last; i += adjoint_tile_size) {
-                     memory->sums.assign(plan_.sums, 0.0);
-                     reverse_tile(request, i, std::min(adjoint_tile_size, last - i), *memory,
-                                  of_block[b]);
-                     for (std::size_t k = 0; k < sums.size(); ++k) sums[k].add(memory->sums[k]);
-                   }
-                   of_block[b].sums.resize(plan_.sums);
-                   for (std::size_t k = 0; k < sums.size(); ++k) {
-                     of_block[b].sums[k] = sums[k].value();
-                   }
-                 };
-               });
+    for_blocks(
+        size, 3 * static_cast<double>(part.last_backward - part.first_backward), threads, [&] {
+          return [&, memory = std::make_unique<reverse_memory>(*this, request)](
+                     std::size_t b, std::size_t first, std::size_t last) mutable {
+            std::vector<numerics::compensated_sum> sums(plan_.sums);
+            for (std::size_t i = first; i < last; i += adjoint_tile_size) {
+              memory->sums.assign(plan_.sums, 0.0);
+              reverse_tile(request, i, std::min(adjoint_tile_size, last - i), *memory, of_block[b]);
+              for (std::size_t k = 0; k < sums.size(); ++k) sums[k].add(memory->sums[k]);
+            }
+            of_block[b].sums.resize(plan_.sums);
+            for (std::size_t k = 0; k < sums.size(); ++k) {
+              of_block[b].sums[k] = sums[k].value();
+            }
+          };
+        });
     reverse_result r;
     std::vector<numerics::compensated_sum> sums(plan_.sums);
     for (const reverse_result& b : of_block) {
@@ -722,8 +722,8 @@ class passes {
       std::fill(t.z[k] + count, t.z[k] + t.count, F(0));
     }
     std::fill_n(memory.left, count, std::uint8_t{0});
-    elements::code_tile<F> view{{},    request.start.weight + first, request.start.id + first,
-                                count, t.count,                      memory.left};
+    elements::code_tile<F> view{
+        {}, request.start.weight + first, request.start.id + first, count, t.count, memory.left};
     std::ranges::copy(t.z, view.z);
     F* lambda[6];  // lambda_x = v_px, lambda_px = -v_x
     for (std::size_t k = 0; k < 6; ++k) {
@@ -738,8 +738,9 @@ class passes {
 
   /// The user's matrix: lambda_in = M^T lambda_out, whatever M is.
   void pull_matrix(const reverse_operation& op, const reverse_request& request, std::size_t first,
-                   std::size_t count, const std::vector<const casualty<F>*>& dead, reverse_memory& memory,
-                   std::size_t& at_segment, const adjoint_tile<F>& t) const {
+                   std::size_t count, const std::vector<const casualty<F>*>& dead,
+                   reverse_memory& memory, std::size_t& at_segment,
+                   const adjoint_tile<F>& t) const {
     const double* c = plan_.coefficients.data() + op.coefficients;
     const double *m = c, *offset = c + 36, *inverse = c + 42;
     std::vector<std::array<double, 6>> lambda(t.count);
@@ -849,7 +850,8 @@ class passes {
   /// Sets the coordinates to those in front of forward operation `op`, which may be the end of the section.
   void load_state(const reverse_request& request, std::size_t op,
                   const std::vector<const casualty<F>*>& dead, std::size_t first, std::size_t count,
-                  reverse_memory& memory, std::size_t& at_segment, const adjoint_tile<F>& to) const {
+                  reverse_memory& memory, std::size_t& at_segment,
+                  const adjoint_tile<F>& to) const {
     const section& part = *request.part;
     const std::size_t wanted = op - part.first, segment = wanted / memory.segment;
     const F* start = memory.starts.data() + segment * 6 * adjoint_tile_size;
@@ -1055,7 +1057,7 @@ class company {
   beam::columns<const F> beam_;
   std::array<F*, 6> z_;
   std::size_t size_;
-  std::shared_ptr<beam::bunch> bunch_{};  // made when needed: it looks at all numbers once
+  std::shared_ptr<beam::bunch> bunch_{};        // made when needed: it looks at all numbers once
   std::vector<std::uint64_t> origin_{}, id_{};  // empty: all particles of the beam
   std::vector<F> weight_{};
 };
@@ -1079,14 +1081,16 @@ struct gradient::state {
   beam::reference start;
   std::vector<std::uint8_t> recorded{};     ///< flags of all turns
   std::vector<kicked_stretch> stretches{};  ///< of one turn; empty without effects
-  std::vector<std::size_t> stretch_of{};    ///< of all turns: the stretch that each stop is in front of
+  std::vector<std::size_t>
+      stretch_of{};  ///< of all turns: the stretch that each stop is in front of
   lattice::sensitivity plan{};
   std::vector<section> sections{};
   std::vector<moment_record> records{};
   std::vector<std::size_t> lost{};
   std::variant<std::shared_ptr<float[]>, std::shared_ptr<double[]>> final{};
   /// Of each section.
-  std::variant<std::vector<std::vector<casualty<float>>>, std::vector<std::vector<casualty<double>>>>
+  std::variant<std::vector<std::vector<casualty<float>>>,
+               std::vector<std::vector<casualty<double>>>>
       casualties{};
   /// Coordinates at each call of code, of the particles that are in the beam then.
   std::variant<std::vector<std::vector<float>>, std::vector<std::vector<double>>> entrances{};
@@ -1128,7 +1132,7 @@ struct gradient::state {
   void track(const beam::columns<const F>& columns);
   /// What a reverse pass adds up.
   struct reverse_sums {
-    std::vector<double> contributions;     // see sensitivity::collect
+    std::vector<double> contributions;  // see sensitivity::collect
     std::array<double, 6> error{}, extent{};
     std::vector<double> by_kinetic;  // at each stop
     std::vector<double> knobs;       // directly through kicks
@@ -1365,8 +1369,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
         std::copy_n(k.z.data() + c * k.beam.size(), k.beam.size(), k.beam.coordinates()[c]);
       }
     };
-    const auto stride =
-        static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(count))));
+    const auto stride = static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(count))));
     std::vector<kept> milestones, between;
     company<F> scout(start, columns, z);
     for (std::size_t c = 0; c < 6; ++c) std::copy_n(columns.z[c], n, z[c]);
