@@ -52,7 +52,9 @@ class Plan:
     judged: bool
 
 
-FULL = Plan((10**4, 10**5, 10**6), 10**6, (10**3, 10**4), (10**6, (64, 128)), Effort(budget=2.0), True)
+FULL = Plan(
+    (10**4, 10**5, 10**6), 10**6, (10**3, 10**4), (10**6, (64, 128)), Effort(budget=2.0), True
+)
 QUICK = Plan((200,), 2000, (200,), (2000, (16,)), Effort(budget=0.0, repetitions=2), False)
 
 
@@ -90,9 +92,7 @@ class Tracking:
 class Reverse:
     """The gradient: forward, backward, everything."""
 
-    def __init__(
-        self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss, **effects: Any
-    ) -> None:
+    def __init__(self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss, **effects: Any) -> None:
         self.line, self.beam, self.loss, self.effects = line, beam, loss, effects
         self.result: bt.Gradient | None = None
 
