@@ -40,9 +40,10 @@ struct kick_place {
 struct envelope_kick_pull {
   beam::matrix6 covariance{};  ///< derivatives with respect to each entry as if it were on its own
   double charge = 0;           ///< by the charge of the beam [1/C]
-  double strength = 0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
-  double kinetic = 0;   ///< by the kinetic energy over m c^2 of the reference
-  double length = 0;    ///< by the length of the path that the kick stands for [1/m]
+  double strength =
+      0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
+  double kinetic = 0;  ///< by the kinetic energy over m c^2 of the reference
+  double length = 0;   ///< by the length of the path that the kick stands for [1/m]
 };
 
 struct effect {
