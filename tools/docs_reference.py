@@ -119,7 +119,9 @@ def python_page() -> str:
         ],
         "Gradients": [
             ("betatron.Gradient", bt.Gradient),
+            ("betatron.EnvelopeGradient", bt.EnvelopeGradient),
             ("betatron.Objective", bt.Objective),
+            ("betatron.EnvelopeObjective", bt.EnvelopeObjective),
             *((f"betatron.losses.{name}", getattr(losses, name)) for name in losses.__all__),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
@@ -155,7 +157,13 @@ def _class(name: str, cls: type) -> list[str]:
         "__init__" in vars(cls)
         and not name.endswith(".plot")
         and name
-        not in ("betatron.Track", "betatron.Envelope", "betatron.Gradient", "betatron.losses.Loss")
+        not in (
+            "betatron.Track",
+            "betatron.Envelope",
+            "betatron.Gradient",
+            "betatron.EnvelopeGradient",
+            "betatron.losses.Loss",
+        )
     ):
         lines += _signature(name.rpartition(".")[2], cls.__init__)
     lines += [_markdown(inspect.getdoc(cls) or ""), ""]

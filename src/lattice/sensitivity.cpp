@@ -929,8 +929,8 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
     return r;
   } catch (const std::domain_error& why) {
     throw std::invalid_argument(describe(p.of) + " cannot be differentiated with respect to " +
-                                (p.turned ? name_of(*p.turned) : "the reference particle") +
-                                " = " + std::to_string(v.value) + ": " + why.what());
+                                (p.turned ? name_of(*p.turned) : "the reference particle") + " = " +
+                                std::to_string(v.value) + ": " + why.what());
   }
 }
 
