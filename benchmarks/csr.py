@@ -8,7 +8,7 @@ um, beta 40 m and 13 m, alpha 2.6 and 1.
 
 prints energy loss, the correlated energy spread that CSR adds and the horizontal emittance behind 2
 m of drift, and writes csr.json where BETATRON_BENCHMARK_OUT names a folder. Ocelot (`pip install
-ocelot-desy`) runs on the same particles.
+ocelot-collab`) runs on the same particles.
 """
 
 import argparse

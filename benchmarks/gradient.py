@@ -14,6 +14,8 @@ respect to the strength of every quadrupole (and every initial coordinate, which
    per particle, for lines of 40, 400 and 4000 elements.
 3. Cheetah: the same gradient by PyTorch's reverse mode, where its graph fits into memory.
    The largest difference of the derivatives is printed: the codes differ by what a drift-kick-drift leaves out.
+4. Space charge in three dimensions: gradient over tracking with ten kicks of the field of 1 million particles on
+   grids of 64^3 and 128^3 cells, in both precisions.
 
 Tables are printed, and everything is written as JSON to benchmarks/results/gradient.json. Exit status:
 0 if all targets that could be measured are reached, 1 if not. With --quick they are not judged.
@@ -45,12 +47,13 @@ class Plan:
     particles: tuple[int, ...]
     memory_particles: int
     cheetah_particles: tuple[int, ...]
+    kicked: tuple[int, tuple[int, ...]]  # particles; cells along each axis
     effort: Effort
     judged: bool
 
 
-FULL = Plan((10**4, 10**5, 10**6), 10**6, (10**3, 10**4), Effort(budget=2.0), True)
-QUICK = Plan((200,), 2000, (200,), Effort(budget=0.0, repetitions=2), False)
+FULL = Plan((10**4, 10**5, 10**6), 10**6, (10**3, 10**4), (10**6, (64, 128)), Effort(budget=2.0), True)
+QUICK = Plan((200,), 2000, (200,), (2000, (16,)), Effort(budget=0.0, repetitions=2), False)
 
 
 def line_of(elements: int) -> bt.Line:
@@ -74,28 +77,32 @@ def beam_of(n: int, precision: str = "double") -> bt.Beam:
 class Tracking:
     """One forward pass, with the moments at the end."""
 
-    def __init__(self, line: bt.Line, beam: bt.Beam) -> None:
-        self.line, self.start, self.beam = line, beam, beam
+    def __init__(self, line: bt.Line, beam: bt.Beam, **effects: Any) -> None:
+        self.line, self.start, self.beam, self.effects = line, beam, beam, effects
 
     def reset(self) -> None:
         self.beam = self.start.copy()
 
     def track(self) -> None:
-        self.line.track(self.beam, record="ends", threads=1, progress=False)
+        self.line.track(self.beam, record="ends", threads=1, progress=False, **self.effects)
 
 
 class Reverse:
     """The gradient: forward, backward, everything."""
 
-    def __init__(self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss) -> None:
-        self.line, self.beam, self.loss = line, beam, loss
+    def __init__(
+        self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss, **effects: Any
+    ) -> None:
+        self.line, self.beam, self.loss, self.effects = line, beam, loss, effects
         self.result: bt.Gradient | None = None
 
     def reset(self) -> None:
         self.result = None
 
     def track(self) -> None:
-        self.result = self.line.gradient(self.beam, self.loss, "k1", initial=True, threads=1)
+        self.result = self.line.gradient(
+            self.beam, self.loss, "k1", initial=True, threads=1, **self.effects
+        )
 
 
 class CheetahReverse:
@@ -223,6 +230,39 @@ def against_cheetah(plan: Plan, report: Report) -> float | None:
     return ratio
 
 
+def with_space_charge(plan: Plan, report: Report) -> float:
+    """Part 4: the largest ratio in double precision."""
+    n, grids = plan.kicked
+    line = line_of(10)
+    table = Table("precision", "cells", "tracking [ms]", "gradient [ms]", "ratio", "kept [bytes/particle]",
+                  "rewind error", title=f"Ten kicks of space charge in 3D, {n:,} particles, all coordinates")  # fmt: skip
+    largest = 0.0
+    for precision in ("double", "single"):
+        beam = beam_of(n, precision)
+        beam.set_charge(1e-9)
+        for cells in grids:
+            field = bt.SpaceCharge3D(cells=(cells,) * 3)
+            runs = {
+                "tracking": Tracking(line, beam, space_charge=field),
+                "gradient": Reverse(line, beam, bt.losses.beam_size("x"), space_charge=field),
+            }
+            took = common.measure(runs, plan.effort)
+            ratio = took["gradient"].processor / took["tracking"].processor
+            result = runs["gradient"].result
+            if precision == "double":
+                largest = max(largest, ratio)
+            table.add_row(precision, f"{cells}^3", f"{took['tracking'].processor * 1e3:.0f}",
+                          f"{took['gradient'].processor * 1e3:.0f}", f"{ratio:.2f}",
+                          f"{result.memory / n:.0f}", f"{result.relative_rewind_error:.1e}")  # fmt: skip
+            report.measurements.append(
+                {"part": "space charge", "precision": precision, "particles": n, "cells": cells,
+                 "seconds": {k: t.processor for k, t in took.items()}, "ratio": ratio,
+                 "kept": result.memory / n, "rewind_error": result.relative_rewind_error}
+            )  # fmt: skip
+    console.print(table)
+    return largest
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few particles: does it work?")
@@ -234,10 +274,12 @@ def main() -> int:
     report = Report("gradient", {"quick": arguments.quick}, peers.installed())
     ratios = times(plan, report)
     bytes_per_particle = memory(plan, report)
+    kicked = with_space_charge(plan, report)
     speedup = None if arguments.no_peers else against_cheetah(plan, report)
     largest = max(n for _, n in ratios)
     report.targets = [
         Target("gradient over tracking, double", RATIO, False, "", ratios["double", largest]),
+        Target("the same with space charge in 3D", RATIO, False, "", kicked),
         Target("memory of a gradient", BYTES, False, "bytes/particle", bytes_per_particle),
         Target("faster than Cheetah", SPEEDUP, True, "times", speedup),
     ]

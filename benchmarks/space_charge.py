@@ -3,6 +3,11 @@
     python benchmarks/space_charge.py            # half an hour
     python benchmarks/space_charge.py --quick    # small beams and grids: does it work?
     python benchmarks/space_charge.py --codes Betatron RF-Track --meshes 64
+    python benchmarks/space_charge.py --codes Cheetah --meshes 256 --precisions single --merge
+    python benchmarks/space_charge.py --codes --merge --markdown
+
+The last but one measures this alone and keeps what the result file has of the rest, so that a long
+comparison can be made in parts; the last one measures nothing, but judges and prints what is there.
 
 Codes that are not installed are left out: pip install xfields cheetah-accelerator ocelot-collab RF-Track
 
@@ -390,6 +395,31 @@ def show(report: Report) -> Table:
     return table
 
 
+def markdown(report: Report) -> str:
+    """The table for the documentation: seconds on the processor."""
+    order = list(CODES)
+    meshes = sorted({m["mesh"] for m in report.measurements})
+    lines = [
+        "| code | precision | " + " | ".join(f"{n}³" for n in meshes) + " | memory for kicks |",
+        "|---" * (len(meshes) + 3) + "|",
+    ]
+    keys = dict.fromkeys((m["code"], m["setting"], m["precision"]) for m in report.measurements)
+    for key in sorted(keys, key=lambda k: (order.index(k[0]), k[2], k[1])):
+        found = {
+            m["mesh"]: m
+            for m in report.measurements
+            if (m["code"], m["setting"], m["precision"]) == key
+        }
+        cells = [f"{found[n]['processor']:.3g} s" if n in found else "" for n in meshes]
+        largest = found[max(found)]
+        memory = (largest["memory_peak"] - largest["memory_before"]) / 2**20
+        label = key[0] if key[0] != "Betatron" and key[1] == "fresh" else f"{key[0]}, {key[1]}"
+        lines.append(
+            f"| {label} | {key[2]} | {' | '.join(cells)} | {memory:.0f} MiB ({max(found)}³) |"
+        )
+    return "\n".join(lines)
+
+
 def judge(report: Report) -> None:
     """Targets, from what was measured in this run."""
 
@@ -427,6 +457,13 @@ def judge(report: Report) -> None:
             ratio(peer64, best(True, 64, "double", "fresh, linear")),
         ),
         (
+            "64³ double, fresh, quadratic shape: fastest peer / Betatron",
+            4,
+            True,
+            "",
+            ratio(peer64, best(True, 64, "double", "fresh")),
+        ),
+        (
             "256³: memory for kicks",
             1,
             False,
@@ -442,6 +479,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small, nothing is judged")
     parser.add_argument("--codes", nargs="*", choices=list(CODES), help="only these")
     parser.add_argument("--meshes", nargs="*", type=int, help="points along each axis")
+    parser.add_argument("--precisions", nargs="*", choices=("double", "single"))
+    parser.add_argument(
+        "--merge", action="store_true", help="keep what --output has and is not measured now"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown, too")
     parser.add_argument(
         "--output",
         type=Path,
@@ -459,7 +501,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     particles = 10_000 if options.quick else 1_000_000
     meshes = options.meshes or ([16] if options.quick else [64, 128, 256])
     budget = 0.0 if options.quick else 5.0
-    wanted = options.codes or list(CODES)
+    wanted = list(CODES) if options.codes is None else options.codes
     versions = {
         name: peers.version(CODES[name].package) or peers.NOT_INSTALLED
         for name in CODES
@@ -468,14 +510,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     common.print_machine()
     settings = {"particles": particles, "meshes": meshes, "energy_eV": ENERGY, "charge_C": CHARGE}
     report = Report("space_charge", settings, versions)
-    for mesh in meshes:
+    kept = []
+    if options.merge and options.output.exists():
+        earlier = json.loads(options.output.read_text(encoding="utf-8"))
+        kept, report.notes = earlier["measurements"], earlier["notes"]
+        if earlier["settings"]["particles"] != particles:
+            parser.error(f"{options.output} is of {earlier['settings']['particles']} particles")
+        report.machine["merged_with"] = earlier["machine"]
+    for mesh in meshes if wanted else ():
         reference: Any = None
+        if "Betatron" not in wanted:
+            result = measured("Betatron", mesh, "double", "fresh", particles, 0.0)
+            reference = None if isinstance(result, str) else result["kicks"]
         for code in wanted:
             if versions.get(code) == peers.NOT_INSTALLED:
                 if mesh == meshes[0]:
                     report.note(f"{code} is not installed")
                 continue
             for precision in PRECISIONS.get(code, ("double",)):
+                if options.precisions and precision not in options.precisions:
+                    continue
                 for setting in SETTINGS.get(code, ("fresh",)):
                     result = measured(code, mesh, precision, setting, particles, budget)
                     if isinstance(result, str):
@@ -494,9 +548,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                             "difference": difference(kicks, reference) if reference else None,
                         }
                     )
+    keys = ("code", "setting", "precision", "mesh")
+    new = [tuple(m[k] for k in keys) for m in report.measurements]
+    report.measurements += [m for m in kept if tuple(m[k] for k in keys) not in new]
+    report.measurements.sort(
+        key=lambda m: (m["mesh"], list(CODES).index(m["code"]), m["precision"], m["setting"])
+    )
+    settings["meshes"] = sorted({m["mesh"] for m in report.measurements})
     console.print(show(report))
     judge(report)
     console.print(common.targets_table(report.targets))
+    if options.markdown:
+        print(markdown(report))
     report.write(options.output)
     console.print(f"written: {options.output}")
     return int(not options.quick and not all(t.ok for t in report.targets))

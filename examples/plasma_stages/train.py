@@ -2,9 +2,9 @@
 
     python train.py pairs.npz --out stages/ [--stages 1 8 15] [--seed 1] [--pictures]
 
-The file holds arrays src_stageK, tgt_stageK (K from 0) of shape (n, 6): x, y, xi [m], px, py, pz [m c]
-at a fixed time. Writes stage_01.safetensors, ... and report.md with the errors on pairs kept out of
-training. One stage takes a minute on one core. Needs PyTorch.
+The file holds arrays src_stageK, tgt_stageK (K from 0) of shape (n, 6): x, y, xi [m], px, py, pz
+[m c] at a fixed time. Writes stage_01.safetensors, ... and report.md with the errors on pairs kept
+out of training. One stage takes a minute on one core. Needs PyTorch.
 """
 
 import argparse
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from betatron.surrogate.pairs import inliers, read_npz, split
 from betatron.surrogate.report import held_out_errors, pictures, table
+from betatron.surrogate.stage import StageModel
 from betatron.surrogate.training import Recipe, ion_column_focusing, train_stage
 
 SOURCE = (
-    "Wake-T 0.9.1, quasistatic_2d on 400 x 128 cells: laser a0 = 2.36, w0 = 36 um; plasma of 1.7e23 "
-    "1/m^3 on the axis of a parabolic channel of 40 um, 28 cm; unloaded"
+    "Wake-T 0.9.1, quasistatic_2d on 400 x 128 cells: laser a0 = 2.36, w0 = 36 um; plasma of "
+    "1.7e23 1/m^3 on the axis of a parabolic channel of 40 um, 28 cm; unloaded"
 )
 
 
@@ -46,13 +46,12 @@ def main() -> None:
     recipe = Recipe(hidden=tuple(a.hidden), rounds=a.rounds, seed=a.seed)
     focusing = ion_column_focusing(a.density)
     rows = []
-    model, last = None, 0
     for stage in a.stages or there:
         pairs = read_npz(a.pairs, stage - 1)
         # from the third on, the weights of the one before are close
-        start = model if model is not None and last == stage - 1 and last > 1 else None
+        before = a.out / f"stage_{stage - 1:02d}.safetensors"
+        start = StageModel.load(before) if stage > 2 and before.exists() else None
         model = train_stage(pairs, a.length, focusing, recipe, a.source, start)
-        last = stage
         path = a.out / f"stage_{stage:02d}.safetensors"
         path.unlink(missing_ok=True)
         model.save(path)

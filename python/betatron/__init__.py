@@ -11,7 +11,7 @@
 41
 """
 
-from betatron import _core, errors, losses
+from betatron import _core, errors, losses, surrogate
 from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
@@ -41,6 +41,7 @@ from betatron.distributions import (
 from betatron.elements import *  # noqa: F403  (the kinds are listed by the core)
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
+from betatron.envelope_gradient import EnvelopeGradient, EnvelopeObjective
 from betatron.gradient import Gradient, Objective
 from betatron.hooks import Hooks
 from betatron.info import info
@@ -49,13 +50,15 @@ from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
 from betatron.radiation import Radiation
 from betatron.space_charge import (
+    RectangularPipe,
+    RoundPipe,
     SpaceCharge2D,
     SpaceCharge2p5D,
     SpaceChargeEnvelope,
     SpaceChargeGaussian,
 )
 from betatron.space_charge_3d import SpaceCharge3D
-from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate
+from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate, Surrogate
 from betatron.taylor import Chromaticity, TaylorSeries
 
 State = _core.State
@@ -81,6 +84,8 @@ __all__ = [
     "Beam",
     "Chromaticity",
     "Envelope",
+    "EnvelopeGradient",
+    "EnvelopeObjective",
     "Gaussian",
     "Gradient",
     "Hooks",
@@ -93,6 +98,8 @@ __all__ = [
     "Radiation",
     "Reference",
     "SemiGaussian",
+    "RectangularPipe",
+    "RoundPipe",
     "SpaceCharge2D",
     "SpaceCharge3D",
     "SpaceCharge2p5D",
@@ -113,5 +120,6 @@ __all__ = [
     "errors",
     "info",
     "losses",
+    "surrogate",
     *_element_names,
 ]

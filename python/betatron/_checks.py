@@ -16,9 +16,9 @@ def number(value: Any, where: str) -> float:
     raise TypeError(f"{where} must be a number, got {type(value).__name__} {value!r}")
 
 
-def whole(value: Any, where: str, maximum: int, minimum: int = 0) -> int:
-    """A whole number from `minimum` to `maximum`. Raises TypeError for other types (1e5 is one: a float),
-    ValueError outside the range."""
+def whole(value: Any, where: str, maximum: int | None = None, minimum: int | None = 0) -> int:
+    """A whole number from `minimum` to `maximum` (None: no limit). Raises TypeError for other types
+    (1e5 is one: a float), ValueError outside the range."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -27,6 +27,9 @@ def whole(value: Any, where: str, maximum: int, minimum: int = 0) -> int:
         raise TypeError(
             f"{where} must be a whole number, got {type(value).__name__} {value!r}"
         ) from None
-    if not minimum <= result <= maximum:
+    if maximum is None:
+        if minimum is not None and result < minimum:
+            raise ValueError(f"{where} = {result} is not allowed; allowed: >= {minimum}")
+    elif result > maximum or (minimum is not None and result < minimum):
         raise ValueError(f"{where} = {result} must be between {minimum} and {maximum}")
     return result

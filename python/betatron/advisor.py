@@ -184,7 +184,8 @@ def advise(
     root of whose number the noise falls (it grows with the root of the cells per axis in three
     dimensions, the longitudinal one of slices with the power 3/2 of the bins), and a spacing of
     kicks, each for ``error/sqrt(3)``. What the model itself leaves out (a Gaussian model of another
-    beam, slices of equal profile) is no part of the estimate.
+    beam, slices of equal profile) is no part of the estimate. It does not know of wakes, CSR,
+    scattering and beam-beam: check those by doubling their ``bins`` and the particles.
 
     Raises
     ------
@@ -244,8 +245,13 @@ def advise(
     particles = _rounded(len(beam) * (max(noise_there) / each) ** 2)
     order = space_charge.order
     factor = min(4.0, max(1 / 64, (each / steps) ** (1 / order) if steps > 0 else 4.0))
-    if not 0.8 < factor < 1.25:
-        proposed = dataclasses.replace(proposed, spacing=_spacing(line, space_charge) * factor)
+    if kicks > 0 and not (1.0 <= factor < 1.25):
+        spacing = _spacing(line, space_charge) * factor
+        # most elements may be shorter than the longest piece: so many kicks, not a spacing, halve
+        # the error
+        while factor < 1.0 and _kick_count(line, spacing) < kicks / factor:
+            spacing *= 0.9
+        proposed = dataclasses.replace(proposed, spacing=spacing)
     proposed_kicks = _kick_count(line, proposed.spacing)
     fewer = math.sqrt(len(beam) / particles)
     predicted = KickErrors(

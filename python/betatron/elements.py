@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from typing import Any
 
 from betatron import _core
@@ -13,9 +12,6 @@ from betatron.programmable import Programmable
 _classes: dict[str, type[Element]] = {kind: getattr(_core, kind) for kind in kinds()}
 _classes["Programmable"] = Programmable
 globals().update(_classes)
-
-LEARNED = {"PlasmaStageSurrogate": "betatron.surrogate.element"}
-"""Kinds made of others, and where they are."""
 
 __all__ = ["Element", "common_parameters", "element_from_dict", "kinds", *_classes]
 
@@ -43,8 +39,6 @@ def element_from_dict(data: dict[str, Any]) -> Element:
     kind = parameters.pop("kind", None)
     if kind is None:
         raise KeyError(f"an element needs a kind; known kinds: {', '.join(_classes)}")
-    if kind in LEARNED:
-        return getattr(importlib.import_module(LEARNED[kind]), kind)(**parameters)
     if kind not in _classes:
         close = difflib.get_close_matches(str(kind), list(_classes), n=2)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""

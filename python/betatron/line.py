@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number
+from betatron._checks import number, whole
 from betatron.beam import Beam, Reference
-from betatron.collective import Effect, effects_on
+from betatron.collective import Effect
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
-from betatron.gradient import Gradient, Parameters, gradient
+from betatron.envelope_gradient import EnvelopeGradient, envelope_gradient
+from betatron.gradient import Gradient, Objective, Parameters, effects_of, gradient, turned
 from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
@@ -370,9 +371,9 @@ class Line(_core.Line):
         """
         if not isinstance(beam, Beam):
             raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
-        turns = _whole("turns", turns, 0)
-        first_turn = _whole("first_turn", first_turn, None)
-        threads = 0 if threads is None else _whole("threads", threads, 1)
+        turns = whole(turns, "turns")
+        first_turn = whole(first_turn, "first_turn", minimum=None)
+        threads = 0 if threads is None else whole(threads, "threads", minimum=1)
         bucket = _bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
@@ -381,10 +382,9 @@ class Line(_core.Line):
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
-        effects = _space_charge_on(self, space_charge) + effects_on(self, collective)
+        effects = effects_of(self, space_charge, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
-        learned = [e for e in self.elements if isinstance(e, _Counting)]
-        before = [e.counts[1] for e in learned]
+        learned = [(e, e._tally()) for e in self.elements if isinstance(e, _Learned)]
         try:
             with _Progress(progress) as report:
                 result = _core.track(
@@ -410,12 +410,8 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        outside = {
-            e.name or e.kind: e.counts[1] - n for e, n in zip(learned, before, strict=True)
-        }
-        for e in learned:
-            e._report_outside()
-        return Track(self, beam, result, outside)
+        reports = {e.name or e.kind: e._report(before) for e, before in learned}
+        return Track(self, beam, result, reports)
 
     def envelope(
         self,
@@ -456,28 +452,11 @@ class Line(_core.Line):
         ValueError
             If the covariance is not a finite symmetric matrix of shape (6, 6); also as ``track``.
         """
-        turns, first_turn = _whole("turns", turns, 0), _whole("first_turn", first_turn, None)
-        if isinstance(start, Distribution):
-            covariance, centroid = start.covariance, start.mean
-        else:
-            covariance, centroid = np.asarray(start, dtype=np.float64), np.zeros(6)
-        if mean is not None:
-            centroid = np.asarray(mean, dtype=np.float64)
-        if covariance.shape != (6, 6) or not np.all(np.isfinite(covariance)):
-            raise ValueError(
-                f"envelope: the covariance must be a finite 6 x 6 matrix, got shape {covariance.shape}"
-            )
-        if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
-            raise ValueError("envelope: the covariance must be symmetric")
-        if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
-            raise ValueError(f"envelope: mean must be six finite numbers, got {centroid}")
+        turns, first_turn = whole(turns, "turns"), whole(first_turn, "first_turn", minimum=None)
         flags, at_start = self._flags(record)
-        effects = _space_charge_on(self, space_charge)
-        if space_charge is not None and space_charge._needs_charge and charge is None:
-            raise ValueError(f"envelope: {space_charge!r} needs the charge of the bunch [C]")
-        coulomb = 0.0 if charge is None else number(charge, "charge")
-        if not np.isfinite(coulomb):
-            raise ValueError(f"envelope: charge = {coulomb} C is not allowed; allowed: finite")
+        centroid, covariance, effects, coulomb = self._moments_at_start(
+            "envelope", start, mean, space_charge, charge
+        )
         return Envelope(
             self,
             *_core.track_envelope(
@@ -495,6 +474,121 @@ class Line(_core.Line):
             ),
         )
 
+    def hessian_vector(
+        self,
+        beam: Beam,
+        loss: Loss,
+        parameters: Parameters,
+        direction: Sequence[float],
+        **options: Any,
+    ) -> np.ndarray:
+        """Second derivatives of a loss by parameters, times a direction: how the gradient changes along it.
+
+        By central differences of exact gradients (six of them), to about 1e-10 of the result; of losses that are smooth.
+
+        Parameters
+        ----------
+        beam, loss, parameters
+            As for ``gradient``.
+        direction
+            One number per parameter, in their order and units.
+        options
+            ``strategy``, ``tolerance``, ``threads`` of ``gradient``.
+
+        Returns
+        -------
+        One number per parameter.
+        """
+        objective = Objective(self, beam, loss, parameters, **options)
+        vector = np.asarray(direction, dtype=float)
+        if vector.shape != (len(objective.knobs),) or not np.all(np.isfinite(vector)):
+            raise ValueError(
+                f"hessian_vector: the direction must be {len(objective.knobs)} finite numbers, got {direction!r}"
+            )
+        values = [k.value for k in objective.knobs]
+        with turned(objective.knobs, values):
+            return objective.hessp(values, vector)
+
+    def _moments_at_start(
+        self,
+        caller: str,
+        start: Distribution | np.ndarray,
+        mean: Sequence[float] | None,
+        space_charge: SpaceCharge | None,
+        charge: float | None,
+    ) -> tuple[np.ndarray, np.ndarray, list[_core.Effect], float]:
+        """Centroid, covariance, effects and charge, checked."""
+        if isinstance(start, Distribution):
+            covariance, centroid = start.covariance, start.mean
+        else:
+            covariance, centroid = np.asarray(start, dtype=np.float64), np.zeros(6)
+        if mean is not None:
+            centroid = np.asarray(mean, dtype=np.float64)
+        if covariance.shape != (6, 6) or not np.all(np.isfinite(covariance)):
+            raise ValueError(
+                f"{caller}: the covariance must be a finite 6 x 6 matrix, got shape {covariance.shape}"
+            )
+        if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
+            raise ValueError(f"{caller}: the covariance must be symmetric")
+        if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
+            raise ValueError(f"{caller}: mean must be six finite numbers, got {centroid}")
+        effects = effects_of(self, space_charge, ())
+        if space_charge is not None and space_charge._needs_charge and charge is None:
+            raise ValueError(f"{caller}: {space_charge!r} needs the charge of the bunch [C]")
+        coulomb = 0.0 if charge is None else number(charge, "charge")
+        if not np.isfinite(coulomb):
+            raise ValueError(f"{caller}: charge = {coulomb} C is not allowed; allowed: finite")
+        return centroid, covariance, effects, coulomb
+
+    def envelope_gradient(
+        self,
+        reference: Reference,
+        start: Distribution | np.ndarray,
+        loss: Loss | Sequence[Loss],
+        parameters: Parameters = (),
+        *,
+        mean: Sequence[float] | None = None,
+        initial_mean: bool = False,
+        reference_energy: bool = False,
+        space_charge: SpaceChargeEnvelope | None = None,
+        charge: float | None = None,
+    ) -> EnvelopeGradient:
+        """Derivatives of a loss on moments that are tracked as such, through the line once; see `envelope`.
+
+        Reverse mode: besides tracking it costs about half as much again whatever the number of parameters, and some
+        ten evaluations of each varied element.
+
+        Parameters
+        ----------
+        reference, start, mean, space_charge, charge
+            As for ``envelope``.
+        loss
+            What is differentiated: one of `betatron.losses` on moments, or a list of them.
+        parameters
+            As for ``gradient``.
+        initial_mean
+            Also by the centroid at the start.
+        reference_energy
+            Also by the energy of the reference particle at the start.
+
+        Raises
+        ------
+        TypeError, ValueError, KeyError
+            For wrong arguments, a loss of particles, elements that cannot be tracked, parameters without a derivative.
+        """
+        return envelope_gradient(
+            self,
+            reference,
+            start,
+            loss,
+            parameters,
+            mean=mean,
+            initial_mean=initial_mean,
+            reference_energy=reference_energy,
+            space_charge=space_charge,
+            charge=charge,
+        )
+
     def gradient(
         self,
         beam: Beam,
@@ -506,6 +600,9 @@ class Line(_core.Line):
         strategy: str = "auto",
         tolerance: float | None = None,
         threads: int | None = None,
+        space_charge: SpaceCharge | None = None,
+        collective: Effect | Iterable[Effect] = (),
+        turns: int = 1,
     ) -> Gradient:
         """Derivatives of a loss after tracking a beam through the line once.
 
@@ -535,11 +632,17 @@ class Line(_core.Line):
             Largest rewind error over the extent of the beam, > 0; default 1e-8, in single precision 1e-3.
         threads
             At most so many; None: all processors that the process may use. Results do not depend on it.
+        space_charge, collective
+            What the beam does to itself, as for `track`. Derivatives go through it: what a particle does to the
+            others, and the dependence of grids on the beam, are part of them. Strategy "forward" does not have it.
+        turns
+            Times through the line, >= 1. Places of a loss are those of every turn, "end" is that of the last one.
 
         Raises
         ------
         TypeError, ValueError, KeyError
-            For wrong arguments, for elements that cannot be tracked, and for parameters without a derivative.
+            For wrong arguments, for elements that cannot be tracked, for parameters without a derivative, and for
+            collective effects that have none.
         RuntimeError
             With strategy="rewind", if the rewind error exceeds the tolerance.
         """
@@ -552,7 +655,10 @@ class Line(_core.Line):
             reference_energy=reference_energy,
             strategy=strategy,
             tolerance=tolerance,
-            threads=0 if threads is None else _whole("threads", threads, 1),
+            threads=0 if threads is None else whole(threads, "threads", minimum=1),
+            space_charge=space_charge,
+            collective=collective,
+            turns=whole(turns, "turns", minimum=1),
         )
 
     def _flags(self, record: Recorded) -> tuple[list[int], bool]:
@@ -644,7 +750,7 @@ class Line(_core.Line):
                         raise KeyError(
                             f"{place}: a repeated line has the keys repeat and line, got {set(item)}"
                         )
-                    times = _whole(f"{place}.repeat", item.get("repeat", 1), 0)
+                    times = whole(item.get("repeat", 1), f"{place}.repeat")
                     yield from list(expand(item["line"], f"{place}.line")) * times
                 elif isinstance(item, (list, tuple)):
                     yield from expand(item, place)
@@ -698,12 +804,14 @@ class Records:
 
 
 @runtime_checkable
-class _Counting(Protocol):
-    """An element that counts the particles it was not trained for."""
+class _Learned(Protocol):
+    """An element that knows what it was trained for."""
 
-    counts: tuple[int, int]
+    def _tally(self) -> Any:
+        """How many particles it has seen."""
 
-    def _report_outside(self) -> None: ...
+    def _report(self, before: Any) -> dict[str, float]:
+        """Of those that it has seen since that tally; warns if it must."""
 
 
 class Track(Records):
@@ -715,9 +823,11 @@ class Track(Records):
         What was tracked. The beam is the one given, changed in place.
     n_lost
         Particles lost in this call; all of them are in ``beam.lost``.
-    outside_domain
-        For each learned element (`PlasmaStageSurrogate`), by name, how many particles it got in this
-        call that it was not trained for.
+    learned
+        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name, what is to be said of
+        this call: how many particles "passed", how many were "outside" of what it was trained for, and the
+        errors that are to be expected of them, from particles kept out of its training; see
+        `PlasmaStageSurrogate.expected_error`.
     """
 
     def __init__(
@@ -725,12 +835,12 @@ class Track(Records):
         line: Line,
         beam: Beam,
         result: _core.TrackResult,
-        outside_domain: dict[str, int] | None = None,
+        learned: dict[str, dict[str, float]] | None = None,
     ) -> None:
         super().__init__(line, result)
         self.beam = beam
         self.n_lost = result.lost
-        self.outside_domain = outside_domain or {}
+        self.learned = learned or {}
 
     @property
     def reference(self) -> Reference:
@@ -779,14 +889,6 @@ class Envelope(Records):
         return f"Envelope: at s = {self.reference.s:.6g} m, {len(self.moments)} records"
 
 
-def _space_charge_on(line: Line, given: SpaceCharge | None) -> list[_core.Effect]:
-    if given is None:
-        return []
-    if not isinstance(given, SpaceCharge):
-        raise TypeError(f"space_charge takes a model of space charge, got {given!r}")
-    return effects_on(line, given)
-
-
 def _flatten(items: Any, where: str) -> Iterator[Element]:
     if isinstance(items, Element):
         yield items
@@ -817,14 +919,6 @@ def _bucket(boundary: Any, length: Any) -> float:
     if not 0.0 < value < float("inf"):
         raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
     return value
-
-
-def _whole(name: str, value: Any, minimum: int | None) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if minimum is not None and value < minimum:
-        raise ValueError(f"{name} = {value} is not allowed; allowed: >= {minimum}")
-    return int(value)
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:

@@ -25,16 +25,23 @@ __all__ = [
     "Loss",
     "Moments",
     "Number",
+    "Screen",
     "beam_size",
     "centroid",
     "dispersion",
     "emittance",
     "energy_spread",
+    "erf",
     "exp",
+    "gaussian_transmission",
     "log",
     "of_moments",
     "of_particles",
+    "of_weighted_particles",
+    "screen_image",
+    "spot_size",
     "sqrt",
+    "transmission",
     "twiss_mismatch",
 ]
 
@@ -138,6 +145,14 @@ def exp(x: Any) -> Any:
 def log(x: Any) -> Any:
     """Natural logarithm of a `Number` or a float."""
     return Number(math.log(x.value), x.slope / x.value) if isinstance(x, Number) else math.log(x)
+
+
+def erf(x: Any) -> Any:
+    """Error function of a `Number` or a float."""
+    if not isinstance(x, Number):
+        return math.erf(x)
+    slope = 2 / math.sqrt(math.pi) * math.exp(-x.value * x.value)
+    return Number(math.erf(x.value), slope * x.slope)
 
 
 class Moments:
@@ -265,6 +280,27 @@ def of_particles(function: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> 
     return Loss([_Term(1.0, None, function)])
 
 
+class _Weighted:
+    """Marks a function that takes the weights of the particles, too."""
+
+    def __init__(self, function: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]):
+        self.function = function
+
+    def __call__(self, z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        return self.function(z, weight)
+
+
+def of_weighted_particles(
+    function: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
+) -> Loss:
+    """The same with weights.
+
+    ``function(z, weight)`` gets them with shape (n,); they are those of the beam, over their sum at the start, and 0
+    for particles that were lost on the way.
+    """
+    return Loss([_Term(1.0, None, _Weighted(function))])
+
+
 def beam_size(coordinate: str = "x", target: float | None = None, at: Any = "end") -> Loss:
     """Variance of a coordinate; with a target: (sigma/target - 1)^2."""
     i = _coordinate(coordinate)
@@ -312,3 +348,202 @@ def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Lo
         return (ratio + 1 / ratio + (a * sqrt(ratio) - alpha / sqrt(ratio)) ** 2) * 0.5 - 1
 
     return of_moments(mismatch, at)
+
+
+def spot_size(at: Any = "end") -> Loss:
+    """Area of the spot over pi, ``sqrt(<xx><yy> - <xy>^2)`` [m^2], about its centre."""
+    return of_moments(lambda m: sqrt(m.cov[0, 0] * m.cov[2, 2] - m.cov[0, 2] * m.cov[2, 0]), at)
+
+
+def _half_width(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} = {value} m is not allowed; allowed: > 0, or None for no limit")
+
+
+def gaussian_transmission(
+    x: float | None = None, y: float | None = None, at: Any = "end"
+) -> Loss:
+    """The fraction of a Gaussian beam that is within +-x and +-y [m] (0 ... 1): smooth where hard apertures are not.
+
+    Its moments are those of the beam, x and y count as independent. None: no limit. Maximise it by the loss
+    ``-gaussian_transmission(...)``.
+    """
+    _half_width("x", x)
+    _half_width("y", y)
+
+    def inside(m: Moments) -> Any:
+        result: Any = 1.0
+        for i, half in ((0, x), (2, y)):
+            if half is None:
+                continue
+            scale = sqrt(m.cov[i, i] * 2)
+            result = result * (
+                (erf((half - m.mean[i]) / scale) + erf((half + m.mean[i]) / scale)) * 0.5
+            )
+        return result
+
+    return of_moments(inside, at)
+
+
+def transmission(
+    x: float, y: float, softness: float = 0.1, *, rectangular: bool = False
+) -> Loss:
+    """The fraction of the beam (0 ... 1, by weight) that is within an opening at the end of the line, with a soft edge.
+
+    A particle counts ``1/(1 + exp((r^2 - 1)/softness))`` with ``r^2 = (px/x)^2 + (py/y)^2`` at its position (px, py);
+    in a rectangular opening, the product of one such factor per plane. Particles that were lost on the way count 0.
+    Maximise it by the loss ``-transmission(...)``; with ``softness`` towards 0 it becomes what passes.
+
+    Raises
+    ------
+    ValueError
+        Unless all numbers are > 0.
+    """
+    _half_width("x", x)
+    _half_width("y", y)
+    if not softness > 0:
+        raise ValueError(f"softness = {softness} is not allowed; allowed: > 0")
+
+    def fermi(excess: np.ndarray) -> np.ndarray:
+        return 0.5 * (1 - np.tanh(0.5 * excess / softness))
+
+    def passed(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        u, v = z[0] / x, z[2] / y
+        slope = np.zeros_like(z)
+        if rectangular:
+            a, b = fermi(u * u - 1), fermi(v * v - 1)
+            inside = a * b
+            slope[0] = -2 * u / (x * softness) * (1 - a) * inside * weight
+            slope[2] = -2 * v / (y * softness) * (1 - b) * inside * weight
+        else:
+            inside = fermi(u * u + v * v - 1)
+            common = -2 / softness * inside * (1 - inside) * weight
+            slope[0], slope[2] = common * u / x, common * v / y
+        return float(weight @ inside), slope
+
+    return of_weighted_particles(passed)
+
+
+class Screen:
+    """A screen: what its pixels see of the particles, as a smooth function of their positions.
+
+    Particles are spread over 3 x 3 pixels by quadratic splines (R. W. Hockney, J. W. Eastwood, Computer Simulation Using
+    Particles, 1988, ch. 5: "triangular shaped cloud"), then the image is convolved with a Gaussian: a kernel density.
+
+    Parameters
+    ----------
+    x, y
+        (lower edge, upper edge, number of pixels) [m].
+    smoothing
+        Standard deviation of the Gaussian [pixels]; 0 for none.
+    coordinates
+        What the screen shows; default ("x", "y"). ("x", "pt") is that of an ideal spectrometer.
+
+    Raises
+    ------
+    ValueError
+        For edges that are not in order, less than 3 pixels, or a negative ``smoothing``.
+    """
+
+    def __init__(
+        self,
+        x: tuple[float, float, int],
+        y: tuple[float, float, int],
+        smoothing: float = 1.0,
+        coordinates: tuple[str, str] = ("x", "y"),
+    ) -> None:
+        self.rows = tuple(_coordinate(c) for c in coordinates)
+        for name, (low, high, count) in (("x", x), ("y", y)):
+            if not (np.isfinite(low) and np.isfinite(high) and low < high):
+                raise ValueError(f"Screen: {name} = ({low}, {high}, ...) must be in order")
+            if count < 3:
+                raise ValueError(f"Screen: {name} has {count} pixels; allowed: >= 3")
+        if not smoothing >= 0:
+            raise ValueError(f"Screen: smoothing = {smoothing} is not allowed; allowed: >= 0")
+        self.low = np.array([x[0], y[0]], dtype=float)
+        self.count = (int(x[2]), int(y[2]))
+        self.pixel = (np.array([x[1], y[1]], dtype=float) - self.low) / self.count
+        self.smoothing = float(smoothing)
+        self._blur = [self._blur_matrix(n) for n in self.count]
+
+    def _blur_matrix(self, n: int) -> np.ndarray:
+        if self.smoothing == 0:
+            return np.eye(n)
+        distance = np.subtract.outer(np.arange(n), np.arange(n)) / self.smoothing
+        # what a Gaussian shines beside the screen is not seen
+        return np.exp(-0.5 * distance**2) / (math.sqrt(2 * math.pi) * self.smoothing)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, right, bottom, top) [m], for ``imshow(image, extent=..., origin="lower")``."""
+        high = self.low + self.pixel * self.count
+        return (float(self.low[0]), float(high[0]), float(self.low[1]), float(high[1]))
+
+    def _splines(self, z: np.ndarray) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Flat number of the middle pixel, and per axis what three pixels get and how that changes [1/pixel]."""
+        nx, ny = self.count
+        middle, shares, slopes = [], [], []
+        for axis, n in enumerate((nx, ny)):
+            u = (z[self.rows[axis]].astype(float) - self.low[axis]) / self.pixel[axis] - 0.5
+            u = np.clip(np.nan_to_num(u, nan=-9.0), -9.0, n + 8.0)  # far away is far away
+            nearest = np.floor(u + 0.5)
+            d = u - nearest
+            shares.append(np.array([0.5 * (0.5 - d) ** 2, 0.75 - d * d, 0.5 * (0.5 + d) ** 2]))
+            slopes.append(np.array([d - 0.5, -2 * d, d + 0.5]))
+            middle.append(nearest.astype(np.int64) + 10)  # in a frame of 10 pixels around the screen
+        return middle[1] * (nx + 20) + middle[0], shares, slopes
+
+    def image(self, z: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+        """What is seen of particles, coordinates of shape (6, n): shape (pixels in y, pixels in x). Its sum is that of
+        the weights (default: 1/n each) but for what misses the screen."""
+        nx, ny = self.count
+        z = np.asarray(z)
+        weight = np.full(z.shape[1], 1 / max(1, z.shape[1])) if weight is None else weight
+        flat, (sx, sy), _ = self._splines(z)
+        cells = np.zeros((ny + 20) * (nx + 20))
+        for j in range(3):
+            for i in range(3):
+                at = flat + (j - 1) * (nx + 20) + (i - 1)
+                cells += np.bincount(at, weight * sx[i] * sy[j], minlength=cells.size)
+        seen = cells.reshape(ny + 20, nx + 20)[10 : ny + 10, 10 : nx + 10]
+        return self._blur[1] @ seen @ self._blur[0].T
+
+    def pull(
+        self, z: np.ndarray, by_image: np.ndarray, weight: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Derivatives by the coordinates, shape (6, n), of a number with these derivatives by the pixels."""
+        nx, ny = self.count
+        z = np.asarray(z)
+        weight = np.full(z.shape[1], 1 / max(1, z.shape[1])) if weight is None else weight
+        field = np.zeros((ny + 20, nx + 20))
+        field[10 : ny + 10, 10 : nx + 10] = self._blur[1].T @ by_image @ self._blur[0]
+        field = field.ravel()
+        flat, (sx, sy), (dx, dy) = self._splines(z)
+        slope = np.zeros(z.shape)
+        for j in range(3):
+            for i in range(3):
+                here = field[flat + (j - 1) * (nx + 20) + (i - 1)]
+                slope[self.rows[0]] += here * dx[i] * sy[j]
+                slope[self.rows[1]] += here * sx[i] * dy[j]
+        slope[self.rows[0]] *= weight / self.pixel[0]
+        slope[self.rows[1]] *= weight / self.pixel[1]
+        return slope
+
+
+def screen_image(screen: Screen, target: np.ndarray) -> Loss:
+    """Squared distance of the image on a `Screen` at the end of the line from ``target`` (shape (pixels in y, pixels in
+    x), as `Screen.image` gives it), over the square of the target."""
+    wanted = np.asarray(target, dtype=float)
+    if wanted.shape != (screen.count[1], screen.count[0]):
+        raise ValueError(
+            f"screen_image: the target has the shape {wanted.shape}; the screen {screen.count[::-1]}"
+        )
+    norm = float(np.sum(wanted**2))
+    if not 0 < norm < np.inf:
+        raise ValueError("screen_image: the target must be finite and not dark")
+
+    def distance(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        rest = screen.image(z, weight) - wanted
+        return float(np.sum(rest**2)) / norm, screen.pull(z, 2 * rest / norm, weight)
+
+    return of_weighted_particles(distance)

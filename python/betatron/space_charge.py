@@ -27,6 +27,56 @@ if TYPE_CHECKING:
 SHAPES = ("linear", "quadratic", "cubic")
 
 
+@dataclass(frozen=True)
+class RectangularPipe:
+    """A conducting pipe around the axis, between x = -half_width ... half_width and y =
+    -half_height ... half_height [m], both > 0; for ``pipe=`` of `SpaceCharge3D`, `SpaceCharge2D`
+    and `SpaceCharge2p5D`."""
+
+    half_width: float
+    half_height: float
+
+    def __post_init__(self) -> None:
+        for name in ("half_width", "half_height"):
+            object.__setattr__(self, name, _length(self, name))
+
+    def _make(self) -> _core.PipeShape:
+        return _core.PipeShape(False, self.half_width, self.half_height)
+
+
+@dataclass(frozen=True)
+class RoundPipe:
+    """A round conducting pipe around the axis with this radius [m], > 0; for ``pipe=`` of
+    `SpaceCharge2D` and `SpaceCharge2p5D`."""
+
+    radius: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "radius", _length(self, "radius"))
+
+    def _make(self) -> _core.PipeShape:
+        return _core.PipeShape(True, self.radius, self.radius)
+
+
+def _length(pipe: RectangularPipe | RoundPipe, name: str) -> float:
+    where = f"{type(pipe).__name__}: {name}"
+    value = number(getattr(pipe, name), where)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{where} = {value} m is not allowed; allowed: > 0 and finite")
+    return value
+
+
+def take_pipe(pipe: Any, where: str, kinds: tuple[type, ...]) -> Any:
+    """The pipe, or that of its dictionary; None stays None. Raises TypeError unless it is one of
+    these kinds."""
+    if isinstance(pipe, dict):
+        pipe = (RoundPipe if "radius" in pipe else RectangularPipe)(**pipe)
+    if pipe is None or isinstance(pipe, kinds):
+        return pipe
+    names = " or ".join(kind.__name__ for kind in kinds)
+    raise TypeError(f"{where}: pipe = {pipe!r} must be {names}, or None")
+
+
 class SpaceCharge(Effect):
     """A model of space charge; see its kinds."""
 
@@ -85,17 +135,21 @@ class _Model(SpaceCharge):
 
     def to_dict(self) -> dict[str, Any]:
         """The arguments as a dictionary of plain values; ``Model(**d)`` makes it again."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
 class _OnPlane(_Model):
-    """Models with a transverse grid."""
+    """Models with a transverse grid, ``cells``."""
 
-    cells: tuple[int, int] | int
-    shape: str
+    shape: str = "quadratic"
+    margin: float = 1.0
+    order: int = 2
+    spacing: float | None = None
+    pipe: RectangularPipe | RoundPipe | None = None
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         where = type(self).__name__
         cells = self.cells
         if not isinstance(cells, (tuple, list, np.ndarray)):
@@ -108,12 +162,36 @@ class _OnPlane(_Model):
                 f"{where}: shape = {self.shape!r} is not allowed; allowed: "
                 + ", ".join(map(repr, SHAPES))
             )
-        super()._check()
+        self._take("pipe", take_pipe(self.pipe, where, (RectangularPipe, RoundPipe)))
+        self._check()
+
+    def _effect(
+        self,
+        current: float | None,
+        line: _core.LineOptions,
+        longitudinal: bool,
+        scale: float | None,
+    ) -> _core.Effect:
+        """That of the core: a beam of a current, or slices."""
+        return _core.space_charge_2d(
+            current is None,
+            self.cells,
+            SHAPES.index(self.shape) + 1,
+            self.margin,
+            current,
+            line,
+            longitudinal,
+            scale,
+            self.order,
+            self.spacing or 0.0,
+            self.pipe and self.pipe._make(),
+        )
 
     def memory(self, particles: int = 0, precision: str = "double") -> float:
-        """Bytes that a kick needs besides the beam, about; neither particles nor precision
-        matter."""
-        return _core.space_charge_2d_memory(self.cells)
+        """Bytes that a kick of so many particles needs besides the beam, about; the precision does
+        not matter."""
+        count = whole(particles, "particles", 2**40)
+        return _core.space_charge_2d_memory(self.cells, count, self.pipe and self.pipe._make())
 
 
 @dataclass(frozen=True)
@@ -136,39 +214,26 @@ class SpaceCharge2D(_OnPlane):
         Of the splitting: 1 or 2.
     spacing
         Largest distance of kicks [m]; None: one kick per slice.
+    pipe
+        `RectangularPipe`: conducting walls; the grid fills the pipe, with ``cells`` from wall to
+        wall, filled up to products of 2, 3 and 5. `RoundPipe`: the grid is as without, and images
+        are added. None: free space.
 
-    Open boundaries, integrated Green's function. t of the particles has no meaning and pt is not
+    Integrated Green's function. t of the particles has no meaning and pt is not
     changed.
 
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; for coordinates that are not finite, in tracking.
+        For values out of range, here; in tracking for coordinates that are not finite, and for
+        particles outside of the pipe.
     """
 
     current: float
     cells: tuple[int, int] | int = (64, 64)
-    shape: str = "quadratic"
-    margin: float = 1.0
-    order: int = 2
-    spacing: float | None = None
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def _make(self) -> _core.Effect:
-        return _core.space_charge_2d(
-            False,
-            self.cells,
-            SHAPES.index(self.shape) + 1,
-            self.margin,
-            self.current,
-            _core.LineOptions(100, "linear", 0),
-            False,
-            None,
-            self.order,
-            self.spacing or 0.0,
-        )
+        return self._effect(self.current, _core.LineOptions(100, "linear", 0), False, None)
 
 
 @dataclass(frozen=True)
@@ -178,7 +243,7 @@ class SpaceCharge2p5D(_OnPlane):
 
     Parameters
     ----------
-    cells, shape, margin, order, spacing
+    cells, shape, margin, order, spacing, pipe
         As for `SpaceCharge2D`.
     bins, smoothing
         Points of the line density, 2 ... 20000, and passes of the filter (1, 2, 1)/4 over it, 0 ...
@@ -187,7 +252,8 @@ class SpaceCharge2p5D(_OnPlane):
         Also kick pt, by the potential times the slope of the line density.
     longitudinal_scale
         Distance at which the potential of a slice is 0 [m], which stands for the length of the
-        bunch; None: 1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one.
+        bunch; None: 1.1026 beta gamma sigma_t of the bunch, the best for a Gaussian one. Not used
+        in a pipe, whose wall it is.
 
     Good where beta gamma sigma_t is much larger than sigma_x and sigma_y. All slices have the same
     transverse profile, that of the whole bunch.
@@ -195,8 +261,8 @@ class SpaceCharge2p5D(_OnPlane):
     Raises
     ------
     ValueError, TypeError
-        For values out of range, here; in tracking for coordinates that are not finite, and where
-        all particles have the same t.
+        For values out of range, here; in tracking for coordinates that are not finite, for
+        particles outside of the pipe, and where all particles have the same t.
     """
 
     cells: tuple[int, int] | int = (64, 64)
@@ -204,27 +270,10 @@ class SpaceCharge2p5D(_OnPlane):
     longitudinal: bool = True
     longitudinal_scale: float | None = None
     smoothing: int = 0
-    shape: str = "quadratic"
-    margin: float = 1.0
-    order: int = 2
-    spacing: float | None = None
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def _make(self) -> _core.Effect:
-        return _core.space_charge_2d(
-            True,
-            self.cells,
-            SHAPES.index(self.shape) + 1,
-            self.margin,
-            None,
-            _core.LineOptions(self.bins, "linear", self.smoothing),
-            self.longitudinal,
-            self.longitudinal_scale,
-            self.order,
-            self.spacing or 0.0,
-        )
+        line = _core.LineOptions(self.bins, "linear", self.smoothing)
+        return self._effect(None, line, self.longitudinal, self.longitudinal_scale)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import number, whole
-from betatron.space_charge import SHAPES, SpaceCharge
+from betatron.space_charge import SHAPES, RectangularPipe, SpaceCharge, take_pipe
 
 if TYPE_CHECKING:
     from betatron.beam import Beam
@@ -51,6 +51,9 @@ class SpaceCharge3D(SpaceCharge):
     grid_step
         Edges of cells are powers of ``1 + grid_step``, 1e-4 ... 1: while the bunch changes by less, the grid and its
         Green's function stay. 0: the grid fits the bunch closely, and the function is made anew, at every kick.
+    pipe
+        `RectangularPipe`: conducting walls around the bunch; the grid fills the pipe, with ``cells`` from wall to wall in x
+        and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z only. None: free space.
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 
@@ -73,6 +76,7 @@ class SpaceCharge3D(SpaceCharge):
     margin: float = 1.0
     grid_step: float = 0.05
     memory_limit: float | None = None
+    pipe: RectangularPipe | None = None
     _solver: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,6 +109,7 @@ class SpaceCharge3D(SpaceCharge):
             take(name, value)
         take("margin", number(self.margin, "SpaceCharge3D: margin"))
         take("grid_step", number(self.grid_step, "SpaceCharge3D: grid_step"))
+        take("pipe", take_pipe(self.pipe, "SpaceCharge3D", (RectangularPipe,)))
         solver = _core.SpaceCharge3D(
             list(self.cells),
             SHAPES.index(self.shape) + 1,
@@ -113,6 +118,7 @@ class SpaceCharge3D(SpaceCharge):
             self.order,
             self.spacing or 0.0,
             self.memory_limit or 0.0,
+            self.pipe and self.pipe._make(),
         )
         take("_solver", solver)
 
@@ -122,7 +128,8 @@ class SpaceCharge3D(SpaceCharge):
     def to_dict(self) -> dict[str, Any]:
         """The arguments as a dictionary of plain values; ``SpaceCharge3D(**d)`` makes it again."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-        return {**values, "cells": list(self.cells)}
+        pipe = self.pipe and dataclasses.asdict(self.pipe)
+        return {**values, "cells": list(self.cells), "pipe": pipe}
 
     def __reduce__(self) -> Any:  # copies and pickles make a solver of their own
         return _from_dict, (self.to_dict(),)

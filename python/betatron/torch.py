@@ -5,21 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from betatron import _core
+from betatron._checks import whole
 from betatron.beam import Reference
+from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, knobs, turned
+from betatron.gradient import Knob, beam_of, effects_of, single_knob, turned
+from betatron.losses import Screen
+from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.line import Line
 
-__all__ = ["track"]
+__all__ = ["image", "track"]
 
 
 class _Track(torch.autograd.Function):
@@ -34,7 +38,7 @@ class _Track(torch.autograd.Function):
         energy: torch.Tensor | None,
         *values: torch.Tensor,
     ) -> torch.Tensor:
-        beam = beam_of(reference, z.detach().numpy(), None)
+        beam = beam_of(reference, z.detach().numpy(), options["weight"])
         with turned(chosen, [float(v) for v in values]):
             run = _core.Gradient(
                 line,
@@ -44,6 +48,8 @@ class _Track(torch.autograd.Function):
                 [],
                 False,
                 options["threads"],
+                effects_of(line, options["space_charge"], options["collective"]),
+                options["turns"],
             )
         final = torch.from_numpy(run.final)
         if run.lost:
@@ -85,6 +91,10 @@ def track(
     tolerance: float | None = None,
     threads: int | None = None,
     mark_lost: bool = False,
+    weight: np.ndarray | None = None,
+    space_charge: SpaceCharge | None = None,
+    collective: Effect | Iterable[Effect] = (),
+    turns: int = 1,
 ) -> torch.Tensor:
     """Coordinates at the end of a line, as a differentiable function of coordinates at its start and of parameters.
 
@@ -105,6 +115,10 @@ def track(
     mark_lost
         Coordinates of lost particles are NaN. Else they are those that the particle had when it was lost. Their
         derivatives are 0 in any case.
+    weight
+        Real particles per particle, shape (n,), in the type of z; default 1. Only collective effects look at it.
+    space_charge, collective, turns
+        As for `Line.gradient`.
 
     Returns
     -------
@@ -125,12 +139,10 @@ def track(
     chosen: list[Knob] = []
     values: list[torch.Tensor] = []
     for key, value in (parameters or {}).items():
-        found = knobs(line, [key])
-        if len(found) != 1:
-            raise ValueError(f"track: {key!r} names {len(found)} numbers; it must be one")
+        knob = single_knob(line, key)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise TypeError(f"track: parameter {key!r} must be a tensor of one number")
-        chosen += found
+        chosen.append(knob)
         values.append(value)
     if kinetic_energy is not None:
         reference = Reference(reference.species, kinetic_energy=float(kinetic_energy.detach()))
@@ -139,5 +151,37 @@ def track(
         "tolerance": tolerance or 0.0,
         "threads": threads or 0,
         "nan": mark_lost,
+        "weight": None if weight is None else np.ascontiguousarray(weight, z.detach().numpy().dtype),
+        "space_charge": space_charge,
+        "collective": collective,
+        "turns": whole(turns, "turns", 2**31 - 1, 1),
     }
     return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)
+
+
+class _Image(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, screen: Screen, z: torch.Tensor, weight: np.ndarray | None
+    ) -> torch.Tensor:
+        ctx.screen, ctx.weight = screen, weight
+        ctx.save_for_backward(z)
+        return torch.from_numpy(screen.image(z.detach().numpy(), weight)).to(z.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, by_image: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        (z,) = ctx.saved_tensors
+        slope = ctx.screen.pull(z.detach().numpy(), by_image.numpy().astype(float), ctx.weight)
+        return None, torch.from_numpy(slope).to(z.dtype), None
+
+
+def image(screen: Screen, z: torch.Tensor, weight: np.ndarray | None = None) -> torch.Tensor:
+    """What a `betatron.losses.Screen` sees of particles, coordinates of shape (6, n) on the CPU: a tensor of shape
+    (pixels in y, pixels in x), differentiable by the coordinates. ``weight``: of the particles, shape (n,); default:
+    1/n each."""
+    if not isinstance(z, torch.Tensor) or z.device.type != "cpu":
+        raise TypeError("image: z must be a tensor on the CPU")
+    if z.ndim != 2 or z.shape[0] != 6:
+        raise ValueError(f"image: z must have the shape (6, n), got {tuple(z.shape)}")
+    return _Image.apply(screen, z, weight)

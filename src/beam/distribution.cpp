@@ -5,9 +5,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "beam/parallel.h"
 #include "beam/text.h"
 #include "numerics/constants.h"
+#include "numerics/parallel.h"
 #include "numerics/random.h"
 
 namespace betatron::beam {
@@ -206,7 +206,7 @@ void fill(const distribution& from, std::uint64_t seed, const columns<F>& out,
       }
     }
   };
-  fill_in_parallel(out.size, threads, fill_range);
+  numerics::parallel_ranges(threads, out.size, fill_range);
 }
 
 template <class F>

@@ -96,13 +96,28 @@ matrix6 semidefinite_factor(const matrix6& cov, const std::array<int, 6>& order)
       factor[at(i, j)] = sigma[i] * vectors[at(i, j)] * std::sqrt(std::max(values[j], 0.0));
     }
   }
-  // Any rotation of the columns leaves the product; these clear what is right of the diagonal.
-  for (std::size_t k = 0; k < 6; ++k) {
-    const auto p = static_cast<std::size_t>(order[k]);
-    for (std::size_t m = k + 1; m < 6; ++m) {
-      const auto q = static_cast<std::size_t>(order[m]);
+  // Any rotation of the columns leaves the product. For each coordinate in its turn, what it has in columns that are not
+  // taken yet is rotated into its own. One that has nothing left, beyond rounding, leaves its column to the others; in the
+  // end that column is 0.
+  constexpr double rounding = 1e-13;
+  std::array<bool, 6> taken{};
+  for (const int coordinate : order) {
+    const auto p = static_cast<std::size_t>(coordinate);
+    double square = 0;
+    for (std::size_t q = 0; q < 6; ++q) {
+      if (!taken[q]) square += factor[at(p, q)] * factor[at(p, q)];
+    }
+    if (std::sqrt(square) <= rounding * sigma[p]) {
+      for (std::size_t q = 0; q < 6; ++q) {
+        if (!taken[q]) factor[at(p, q)] = 0;
+      }
+      continue;
+    }
+    taken[p] = true;
+    for (const int other : order) {
+      const auto q = static_cast<std::size_t>(other);
+      if (taken[q] || factor[at(p, q)] == 0) continue;
       const double length = std::hypot(factor[at(p, p)], factor[at(p, q)]);
-      if (factor[at(p, q)] == 0) continue;
       rotate_columns(factor, p, q, {factor[at(p, p)] / length, -factor[at(p, q)] / length});
       factor[at(p, q)] = 0;
     }

@@ -19,7 +19,8 @@ symmetric_eigensystem diagonalise(matrix6 a);
 
 /// A factor L with L L^T = cov of a symmetric positive semidefinite matrix of any rank, triangular
 /// in the given order of the coordinates: coordinate order[k] depends on the columns order[0..k]
-/// only, and on its own column with a coefficient >= 0. For a definite matrix it is the Cholesky
+/// only, and on its own column with a coefficient >= 0. The column of a coordinate that does not vary on
+/// its own (no variance, or fully correlated with those before it) is 0. For a definite matrix it is the Cholesky
 /// factor; the way through eigenvalues (those below 0 count as 0) is accurate for singular ones
 /// too.
 matrix6 semidefinite_factor(const matrix6& cov, const std::array<int, 6>& order);

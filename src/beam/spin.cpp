@@ -5,9 +5,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "beam/parallel.h"
 #include "beam/text.h"
 #include "numerics/constants.h"
+#include "numerics/parallel.h"
 #include "numerics/random.h"
 
 namespace betatron::beam {
@@ -68,7 +68,7 @@ void generate(const vector3& polarization, std::uint64_t seed, const columns<F>&
                            : vector3{0, 0, 1};
   const double kappa = spin_concentration(p);
   const frame f(axis);
-  fill_in_parallel(out.size, threads, [&](std::size_t begin, std::size_t end) {
+  numerics::parallel_ranges(threads, out.size, [&](std::size_t begin, std::size_t end) {
     for (std::size_t k = begin; k < end; ++k) {
       // 1 - n.S by inversion of its distribution; so written it is accurate for every kappa.
       const auto r = numerics::uniform_pair(seed, stream, first_index + k);

@@ -9,6 +9,7 @@ void bind_beam(nanobind::module_& m);
 void bind_elements(nanobind::module_& m);
 void bind_programmable(nanobind::module_& m);
 void bind_gradient(nanobind::module_& m);
+void bind_envelope_gradient(nanobind::module_& m);
 void bind_space_charge(nanobind::module_& m);
 void bind_surrogate(nanobind::module_& m);
 void bind_plasma_stage(nanobind::module_& m);

@@ -161,7 +161,7 @@ void bind_collective(nb::module_& m) {
       },
       nb::arg("kind"), nb::arg("shunt_impedance"), nb::arg("quality"), nb::arg("frequency"));
   m.def("resistive_wall", &collective::resistive_wall, nb::arg("radius"), nb::arg("conductivity"),
-        nb::arg("flat"));
+        nb::arg("flat"), nb::arg("relaxation_time"));
   m.def("periodic_structure", &collective::periodic_structure, nb::arg("iris_radius"),
         nb::arg("gap"), nb::arg("period"));
   m.def(

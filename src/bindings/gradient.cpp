@@ -107,6 +107,7 @@ nb::dict pull(const held_gradient& h, const std::vector<tracking::moment_derivat
   nb::dict d;
   d["knobs"] = array_of(r.knobs, {r.knobs.size()});
   d["kinetic"] = r.kinetic;
+  d["charge"] = r.charge;
   d["rewind_error"] = array_of({r.rewind_error.begin(), r.rewind_error.end()}, {6});
   d["relative_rewind_error"] = r.relative_rewind_error;
   d["checkpointed"] = r.checkpointed;
@@ -133,7 +134,8 @@ void bind_gradient(nb::module_& m) {
           "__init__",
           [](held_gradient* self, const lattice::line& l, const beam::bunch& b,
              const std::vector<knob_tuple>& knobs, bool reference_energy,
-             const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads) {
+             const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads,
+             const std::vector<tracking::effect>& collective, std::int64_t turns) {
             tracking::gradient_options o;
             for (const auto& [e, parameter, entry] : knobs)
               o.knobs.push_back({e, parameter, entry});
@@ -141,13 +143,16 @@ void bind_gradient(nb::module_& m) {
             o.recorded = recorded;
             o.record_start = record_start;
             o.threads = threads;
+            o.collective = collective;
+            o.turns = turns;
             nb::gil_scoped_release unlocked;
             new (self) held_gradient{gradient(l, b, std::move(o)), b.size(),
                                      b.precision() == beam::precision::single};
           },
           nb::arg("line"), nb::arg("bunch"), nb::arg("knobs"), nb::arg("reference_energy") = false,
           nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_start") = false,
-          nb::arg("threads") = 0, nb::keep_alive<1, 3>(),
+          nb::arg("threads") = 0, nb::arg("collective") = std::vector<tracking::effect>{},
+          nb::arg("turns") = 1, nb::keep_alive<1, 3>(),
           "Tracks forward. knobs: (element, parameter, entry of a list or -1).")
       .def(
           "records",

@@ -15,4 +15,5 @@ NB_MODULE(_core, m) {
   betatron::bindings::bind_gradient(m);
   betatron::bindings::bind_surrogate(m);
   betatron::bindings::bind_plasma_stage(m);
+  betatron::bindings::bind_envelope_gradient(m);
 }

@@ -76,10 +76,10 @@ void bind_plasma_stage(nb::module_& m) {
                            "A trained plasma stage; see betatron.PlasmaStageSurrogate.")
       .def(
           "__init__",
-          [](plasma_stage* self, std::string name, double length, double focusing,
-             double amplitude, double xi,
-             const nb::dict& net, const nb::dict& domain, double limit, const numbers& gain,
-             double xi_centre, const numbers& constant, const std::string& outside) {
+          [](plasma_stage* self, std::string name, double length, double focusing, double amplitude,
+             double xi, const nb::dict& net, const nb::dict& domain, double limit,
+             const numbers& distances, const numbers& gain, double xi_centre,
+             const numbers& constant, const std::string& outside) {
             surrogate::stage_description d;
             d.name = std::move(name);
             d.length = length;
@@ -92,13 +92,14 @@ void bind_plasma_stage(nb::module_& m) {
             copy(nb::cast<numbers>(domain["centre"]), d.domain.centre, "centre");
             copy(nb::cast<numbers>(domain["whitening"]), d.domain.whitening, "whitening");
             d.domain.limit = limit;
+            d.distances = vector_of(distances);
             copy(gain, d.gain, "gain");
             d.xi_centre = xi_centre;
             copy(constant, d.constant, "constant");
             new (self) plasma_stage(std::move(d), surrogate::outside_policy_named(outside));
           },
-          "name"_a, "length"_a, "focusing"_a, "amplitude"_a, "xi"_a, "net"_a, "domain"_a, "limit"_a, "gain"_a,
-          "xi_centre"_a, "constant"_a, "outside"_a)
+          "name"_a, "length"_a, "focusing"_a, "amplitude"_a, "xi"_a, "net"_a, "domain"_a, "limit"_a,
+          "distances"_a, "gain"_a, "xi_centre"_a, "constant"_a, "outside"_a)
       .def_prop_ro("code", &plasma_stage::code)
       .def(
           "advance",
@@ -110,7 +111,7 @@ void bind_plasma_stage(nb::module_& m) {
       .def_prop_ro("counts",
                    [](const plasma_stage& p) {
                      const surrogate::stage_counts c = p.counts();
-                     return nb::make_tuple(c.passed, c.outside);
+                     return nb::make_tuple(c.passed, c.outside, c.by_distance);
                    })
       .def("reset", &plasma_stage::reset);
 }

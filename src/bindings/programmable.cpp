@@ -89,7 +89,7 @@ struct state {
 
 /// Calls `function(arguments...)`; what it raises is raised again with the place, as the cause of a UserCodeError.
 template <class... Arguments>
-nb::object call_user(nb::handle function, const std::string& what, const auto& place,
+nb::object call_user(nb::handle function, const auto& what, const auto& place,
                      Arguments&&... arguments) {
   try {
     return function(std::forward<Arguments>(arguments)...);
@@ -98,7 +98,7 @@ nb::object call_user(nb::handle function, const std::string& what, const auto& p
     const std::string type = nb::cast<std::string>(error.type().attr("__name__"));
     const std::string text = nb::cast<std::string>(nb::str(error.value()));
     const std::string message =
-        what + " raised " + type + " at " + place() + (text.empty() ? "" : ": " + text);
+        what() + " raised " + type + " at " + place() + (text.empty() ? "" : ": " + text);
     nb::raise_from(error, user_code_error, "%s", message.c_str());
   }
 }
@@ -158,8 +158,8 @@ struct beam_function {
     s.settings.assign(at.settings.begin(), at.settings.end());
     with_state(b, std::move(s), [&](state& seen, nb::handle shown) {
       call_user(
-          function.get(), std::string(what) + " of Programmable", [&] { return seen.place(); },
-          seen.beam, shown);
+          function.get(), [&] { return std::string(what) + " of Programmable"; },
+          [&] { return seen.place(); }, seen.beam, shown);
     });
   }
 };
@@ -176,7 +176,7 @@ struct reference_function {
     nb::gil_scoped_acquire locked;
     const reference_piece piece{at.length * (at.to - at.from), at.from, at.to};
     nb::object result = call_user(
-        function.get(), "the reference function of Programmable",
+        function.get(), [] { return std::string("the reference function of Programmable"); },
         [&] { return "s = " + beam::number_text(ref.s) + " m"; }, nb::cast(ref), nb::cast(piece));
     if (!nb::try_cast<beam::reference>(result, ref)) {
       throw nb::type_error(("the reference function of Programmable must return a Reference, got " +
@@ -330,7 +330,8 @@ std::vector<tracking::hook> hooks_of(const lattice::line& l, nb::handle given) {
       s.ref = b.ref;
       s.effects.assign(at.effects.begin(), at.effects.end());
       with_state(b, std::move(s), [&](state& seen, nb::handle shown) {
-        call_user(held.get(), "hook " + seen.point, [&] { return seen.place(); }, shown);
+        call_user(
+            held.get(), [&] { return "hook " + seen.point; }, [&] { return seen.place(); }, shown);
       });
     };
     hooks.push_back(std::move(h));

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
@@ -45,18 +46,26 @@ nb::tuple field_arrays(space_charge_3d& solver, const beam::bunch& b, unsigned t
 }  // namespace
 
 void bind_space_charge(nb::module_& m) {
+  nb::class_<collective::pipe_shape>(m, "PipeShape", "The cross-section of a conducting pipe.")
+      .def(
+          "__init__",
+          [](collective::pipe_shape* self, bool round, double half_width, double half_height) {
+            new (self) collective::pipe_shape{round, half_width, half_height};
+          },
+          nb::arg("round"), nb::arg("half_width"), nb::arg("half_height"));
   nb::class_<space_charge_3d>(m, "SpaceCharge3D",
                               "Solver for the field of a bunch in free space; see "
                               "betatron.SpaceCharge3D.")
       .def(
           "__init__",
           [](space_charge_3d* self, std::array<std::size_t, 3> cells, int shape, double margin,
-             double grid_step, int order, double spacing, double memory_limit) {
-            new (self)
-                space_charge_3d({cells, shape, margin, grid_step, order, spacing, memory_limit});
+             double grid_step, int order, double spacing, double memory_limit,
+             std::optional<collective::pipe_shape> pipe) {
+            new (self) space_charge_3d(
+                {cells, shape, margin, grid_step, order, spacing, memory_limit, pipe});
           },
           nb::arg("cells"), nb::arg("shape"), nb::arg("margin"), nb::arg("grid_step"),
-          nb::arg("order"), nb::arg("spacing"), nb::arg("memory_limit"))
+          nb::arg("order"), nb::arg("spacing"), nb::arg("memory_limit"), nb::arg("pipe").none())
       .def(
           "effect",
           [](std::shared_ptr<space_charge_3d> self) { return collective::effect_of(self); },

@@ -23,8 +23,10 @@ void bind_space_charge_models(nb::module_& m) {
       "space_charge_2d",
       [](bool slices, std::array<std::size_t, 2> cells, int shape, double margin,
          std::optional<double> current, const collective::line_options& density, bool longitudinal,
-         std::optional<double> scale, int order, double spacing) {
+         std::optional<double> scale, int order, double spacing,
+         std::optional<collective::pipe_shape> pipe) {
         collective::space_charge_2d_options o;
+        o.pipe = pipe;
         o.model = slices ? collective::plane_model::slices : collective::plane_model::beam;
         o.cells = cells;
         o.shape = shape;
@@ -39,17 +41,20 @@ void bind_space_charge_models(nb::module_& m) {
       },
       nb::arg("slices"), nb::arg("cells"), nb::arg("shape"), nb::arg("margin"),
       nb::arg("current").none(), nb::arg("density"), nb::arg("longitudinal"),
-      nb::arg("scale").none(), nb::arg("order"), nb::arg("spacing"));
+      nb::arg("scale").none(), nb::arg("order"), nb::arg("spacing"), nb::arg("pipe").none());
 
   m.def(
       "space_charge_2d_memory",
-      [](std::array<std::size_t, 2> cells) {
+      [](std::array<std::size_t, 2> cells, std::size_t particles,
+         std::optional<collective::pipe_shape> pipe) {
         collective::space_charge_2d_options o;
+        o.pipe = pipe;
         o.model = collective::plane_model::slices;
         o.cells = cells;
-        return collective::space_charge_2d(o).memory();
+        return collective::space_charge_2d(o).memory(particles);
       },
-      nb::arg("cells"), "Bytes that a kick needs besides the beam.");
+      nb::arg("cells"), nb::arg("particles"), nb::arg("pipe").none(),
+      "Bytes that a kick needs besides the beam.");
 
   m.def(
       "space_charge_gaussian",

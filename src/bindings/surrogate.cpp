@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "surrogate/code_generation.h"
 #include "surrogate/inference.h"
 #include "surrogate/network.h"
+#include "surrogate/network_map.h"
 #include "tracking/cpu/executor.h"
 
 namespace nb = nanobind;
@@ -194,6 +196,14 @@ void bind_surrogate(nb::module_& m) {
                                    array(n.output.offset), array(n.output.scale));
            })
       .def(
+          "header",
+          [](const prepared_network& p, const std::string& name, bool include_weights) {
+            const auto code = surrogate::generate_header(p.description(), name, include_weights);
+            return nb::make_tuple(code.header,
+                                  nb::bytes(code.weights.data(), code.weights.size()));
+          },
+          "name"_a, "include_weights"_a)
+      .def(
           "instructions",
           [](const prepared_network& p, const std::string& format) {
             return std::string(p.in_format(format_named(format))->instructions());
@@ -231,6 +241,33 @@ void bind_surrogate(nb::module_& m) {
           },
           "format"_a, "in_"_a.noconvert(), "out_bar"_a.noconvert(), "in_bar"_a.noconvert(),
           "threads"_a = 0);
+
+  nb::class_<surrogate::network_map>(m, "NetworkMap",
+                                     "A network as a map of coordinates; see betatron.Surrogate.")
+      .def(
+          "__init__",
+          [](surrogate::network_map* self, std::string name, const prepared_network& net,
+             const std::string& format, const std::string& coordinates, double length,
+             double energy_gain, double xi_entrance, double xi_exit) {
+            new (self) surrogate::network_map{std::move(name),
+                                              net.description(),
+                                              format_named(format),
+                                              surrogate::coordinate_form_named(coordinates),
+                                              length,
+                                              energy_gain,
+                                              xi_entrance,
+                                              xi_exit};
+          },
+          "name"_a, "network"_a, "format"_a, "coordinates"_a, "length"_a, "energy_gain"_a,
+          "xi_entrance"_a, "xi_exit"_a)
+      .def("code", &surrogate::code_of)
+      .def(
+          "advance",
+          [](const surrogate::network_map& map, beam::reference ref, double start, double end) {
+            surrogate::advance(map, ref, {map.length, start, end});
+            return ref;
+          },
+          "reference"_a, "start"_a, "end"_a);
 }
 
 }  // namespace betatron::bindings

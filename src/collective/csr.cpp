@@ -8,8 +8,10 @@
 
 #include "beam/text.h"
 #include "collective/energy_kick.h"
+#include "collective/line_pull.h"
 #include "numerics/constants.h"
 #include "numerics/entire.h"
+#include "numerics/reduction.h"
 
 namespace betatron::collective {
 
@@ -313,13 +315,21 @@ std::vector<double> csr_cells(std::span<const orbit_arc> behind, const beam::ref
   return cells;
 }
 
+namespace {
+
+/// Of csr_field, for cells of this width.
+double field_scale(const beam::reference& ref, double step) {
+  using namespace numerics::constants;
+  return std::fabs(ref.particle.charge) / (4 * pi * vacuum_permittivity) / (step * step);
+}
+
+}  // namespace
+
 std::vector<double> csr_field(const line_density& d, const beam::reference& ref,
                               std::span<const double> cells) {
-  using namespace numerics::constants;
   const std::size_t n = d.charge.size();
   const double step = d.grid.step * ref.beta();
-  const double scale =
-      std::fabs(ref.particle.charge) / (4 * pi * vacuum_permittivity) / (step * step);
+  const double scale = field_scale(ref, step);
   // a cell of density between nodes j and j + 1, which is behind by j - i ... j - i + 1 steps, slopes upwards to the
   // head by (q_j - q_{j+1})/step^2
   std::vector<double> slope(n);
@@ -360,6 +370,13 @@ std::vector<orbit_arc> orbit_behind(const lattice::line& l, std::size_t element,
   return arcs;
 }
 
+/// What the model takes for the orbit behind a kick.
+std::vector<orbit_arc> arcs_at(const csr_options& o, const lattice::line& l,
+                               const tracking::kick_place& at) {
+  if (o.transient) return orbit_behind(l, at.element, 0.5 * (at.from + at.to));
+  return {{infinity, at.curvature}};
+}
+
 }  // namespace
 
 tracking::effect csr(const csr_options& o, const lattice::line& l) {
@@ -391,26 +408,91 @@ tracking::effect csr(const csr_options& o, const lattice::line& l) {
     const bool kicked = curvature != 0 || (o.transient && o.drifts && bent);
     e.at.push_back(kicked && length != 0 ? 1 : 0);
   }
-  e.kick = [o, name](beam::bunch& b, const tracking::kick_place& at) {
+  const auto check_length = [name](const beam::bunch& b, const line_grid& grid,
+                                   const beam::reference& ref) {
+    if (!grid.is_point) return;
+    throw std::invalid_argument(name + " at s = " + beam::number_text(ref.s) + " m: all " +
+                                std::to_string(b.size()) +
+                                " particles have the same t; a bunch with a length is needed");
+  };
+  e.kick = [o, name, check_length](beam::bunch& b, const tracking::kick_place& at) {
     if (b.size() == 0 || at.length == 0) return;
     const line_grid grid = grid_over(b, o.density, name, at.threads);
     const line_density d = deposit(b, grid, o.density, false, at.threads);
     if (d.total() == 0) return;
-    if (grid.is_point) {
-      throw std::invalid_argument(name + " at s = " + beam::number_text(at.ref.s) + " m: all " +
-                                  std::to_string(b.size()) +
-                                  " particles have the same t; a bunch with a length is needed");
-    }
-    std::vector<orbit_arc> arcs;
-    if (o.transient) {
-      arcs = orbit_behind(*at.line, at.element, 0.5 * (at.from + at.to));
-    } else {
-      arcs = {{infinity, at.curvature}};
-    }
-    const auto cells = csr_cells(arcs, at.ref, grid.step * at.ref.beta(), grid.nodes, o.gap);
+    check_length(b, grid, at.ref);
+    const auto cells = csr_cells(arcs_at(o, *at.line, at), at.ref, grid.step * at.ref.beta(),
+                                 grid.nodes, o.gap);
     std::vector<double> gain = csr_field(d, at.ref, cells);
     for (double& g : gain) g *= at.length;
     add_energy(b, grid, o.density.shape, gain, at.threads);
+  };
+  e.pull = [o, name, check_length](beam::bunch& b, const tracking::covector& lambda,
+                                   const tracking::kick_place& at) {
+    tracking::kick_slopes slopes;
+    if (b.size() == 0) return slopes;
+    const line_grid grid = grid_over(b, o.density, name, at.threads);
+    const line_density d = deposit(b, grid, o.density, false, at.threads);
+    if (d.total() == 0) return slopes;
+    check_length(b, grid, at.ref);
+    const std::size_t n = grid.nodes;
+    const auto arcs = arcs_at(o, *at.line, at);
+    const double step = grid.step * at.ref.beta();
+    const auto cells = csr_cells(arcs, at.ref, step, n, o.gap);
+    std::vector<double> kick = csr_field(d, at.ref, cells);
+    const double per_gain = -at.length / at.ref.momentum();
+    const double per_length = -1 / at.ref.momentum();
+    const line_pull adjoint(b, lambda, grid, o.density, at.threads);
+    const std::vector<double> by_kick = adjoint.by_nodes(5, false);
+    double work = numerics::dot(by_kick, kick);
+    slopes.length = per_length * work;
+    work *= per_gain;
+    slopes.charge = work;
+    for (double& v : kick) v *= per_gain;
+
+    // kick_i = -factor sum_j (q_j - q_{j+1}) cells[n - i + j], factor ~ 1/step^2
+    const double factor = per_gain * field_scale(at.ref, step);
+    line_pull::sources by{std::vector<double>(n), {}, {}};
+    std::vector<double> by_cells(2 * n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const double v = -factor * by_kick[i];
+      for (std::size_t j = 0; j + 1 < n; ++j) {
+        const double slope = v * cells[n - i + j];
+        by.charge[j] += slope;
+        by.charge[j + 1] -= slope;
+        by_cells[n - i + j] += v * (d.charge[j] - d.charge[j + 1]);
+      }
+    }
+    const auto seen = [&](const std::vector<orbit_arc>& orbit, const beam::reference& ref,
+                          double width) {
+      return numerics::dot(by_cells, csr_cells(orbit, ref, width, n, o.gap));
+    };
+    const double by_width =
+        central_slope([&](double width) { return seen(arcs, at.ref, width); }, step, step);
+    const double by_step = by_width * at.ref.beta() - 2 * work / grid.step;
+    // the width of a cell is beta times the step, the factor as 1/(beta^2 p0)
+    const double gamma = at.ref.gamma(), inverse = at.ref.inverse_beta_gamma_squared();
+    const double by_beta = by_width * grid.step - 2 * work / at.ref.beta();
+    const double beta_slope = 1 / (gamma * gamma * std::sqrt(at.ref.kinetic * (at.ref.kinetic + 2)));
+    slopes.kinetic = by_beta * beta_slope - work * gamma * inverse +
+                     central_slope(
+                         [&](double kinetic) {
+                           beam::reference ref = at.ref;
+                           ref.kinetic = kinetic;
+                           return seen(arcs, ref, step);
+                         },
+                         at.ref.kinetic, at.ref.kinetic);
+    if (o.transient) {
+      slopes.by_line = [o, at, step, n, by_cells](const lattice::line& now) {
+        return numerics::dot(by_cells, csr_cells(arcs_at(o, now, at), at.ref, step, n, o.gap));
+      };
+    } else {
+      slopes.curvature = central_slope(
+          [&](double curvature) { return seen({{infinity, curvature}}, at.ref, step); },
+          at.curvature, std::fabs(at.curvature));
+    }
+    adjoint.finish({{{}, {}, {std::move(kick), {}}}}, std::move(by), by_step);
+    return slopes;
   };
   return e;
 }

@@ -141,6 +141,19 @@ std::vector<double> derivative(std::span<const double> q, double step) {
   return r;
 }
 
+void add_transposed_derivative(std::span<const double> by, double factor, std::span<double> to) {
+  const std::size_t n = by.size();
+  if (n < 2) return;
+  for (std::size_t i = 1; i + 1 < n; ++i) {
+    to[i + 1] += 0.5 * factor * by[i];
+    to[i - 1] -= 0.5 * factor * by[i];
+  }
+  to[1] += factor * by[0];
+  to[0] -= factor * by[0];
+  to[n - 1] += factor * by[n - 1];
+  to[n - 2] -= factor * by[n - 1];
+}
+
 std::vector<double> convolve(std::span<const double> q, std::span<const double> kernel) {
   const std::size_t n = q.size();
   if (kernel.size() + 1 != 2 * n) {

@@ -67,6 +67,9 @@ void smooth(std::span<double> q, int passes);
 /// d(density)/dt at the nodes [unit of q per m^2], q being node charges: central differences, one-sided at the ends.
 std::vector<double> derivative(std::span<const double> q, double step);
 
+/// The adjoint of derivative(q, 1): to_j += factor sum_i by_i d(derivative_i)/dq_j.
+void add_transposed_derivative(std::span<const double> by, double factor, std::span<double> to);
+
 /// r_i = sum_j q_j kernel[n - 1 + i - j] for n = q.size(); the kernel has 2 n - 1 entries.
 std::vector<double> convolve(std::span<const double> q, std::span<const double> kernel);
 

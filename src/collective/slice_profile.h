@@ -30,6 +30,10 @@ class slice_profile {
     double value;  ///< particles per metre of t
     double slope;  ///< of that [1/m^2]
   };
+  const line_grid& grid() const { return grid_; }
+  const std::vector<double>& values() const { return value_; }  ///< at the nodes
+  const std::vector<double>& slopes() const { return slope_; }
+
   local at(double t) const {
     return shape_ == shape::linear ? at<shape::linear>(t) : at<shape::quadratic>(t);
   }

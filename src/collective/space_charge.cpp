@@ -12,6 +12,8 @@
 
 #include "beam/text.h"
 #include "numerics/constants.h"
+#include "numerics/parallel.h"
+#include "numerics/reduction.h"
 
 namespace betatron::collective {
 
@@ -43,6 +45,14 @@ void check(const space_charge_3d_options& o) {
   }
   if (o.grid_step != 0 && !(o.grid_step >= 1e-4 && o.grid_step <= 1)) {
     refuse("grid_step", beam::number_text(o.grid_step), "0, or >= 1e-4 and <= 1");
+  }
+  if (o.pipe) {
+    check(*o.pipe, "space charge");
+    if (o.pipe->round) {
+      throw std::invalid_argument(
+          "space charge: a round pipe is not allowed in three dimensions; allowed: a rectangular one, and a round one for "
+          "SpaceCharge2D and SpaceCharge2p5D");
+    }
   }
   if (!(o.memory_limit >= 0)) refuse("memory_limit", beam::number_text(o.memory_limit), ">= 0");
 }
@@ -87,20 +97,31 @@ space_charge_3d::space_charge_3d(const space_charge_3d_options& options) : optio
 
 template <>
 space_charge_3d::workspace<float>& space_charge_3d::memory_of() {
-  if (!single_) single_ = std::make_unique<workspace<float>>(options_.cells);
+  if (!single_) single_ = std::make_unique<workspace<float>>(nodes(), options_.pipe.has_value());
   return *single_;
 }
 template <>
 space_charge_3d::workspace<double>& space_charge_3d::memory_of() {
-  if (!double_) double_ = std::make_unique<workspace<double>>(options_.cells);
+  if (!double_) double_ = std::make_unique<workspace<double>>(nodes(), options_.pipe.has_value());
   return *double_;
 }
 
+std::array<std::size_t, 3> space_charge_3d::nodes() const {
+  static_assert(mesh_margin == fields::pipe_margin, "walls are where particles may reach");
+  std::array<std::size_t, 3> n = options_.cells;
+  for (std::size_t i = 0; options_.pipe && i < 2; ++i) {
+    n[i] = fields::pipe_cells(n[i]) + 2 * mesh_margin + 1;
+  }
+  return n;
+}
+
 double space_charge_3d::memory(beam::precision p, std::size_t n) const {
-  return p == beam::precision::single ? fields::open_solver<float>::memory(options_.cells) +
-                                            fields::particle_mesh<float>::memory(n)
-                                      : fields::open_solver<double>::memory(options_.cells) +
-                                            fields::particle_mesh<double>::memory(n);
+  const auto bytes = [&]<class F>(F) {
+    return (options_.pipe ? fields::pipe_solver<F>::memory(nodes())
+                          : fields::open_solver<F>::memory(nodes())) +
+           fields::particle_mesh<F>::memory(n);
+  };
+  return p == beam::precision::single ? bytes(0.0f) : bytes(0.0);
 }
 
 void space_charge_3d::check_memory(const beam::bunch& b) const {
@@ -123,7 +144,8 @@ void space_charge_3d::check_memory(const beam::bunch& b) const {
 /// The grid for a bunch; none if there is nothing to do.
 std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b,
                                                             unsigned threads) const {
-  if (b.size() < 2) return std::nullopt;
+  if (b.size() < (options_.pipe ? 1 : 2)) return std::nullopt;
+  const std::array<std::size_t, 3> n = nodes();
   const fields::extent e = b.visit([&]<class F>(const beam::columns<const F>& c) {
     return fields::extent_of<std::remove_const_t<F>>(c, threads);
   });
@@ -135,30 +157,56 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
                              ? static_cast<double>(std::numeric_limits<float>::epsilon())
                              : std::numeric_limits<double>::epsilon();
   const double beta_gamma = b.ref.beta_gamma();
+  fitted result;
+  result.low = e.low;
+  result.high = e.high;
   std::array<double, 3> low = e.low, high = e.high, edges{};
   low[2] = -beta_gamma * e.high[2];
   high[2] = -beta_gamma * e.low[2];
+  for (std::size_t i = 0; options_.pipe && i < 2; ++i) {
+    const double wall = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
+    if (high[i] > wall) refuse_outside("space charge", i == 0 ? "x" : "y", high[i], wall);
+    if (low[i] < -wall) refuse_outside("space charge", i == 0 ? "x" : "y", low[i], -wall);
+    low[i] = -wall;
+    high[i] = wall;
+  }
   for (std::size_t i = 0; i < 3; ++i) {
-    const double cells = static_cast<double>(options_.cells[i] - 1 - 2 * mesh_margin);
+    const double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
+    if (options_.pipe && i < 2) {
+      edges[i] = (high[i] - low[i]) / cells;
+      continue;
+    }
     const double size = (high[i] - low[i]) * options_.margin;
     // not finer than the coordinates themselves
     const double resolved = epsilon * std::max(std::fabs(low[i]), std::fabs(high[i]));
     edges[i] = size > 0 ? std::max(size / cells * (1 + 1e-9), resolved) : 0;
+    result.follows[i] = edges[i] > resolved && options_.grid_step == 0 ? i : 3;
+    result.growth[i] = options_.margin / cells * (1 + 1e-9);
   }
-  const double longest = *std::ranges::max_element(edges);
+  const auto longest_axis =
+      static_cast<std::size_t>(std::ranges::max_element(edges) - edges.begin());
+  const double longest = edges[longest_axis];
   if (longest == 0) return std::nullopt;
   if (!std::isfinite(longest)) {
     throw std::invalid_argument("space charge: the bunch is too large: cells of " +
                                 beam::number_text(longest) + " m");
   }
-  fitted result;
   fields::mesh_frame& frame = result.frame;
   for (std::size_t i = 0; i < 3; ++i) {
     result.flat[i] = edges[i] == 0;
-    edges[i] = std::max(edges[i], thinnest * longest);
+    if (edges[i] >= thinnest * longest) continue;
+    edges[i] = thinnest * longest;
+    result.follows[i] = result.follows[longest_axis];
+    result.growth[i] = thinnest * result.growth[longest_axis];
   }
   frame.t_scale = -beta_gamma;
-  if (options_.grid_step > 0) {
+  if (options_.pipe) {
+    if (options_.grid_step > 0) {
+      const double unit = std::log1p(options_.grid_step);
+      edges[2] = std::exp(std::ceil(std::log(edges[2]) / unit) * unit) * (1 + 1e-12);
+    }
+    frame.cells = {edges[0], edges[1] / edges[0], edges[2] / edges[0]};
+  } else if (options_.grid_step > 0) {
     const double unit = std::log1p(options_.grid_step);
     std::array<double, 3> power;
     for (std::size_t i = 0; i < 3; ++i) power[i] = std::ceil(std::log(edges[i]) / unit);
@@ -169,8 +217,8 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   }
   const std::array<double, 3> chosen = frame.cells.edges();
   for (std::size_t i = 0; i < 3; ++i) {
-    frame.origin[i] = low[i] + (high[i] - low[i]) / 2 -
-                      chosen[i] * static_cast<double>(options_.cells[i] - 1) / 2;
+    frame.origin[i] =
+        low[i] + (high[i] - low[i]) / 2 - chosen[i] * static_cast<double>(n[i] - 1) / 2;
   }
   return result;
 }
@@ -182,7 +230,7 @@ void space_charge_3d::solve(workspace<F>& w, const beam::columns<const F>& c,
                             fields::grid<F>* density) {
   stopwatch watch;
   w.mesh.clear(threads);
-  w.particles.place(c, frame, options_.cells, threads);
+  w.particles.place(c, frame, nodes(), threads);
   w.particles.deposit(options_.shape, w.mesh, threads);
   if (density) *density = w.mesh.copy();
   times_.deposit += watch.lap();
@@ -234,7 +282,7 @@ std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_vi
   f.spacing[2] /= gamma;
   const auto take = [&]<class F>(workspace<F>& w) {
     if (density && !last_->has_density) {
-      if (w.density.nodes() != options_.cells) w.density = fields::grid<F>(options_.cells);
+      if (w.density.nodes() != nodes()) w.density = fields::grid<F>(nodes());
       w.density.clear(last_->threads);
       w.particles.deposit(options_.shape, w.density, last_->threads);
       last_->has_density = true;
@@ -253,6 +301,128 @@ std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_vi
                          (f.spacing[0] * f.spacing[1] * f.spacing[2])
                    : q * volt_metre / last_->frame.cells.x * gamma;
   return f;
+}
+
+namespace {
+
+/// The first particle at this coordinate.
+template <class F>
+std::size_t particle_at(const F* column, std::size_t count, double value) {
+  return static_cast<std::size_t>(std::find(column, column + count, static_cast<F>(value)) -
+                                  column);
+}
+
+/// sum a_i b_i over the nodes.
+template <class F>
+double dot(const fields::grid<F>& a, const fields::grid<F>& b, unsigned threads) {
+  const auto n = a.nodes();
+  std::vector<double> planes(n[2]);
+  numerics::parallel_for(threads, n[2], [&](std::size_t z) {
+    for (std::size_t y = 0; y < n[1]; ++y) {
+      double row = 0;
+      for (std::size_t x = 0; x < n[0]; ++x) {
+        row += static_cast<double>(a.at(x, y, z)) * static_cast<double>(b.at(x, y, z));
+      }
+      planes[z] += row;
+    }
+  });
+  return numerics::sum(planes);
+}
+
+}  // namespace
+
+/// sigma^T (dG/dh_a) rho for all axes. G, in units of 1/h_x, depends on the ratios of the edges.
+template <class F>
+std::array<double, 3> space_charge_3d::green_slopes(const fields::grid<F>& density,
+                                                    const fields::grid<F>& dual,
+                                                    const fields::cell& edges,
+                                                    unsigned threads) const {
+  std::array<double, 3> by_edge{};
+  fields::open_solver<F> open(options_.cells);
+  for (std::size_t axis = 1; axis < 3; ++axis) {
+    open.set_cells(edges, threads, static_cast<int>(axis));
+    fields::grid<F> potential = density.copy();
+    open.solve(potential, threads);
+    const double by_ratio = dot(dual, potential, threads);
+    by_edge[axis] = by_ratio / edges.x;
+    by_edge[0] -= by_ratio * (axis == 1 ? edges.y_over_x : edges.z_over_x) / edges.x;
+  }
+  return by_edge;
+}
+
+tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::covector& lambda,
+                                            const tracking::kick_place& place) {
+  tracking::kick_slopes slopes;
+  std::lock_guard lock(busy_);
+  const std::optional<fitted> grid = fit(b, place.threads);
+  if (!grid) return slopes;
+  const fields::mesh_frame& frame = grid->frame;
+  const double q = b.ref.particle.charge, mass = b.ref.particle.mass_eV;
+  const double beta_gamma = b.ref.beta_gamma();
+  const std::array<double, 3> h = frame.cells.edges();
+  const std::array<double, 3> scale = {1, 1, frame.t_scale};
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    const std::array<F*, 6>& by = lambda.of<F>();
+    workspace<F>& w = memory_of<F>();
+    const bool fresh = std::ranges::any_of(grid->follows, [](std::size_t i) { return i < 3; });
+    fields::grid<F> density;
+    solve<F>(w, c, frame, place.threads, fresh ? &density : nullptr);
+
+    // factors are relative to the largest, so that single precision has no range to lose
+    const double unit = q * q * volt_metre / h[0] / (beta_gamma * mass);
+    std::array<double, 3> factor = {unit / (beta_gamma * h[0]), unit / (beta_gamma * h[1]),
+                                    -unit / h[2]};
+    double largest = 0;
+    for (std::size_t a = 0; a < 3; ++a) {
+      if (grid->flat[a]) factor[a] = 0;
+      largest = std::max(largest, std::fabs(factor[a]));
+    }
+    const double strength = largest * place.length;
+    fields::pull_columns<F> columns;
+    for (std::size_t a = 0; a < 3; ++a) {
+      columns.by_momentum[a] = by[2 * a + 1];
+      columns.by_place[a] = by[2 * a];
+      columns.momentum[a] = c.z[2 * a + 1];
+      columns.factor[a] = static_cast<F>(factor[a] / largest);
+      columns.scale[a] = static_cast<F>(grid->flat[a] ? 0 : strength * scale[a] / h[a]);
+      columns.undo[a] = static_cast<F>(factor[a] * place.length);
+      columns.centre[a] = static_cast<double>(nodes()[a] - 1) / 2;
+    }
+    if (!w.dual) w.dual.emplace(nodes());
+    w.dual->clear(place.threads);
+    w.particles.deposit_pull(options_.shape, columns, *w.dual, place.threads);
+    std::array<double, 3> by_edge{};
+    if (fresh) by_edge = green_slopes(density, *w.dual, frame.cells, place.threads);
+    w.solver.solve(*w.dual, place.threads);
+    const std::array<double, 9> sums =
+        w.particles.gather_pull(options_.shape, w.mesh, *w.dual, columns, place.threads);
+    const double all = sums[6] + sums[7] + sums[8];
+    slopes.length = largest * all;
+    slopes.charge = strength * all;
+    double by_beta_gamma = sums[5] - 2 * (sums[6] + sums[7]) - sums[8];
+    by_edge[0] -= all / h[0];
+    for (std::size_t a = 0; a < 3; ++a) {
+      by_edge[a] -= (sums[3 + a] + sums[6 + a]) / h[a];
+      if (grid->flat[a] || (options_.pipe && a < 2)) continue;  // walls stand still
+      const std::size_t low = particle_at(c.z[2 * a], c.size, grid->low[a]);
+      const std::size_t high = particle_at(c.z[2 * a], c.size, grid->high[a]);
+      const double middle = -0.5 * strength * scale[a] * sums[a] / h[a];
+      by[2 * a][low] = static_cast<F>(static_cast<double>(by[2 * a][low]) + middle);
+      by[2 * a][high] = static_cast<F>(static_cast<double>(by[2 * a][high]) + middle);
+    }
+    for (std::size_t a = 0; a < 3; ++a) {
+      const std::size_t i = grid->follows[a];
+      if (i == 3) continue;
+      const std::size_t low = particle_at(c.z[2 * i], c.size, grid->low[i]);
+      const std::size_t high = particle_at(c.z[2 * i], c.size, grid->high[i]);
+      const double edge = strength * by_edge[a] * grid->growth[a] * std::fabs(scale[i]);
+      by[2 * i][low] = static_cast<F>(static_cast<double>(by[2 * i][low]) - edge);
+      by[2 * i][high] = static_cast<F>(static_cast<double>(by[2 * i][high]) + edge);
+      if (i == 2) by_beta_gamma += by_edge[a] * h[a];
+    }
+    slopes.kinetic = strength * by_beta_gamma / beta_gamma * (b.ref.gamma() / beta_gamma);
+  });
+  return slopes;
 }
 
 template <class F>
@@ -316,6 +486,12 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
     if (f) f->owner = solver;
     return f;
   };
+  if (solver->options().pipe && solver->options().grid_step == 0) {
+    e.no_pull = "has cells that follow the beam in a pipe; allowed: a grid_step > 0";
+  } else {
+    e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,
+                      const tracking::kick_place& place) { return solver->pull(b, lambda, place); };
+  }
   e.kick = [solver = std::move(solver)](beam::bunch& b, const tracking::kick_place& place) {
     solver->kick(b, place);
   };

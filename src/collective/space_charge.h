@@ -8,6 +8,23 @@
 //   dpx = q E'_x L/(beta^2 gamma^2 m),   dpy likewise,   dpt = -q E'_z L/(beta gamma m).
 // Positions are those at fixed s: what particles move while the bunch passes, t px, is of second order. The kick depends
 // on positions only and leaves them unchanged: it is undone exactly.
+//
+// Derivatives (`pull`) are those of what is computed, grid and all. With places u_a = (s_a z_a - o_a)/h_a in cells
+// (s = 1, 1, -beta gamma), shapes S, the Green's function G (of the ratios of h) and central differences d^a of S along a:
+//   rho_i = sum_p w_p S_i(u_p),   phi = G rho,   E_a(u) = sum_i d^a_i(u) phi_i,   dp_a = c_a E_a,
+//   c_x = C/(beta gamma h_x^2),   c_y = C/(beta gamma h_x h_y),   c_z = -C/(h_x h_z),      C ~ L/(beta gamma).
+// Given the derivative lambda of the loss by the momenta, m_a = lambda_a c_a are dual charges. G is symmetric, so that
+// one more solution of the same equation gives all that the field of a particle does to the others:
+//   sigma_i = sum_p sum_a m_a,p d^a_i(u_p),   psi = G sigma,
+//   nu_b = sum_i m_a (d/du_b d^a_i) phi_i + w sum_i (d/du_b S_i) psi_i,            lambda_b += nu_b s_b/h_b.
+// The grid: o_a = middle of the extreme particles - h_a (n_a - 1)/2. With N_a = sum_p nu_a, M_a = sum_p nu_a (u_a -
+// (n_a - 1)/2) and W_a = sum_p m_a E_a, the extreme particles get -N_a/(2 h_a), and where the cells follow the beam
+// closely (grid_step 0; else h is constant between its steps) +-margin/cells times
+//   dLoss/dh_a = -M_a/h_a - W_a/h_a - [a = x] (W_x + W_y + W_z)/h_x + sigma^T (dG/dh_a) rho.
+// Length and charge: W/L, W/Q (W the sum of W_a); beta gamma: (M_z - 2 W_x - 2 W_y - W_z)/(beta gamma), and with grid_step 0
+// h_z (dLoss/dh_z)/(beta gamma) in addition.
+// In a conducting rectangular pipe phi' is 0 on its walls: <1/|r' - r'_j|> gives way to the Green's function of
+// fields/pipe.h. The walls stand still in x and y, and a pipe along the beam looks the same from the rest frame.
 // Sources: J. Qiang, R. D. Ryne, S. Habib, V. Decyk, J. Comput. Phys. 163 (2000) 434; J. Qiang et al., PRSTAB 9 (2006)
 // 044204.
 #pragma once
@@ -17,9 +34,12 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <variant>
 
 #include "beam/bunch.h"
+#include "collective/pipe_shape.h"
 #include "fields/particle_mesh.h"
+#include "fields/pipe.h"
 #include "fields/poisson.h"
 #include "tracking/effect.h"
 
@@ -38,6 +58,10 @@ struct space_charge_3d_options {
   int order = 1;            ///< of the splitting: 1 or 2
   double spacing = 0;       ///< of kicks [m]; 0: one per slice
   double memory_limit = 0;  ///< bytes; 0: what the system has left
+
+  /// A rectangular conducting pipe: the grid fills it, with cells[0] and cells[1] or a few more from wall to wall
+  /// (fields::pipe_cells). Empty: free space.
+  std::optional<pipe_shape> pipe{};
 };
 
 /// Seconds spent, and how often.
@@ -64,9 +88,14 @@ class space_charge_3d {
 
   const space_charge_3d_options& options() const { return options_; }
 
-  /// The kick of kick_place::length. Nothing happens to fewer than two particles, and if all are at one point. Throws
-  /// std::invalid_argument if a coordinate is not finite or the grid does not fit into memory.
+  /// The kick of kick_place::length. In free space nothing happens to fewer than two particles, and if all are at one
+  /// point. Throws std::invalid_argument if a coordinate is not finite, a particle is outside of the pipe, or the grid does
+  /// not fit into memory.
   void kick(beam::bunch& b, const tracking::kick_place& place);
+
+  /// Its adjoint, see tracking::effect. Throws as kick.
+  tracking::kick_slopes pull(beam::bunch& b, const tracking::covector& lambda,
+                             const tracking::kick_place& place);
 
   /// Bytes needed for a beam of n particles.
   double memory(beam::precision p, std::size_t n) const;
@@ -87,24 +116,59 @@ class space_charge_3d {
   void reset_times();
 
  private:
+  /// In free space or in a pipe.
+  template <class F>
+  class field_solver {
+   public:
+    field_solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
+    bool set_cells(const fields::cell& edges, unsigned threads) {
+      unit_ = edges.x;
+      if (auto* open = std::get_if<fields::open_solver<F>>(&one_)) {
+        return open->set_cells(edges, threads);
+      }
+      return std::get<fields::pipe_solver<F>>(one_).set_cells(edges);
+    }
+    void solve(fields::grid<F>& charges, unsigned threads) {
+      std::visit([&](auto& s) { s.solve(charges, threads); }, one_);
+    }
+    double unit() const { return unit_; }  ///< of potentials
+
+   private:
+    using either = std::variant<fields::open_solver<F>, fields::pipe_solver<F>>;
+    static either make(std::array<std::size_t, 3> n, bool pipe) {
+      if (pipe) return fields::pipe_solver<F>(n);
+      return fields::open_solver<F>(n);
+    }
+    either one_;
+    double unit_ = 0;
+  };
   template <class F>
   struct workspace {
-    fields::open_solver<F> solver;
+    field_solver<F> solver;
     fields::grid<F> mesh;
     fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;
-    explicit workspace(std::array<std::size_t, 3> n) : solver(n), mesh(n) {}
+    std::optional<fields::grid<F>> dual{};  ///< of gradients
+    workspace(std::array<std::size_t, 3> n, bool pipe) : solver(n, pipe), mesh(n) {}
   };
+  std::array<std::size_t, 3> nodes() const;
   template <class F>
   workspace<F>& memory_of();
   struct fitted {
     fields::mesh_frame frame;
-    std::array<bool, 3> flat;  ///< all particles in one plane: no field across it
+    std::array<bool, 3> flat;             ///< all particles in one plane: no field across it
+    std::array<double, 3> low{}, high{};  ///< of the beam, x, y, t
+    std::array<std::size_t, 3>
+        follows{};                   ///< the axis whose extent decides on the cell; 3: none does
+    std::array<double, 3> growth{};  ///< of the cell by that extent
   };
   std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
   template <class F>
   void solve(workspace<F>& w, const beam::columns<const F>& c, const fields::mesh_frame& frame,
              unsigned threads, fields::grid<F>* density);
+  template <class F>
+  std::array<double, 3> green_slopes(const fields::grid<F>& density, const fields::grid<F>& dual,
+                                     const fields::cell& edges, unsigned threads) const;
 
   space_charge_3d_options options_;
   mutable std::mutex busy_;

@@ -9,6 +9,7 @@
 //      e_i = x_i/(2 s_i (s_1 + s_2))   in units of (charge per length)/(2 pi eps0):
 //      x_i'' = K x_i/(2 s_i (s_1 + s_2)),  K = 2 I/(I_A (beta gamma)^3), I_A = 4 pi eps0 m c^3/q.
 //    s_i are the principal sizes of x and y. (I. M. Kapchinskij, V. V. Vladimirskij, Proc. HEACC 1959, 274)
+//    As a matrix, with the covariance V of positions: e = (adj V + d)/(2 d (tr V + 2 d)), d = sqrt(det V) = s_1 s_2.
 //  - beam_3d: a bunch, in its rest frame an ellipsoid with the semi-axes sqrt(5) s_i,
 //      e_i = x_i R_D(s_j^2, s_k^2, s_i^2)/(5 sqrt(5))      in units of charge/(4 pi eps0),
 //    with Carlson's R_D (carlson.h) and the principal sizes of x, y and z' = -beta gamma t. For other profiles than the
@@ -39,6 +40,17 @@ void check(const envelope_space_charge& model);
 /// the beam has no extent in x and y (beam_3d: and t), or moments that are not finite.
 beam::matrix6 kick_matrix(const envelope_space_charge& model, const beam::matrix6& covariance,
                           double charge, const beam::reference& ref, double length);
+
+/// What a number that depends on the entries of this matrix depends on: its derivatives, given those by the entries.
+/// `strength` is that by the current. Also where there is no charge or current yet (there the derivative is that of more
+/// of it). With F(V) = sum_k f_k(v) a_k a_k^T for the principal axes a_k and variances v of V,
+///   dF_kl = (f_k - f_l)/(v_k - v_l) dV_kl (k != l),   dF_kk = sum_l df_k/dv_l dV_ll
+/// in these axes (e.g. R. Bhatia, Matrix Analysis, 1997, ch. V.3); for f_k = R_D(v_i, v_j, v_k) the quotient is
+/// 2 df_k/dv_l, which is smooth where axes are equally long.
+tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
+                                       const beam::matrix6& covariance, double charge,
+                                       const beam::reference& ref, double length,
+                                       const beam::matrix6& by_matrix);
 
 /// The effect for tracking::track_envelope. On particles it has no kick.
 tracking::effect effect_of(const envelope_space_charge& model, int order, double spacing);

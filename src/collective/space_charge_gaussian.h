@@ -48,6 +48,12 @@ void check(const gaussian_space_charge& model);
 /// same bits for any number of threads.
 void kick(const gaussian_space_charge& model, beam::bunch& b, double length, unsigned threads);
 
+/// The adjoint of the kick, see tracking::effect: derivatives of fields by places and moments as in fields::pull_of, those of
+/// moments by each particle (of cov_ab: w_p ((z_b - mean_b) dz_a + (z_a - mean_a) dz_b)/W), and slices as in line_pull.h. Throws
+/// as kick.
+tracking::kick_slopes pull(const gaussian_space_charge& model, beam::bunch& b,
+                           const tracking::covector& lambda, double length, unsigned threads);
+
 /// The effect for tracking::track.
 tracking::effect effect_of(const gaussian_space_charge& model, int order, double spacing);
 

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <complex>
 #include <deque>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 
 #include "beam/text.h"
 #include "collective/energy_kick.h"
+#include "collective/line_pull.h"
 #include "numerics/constants.h"
 #include "numerics/faddeeva.h"
 #include "numerics/reduction.h"
@@ -61,6 +64,58 @@ double wall_wake_integral(double xi) {
       (1 + std::exp(-xi) * (root3 * std::sin(root3 * xi) - std::cos(root3 * xi))) / 4;
   return wave / 3 - std::sqrt(2.0) / pi * (wall_integrals(0)[1] - wall_integrals(xi)[1]);
 }
+
+/// The wall of a conductivity with relaxation: poles and cut of the impedance, see resistive_wall in the header.
+class relaxing_wall {
+ public:
+  explicit relaxing_wall(double relaxation) {
+    // the pole, followed from that of direct current
+    for (double g = std::min(relaxation, 0.1);; g = std::min(2 * g, relaxation)) {
+      for (int i = 0; i < 12; ++i) {
+        const std::complex<double> p = pole_, square = p * p;
+        pole_ -= (g * square * square + square * p - 8.0) / (square * (4 * g * p + 3.0));
+      }
+      if (g == relaxation) break;
+    }
+    residue_ = 2.0 * (1.0 + relaxation * pole_) / (3.0 + 4 * relaxation * pole_);
+    // The cut, x = u/(1 + relaxation u), u = e^v: the integrand falls as exp(3 v/2) to the left, where (xi up to 1e8
+    // counts) exp(v/2) is left of its integral, and exponentially to the right of ln(1/(8 relaxation^4)). It is regular
+    // for |Im v| < pi/3 at least: the trapezoidal rule is good to exp(-2 pi^2/(3 step)).
+    constexpr double step = 0.2, first = -55, behind = 28;
+    const double last = behind + std::max(0.0, -std::log(8 * std::pow(relaxation, 4)));
+    for (double v = first; v < last; v += step) {
+      const double u = std::exp(v), slow = 1 + relaxation * u, square = slow * slow;
+      const double weight = step * 2 * std::sqrt(2.0) / pi * u * std::sqrt(u) /
+                            (square * slow * (8 + (u / square) * (u / square) * u));
+      if (weight > 0) cut_.push_back({u / slow, weight});
+    }
+  }
+
+  std::complex<double> pole() const { return pole_; }
+
+  /// W over Z0 c/(pi a^2).
+  double at(double xi) const {
+    double sum = 2 * std::real(residue_ * std::exp(pole_ * xi));
+    for (const auto& [x, weight] : cut_) sum -= weight * std::exp(-x * xi);
+    return sum;
+  }
+  double integral(double xi) const {
+    // exp(z) - 1, without cancellation where z is small
+    const std::complex<double> z = pole_ * xi, half = z / 2.0;
+    const std::complex<double> wave =
+        std::abs(z) < 1 ? 2.0 * std::sinh(half) * std::exp(half) : std::exp(z) - 1.0;
+    double sum = 2 * std::real(residue_ / pole_ * wave);
+    for (const auto& [x, weight] : cut_) sum += weight / x * std::expm1(-x * xi);
+    return sum;
+  }
+
+ private:
+  struct node {
+    double x, weight;
+  };
+  std::complex<double> pole_{-1, std::sqrt(3.0)}, residue_{};
+  std::vector<node> cut_{};
+};
 
 /// Equal pieces of [a, b], at most so long.
 void cut(double a, double b, double longest, std::vector<double>& points) {
@@ -129,14 +184,23 @@ wake_term resonator(wake_kind kind, double shunt_impedance, double quality, doub
   return term;
 }
 
-std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat) {
+std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat,
+                                      double relaxation_time) {
   require(radius > 0, "ResistiveWall: radius", radius, " m", "> 0");
   require(conductivity > 0, "ResistiveWall: conductivity", conductivity, " 1/(Ohm m)", "> 0");
+  require(relaxation_time >= 0 && relaxation_time <= 1e-9, "ResistiveWall: relaxation_time",
+          relaxation_time, " s", "0 to 1e-9");
   const double s0 = std::cbrt(2 * radius * radius / (wave_resistance * conductivity));
-  const double height = 4 * wave_resistance * speed_of_light / (pi * radius * radius);
-  const auto breaks = [s0](double a, double b, std::vector<double>& points) {
-    const double gone = 40 * s0;  // exp(-s/s0) is below rounding
-    if (a < gone) cut(a, std::min(b, gone), s0, points);
+  const double height = wave_resistance * speed_of_light / (pi * radius * radius);
+  // below, the wall is that of direct current to rounding
+  const double relaxation = speed_of_light * relaxation_time / s0;
+  const auto wall =
+      relaxation < 1e-12 ? nullptr : std::make_shared<const relaxing_wall>(relaxation);
+  const std::complex<double> pole = wall ? wall->pole() : std::complex<double>(-1, std::sqrt(3.0));
+  const double gone = 40 * s0 / -pole.real();  // the oscillation is below rounding
+  const double piece = 2 * s0 / std::abs(pole);
+  const auto breaks = [gone, piece](double a, double b, std::vector<double>& points) {
+    if (a < gone) cut(a, std::min(b, gone), piece, points);
   };
   const auto term = [&](wake_kind kind, double factor) {
     wake_term w;
@@ -144,10 +208,12 @@ std::vector<wake_term> resistive_wall(double radius, double conductivity, bool f
     w.per_metre = true;
     w.breaks = breaks;
     if (kind == wake_kind::longitudinal) {
-      w.at = [s0, h = factor * height](double t) { return h * wall_wake(t / s0); };
+      w.at = [s0, wall, h = factor * height](double t) {
+        return h * (wall ? wall->at(t / s0) : 4 * wall_wake(t / s0));
+      };
     } else {
-      w.at = [s0, h = factor * 2 / (radius * radius) * height * s0](double t) {
-        return h * wall_wake_integral(t / s0);
+      w.at = [s0, wall, h = factor * 2 / (radius * radius) * height * s0](double t) {
+        return h * (wall ? wall->integral(t / s0) : 4 * wall_wake_integral(t / s0));
       };
     }
     return w;
@@ -233,36 +299,61 @@ wake_term wake_table(wake_kind kind, std::vector<double> t, std::vector<double> 
   return w;
 }
 
-std::vector<double> wake_kernel(const wake_term& term, double step, std::size_t n) {
-  // Gauss-Legendre with 8 points in v = sqrt(t), in which all wakes here are smooth, piece by piece
+namespace {
+
+/// int W df and int f W df over the cell from j step to (j + 1) step, f = t/step - j: Gauss-Legendre with 8 points in
+/// v = sqrt(t), in which all wakes here are smooth, piece by piece. `points`: memory.
+std::array<double, 2> cell_integrals(const wake_term& term, double step, std::size_t j,
+                                     std::vector<double>& points) {
   static constexpr std::array<double, 4> x = {0.183434642495649805, 0.525532409916328986,
                                               0.796666477413626740, 0.960289856497536232};
   static constexpr std::array<double, 4> w = {0.362683783378361983, 0.313706645877887287,
                                               0.222381034453374471, 0.101228536290376259};
-  std::vector<double> kernel(n);
-  std::vector<double> points;
-  for (std::size_t j = 0; j < n; ++j) {  // the cell from j step to (j + 1) step
-    const double a = static_cast<double>(j) * step, b = static_cast<double>(j + 1) * step;
-    points.assign(1, a);
-    if (term.breaks) term.breaks(a, b, points);
-    points.push_back(b);
-    double all = 0, outer = 0;  // int W df and int f W df, f = (t - a)/step
-    for (std::size_t k = 0; k + 1 < points.size(); ++k) {
-      const double low = std::sqrt(points[k]), high = std::sqrt(points[k + 1]);
-      const double half = 0.5 * (high - low), middle = 0.5 * (high + low);
-      for (std::size_t g = 0; g < 4; ++g) {
-        for (const double side : {-1.0, 1.0}) {
-          const double v = middle + side * half * x[g], t = v * v;
-          const double part = w[g] * half * 2 * v * term.at(t) / step;
-          all += part;
-          outer += part * ((t - a) / step);
-        }
+  const double a = static_cast<double>(j) * step, b = static_cast<double>(j + 1) * step;
+  points.assign(1, a);
+  if (term.breaks) term.breaks(a, b, points);
+  points.push_back(b);
+  double all = 0, outer = 0;
+  for (std::size_t k = 0; k + 1 < points.size(); ++k) {
+    const double low = std::sqrt(points[k]), high = std::sqrt(points[k + 1]);
+    const double half = 0.5 * (high - low), middle = 0.5 * (high + low);
+    for (std::size_t g = 0; g < 4; ++g) {
+      for (const double side : {-1.0, 1.0}) {
+        const double v = middle + side * half * x[g], t = v * v;
+        const double part = w[g] * half * 2 * v * term.at(t) / step;
+        all += part;
+        outer += part * ((t - a) / step);
       }
     }
+  }
+  return {all, outer};
+}
+
+}  // namespace
+
+std::vector<double> wake_kernel(const wake_term& term, double step, std::size_t n) {
+  std::vector<double> kernel(n);
+  std::vector<double> points;
+  for (std::size_t j = 0; j < n; ++j) {
+    const auto [all, outer] = cell_integrals(term, step, j, points);
     kernel[j] += all - outer;
     if (j + 1 < n) kernel[j + 1] += outer;
   }
   return kernel;
+}
+
+std::vector<double> wake_kernel_slope(const wake_term& term, double step,
+                                      std::span<const double> kernel) {
+  std::vector<double> slope(kernel.size());
+  std::vector<double> points;
+  double before = 0;
+  for (std::size_t j = 0; j < kernel.size(); ++j) {
+    const auto [all, outer] = cell_integrals(term, step, j, points);
+    const double here = static_cast<double>(j) * all + outer;
+    slope[j] = (here - before - kernel[j]) / step;
+    before = here;
+  }
+  return slope;
 }
 
 double loss_factor(const wake_term& term, const line_density& d) {
@@ -369,6 +460,96 @@ void remember(const wake_options& o, place_memory& m, const line_density& d, dou
 
 }  // namespace
 
+namespace {
+
+/// How much of the wake a kick stands for.
+double factor_of(const wake_options& o, const wake_term& w, const tracking::kick_place& at) {
+  const double part = std::copysign(at.to - at.from, at.length);
+  if (!w.per_metre) return part;
+  return o.length > 0 ? o.length * part : at.length;
+}
+
+/// Node values of the kicks, in the order of wake_kind; empty where there is none.
+std::array<std::vector<double>, 5> potential_of(const wake_options& o, const line_density& d,
+                                                const tracking::kick_place& at,
+                                                const place_memory* kept) {
+  const std::size_t n = d.grid.nodes;
+  const double unit = std::fabs(at.ref.particle.charge) / at.ref.momentum();
+  std::array<std::vector<double>, 5> potential;
+  std::vector<double> kernel(2 * n - 1);
+  for (std::size_t k = 0; k < o.terms.size(); ++k) {
+    const wake_term& w = o.terms[k];
+    const double factor = factor_of(o, w, at);
+    if (factor == 0) continue;
+    auto& v = potential[static_cast<std::size_t>(w.kind)];
+    v.resize(n);
+    const auto half = wake_kernel(w, d.grid.step, n);
+    std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
+    const auto own = convolve(source_of(w, d), kernel);
+    for (std::size_t i = 0; i < n; ++i) v[i] += factor * own[i];
+    if (kept) add_memory(o, *kept, d.grid, at.ref.t, k, factor, v);
+  }
+  for (auto& v : potential) {
+    for (double& value : v) value *= unit;
+  }
+  return potential;
+}
+
+/// The adjoint: v = factor unit K q, so that q' = factor unit K^T v', and the step acts through K.
+tracking::kick_slopes pull(const wake_options& o, bool dipoles, beam::bunch& b,
+                           const tracking::covector& lambda, const tracking::kick_place& at) {
+  tracking::kick_slopes slopes;
+  if (b.size() == 0) return slopes;
+  const line_grid grid = grid_over(b, o.density, o.name, at.threads);
+  const line_density d = deposit(b, grid, o.density, dipoles, at.threads);
+  auto potential = potential_of(o, d, at, nullptr);
+  const line_pull adjoint(b, lambda, grid, o.density, at.threads);
+  const std::size_t n = grid.nodes;
+  const double unit = std::fabs(at.ref.particle.charge) / at.ref.momentum();
+
+  constexpr std::array<std::size_t, 5> column = {5, 1, 3, 1, 3};
+  std::array<std::vector<double>, 5> by_potential;
+  double work = 0;  // the sum of lambda times the kick
+  for (std::size_t k = 0; k < 5; ++k) {
+    if (potential[k].empty()) continue;
+    by_potential[k] = adjoint.by_nodes(column[k], k >= 3);
+    work += numerics::dot(by_potential[k], potential[k]);
+  }
+  line_pull::sources by{std::vector<double>(n), {}, {}};
+  if (dipoles) by.x_charge = by.y_charge = std::vector<double>(n);
+  double by_step = 0;
+  std::vector<double> kernel(2 * n - 1), turned(2 * n - 1);
+  for (const wake_term& w : o.terms) {
+    const double factor = factor_of(o, w, at) * unit;
+    if (factor == 0) continue;
+    const auto& v = by_potential[static_cast<std::size_t>(w.kind)];
+    const auto half = wake_kernel(w, grid.step, n);
+    std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
+    std::reverse_copy(kernel.begin(), kernel.end(), turned.begin());
+    auto& to = w.kind == wake_kind::dipole_x   ? by.x_charge
+               : w.kind == wake_kind::dipole_y ? by.y_charge
+                                               : by.charge;
+    const auto back = convolve(v, turned);
+    for (std::size_t i = 0; i < n; ++i) to[i] += factor * back[i];
+    if (w.per_metre && o.length == 0) {
+      slopes.length += unit * numerics::dot(v, convolve(source_of(w, d), kernel));
+    }
+    const auto slope = wake_kernel_slope(w, grid.step, half);
+    std::copy(slope.begin(), slope.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
+    by_step += factor * numerics::dot(v, convolve(source_of(w, d), kernel));
+  }
+  slopes.charge = work;
+  slopes.kinetic = -work * at.ref.gamma() * at.ref.inverse_beta_gamma_squared();
+  auto& [longitudinal, dipole_x, dipole_y, quadrupole_x, quadrupole_y] = potential;
+  adjoint.finish({{{std::move(dipole_x), std::move(quadrupole_x)},
+                   {std::move(dipole_y), std::move(quadrupole_y)},
+                   {std::move(longitudinal), {}}}},
+                 std::move(by), by_step);
+  return slopes;
+}
+
+}  // namespace
+
 tracking::effect wake(const wake_options& o) {
   if (o.terms.empty()) throw std::invalid_argument(o.name + " has no wake functions");
   check(o.density, o.name);
@@ -401,31 +582,10 @@ tracking::effect wake(const wake_options& o) {
     if (b.size() == 0) return;
     const line_grid grid = grid_over(b, o.density, o.name, at.threads);
     const line_density d = deposit(b, grid, o.density, dipoles, at.threads);
-    const double part = std::copysign(at.to - at.from, at.length);
-    const double metres = o.length > 0 ? o.length * part : at.length;
-    const std::size_t n = grid.nodes;
-    const double unit = std::fabs(at.ref.particle.charge) / at.ref.momentum();
     place_memory* kept = o.memory > 0 ? &(*memory)[{at.element, at.from}] : nullptr;
-
-    std::array<std::vector<double>, 5> potential;
-    std::vector<double> kernel(2 * n - 1);
-    for (std::size_t k = 0; k < o.terms.size(); ++k) {
-      const wake_term& w = o.terms[k];
-      const double factor = w.per_metre ? metres : part;
-      if (factor == 0) continue;
-      auto& v = potential[static_cast<std::size_t>(w.kind)];
-      v.resize(n);
-      const auto half = wake_kernel(w, grid.step, n);
-      std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
-      const auto own = convolve(source_of(w, d), kernel);
-      for (std::size_t i = 0; i < n; ++i) v[i] += factor * own[i];
-      if (kept) add_memory(o, *kept, grid, at.ref.t, k, factor, v);
-    }
-    for (auto& v : potential) {
-      for (double& value : v) value *= unit;
-    }
+    const auto potential = potential_of(o, d, at, kept);
     const auto& [longitudinal, dipole_x, dipole_y, quadrupole_x, quadrupole_y] = potential;
-    const std::vector<double> none(n);
+    const std::vector<double> none(grid.nodes);
     const auto kick = [&](std::size_t column, const std::vector<double>& even,
                           const std::vector<double>& gradient) {
       if (even.empty() && gradient.empty()) return;
@@ -436,6 +596,12 @@ tracking::effect wake(const wake_options& o) {
     kick(5, longitudinal, {});
     if (kept) remember(o, *kept, d, at.ref.t);
   };
+  if (o.memory > 0) {
+    e.no_pull = "keeps wakes of earlier turns; allowed: memory = 0";
+    return e;
+  }
+  e.pull = [o, dipoles](beam::bunch& b, const tracking::covector& lambda,
+                        const tracking::kick_place& at) { return pull(o, dipoles, b, lambda, at); };
   return e;
 }
 

@@ -15,7 +15,8 @@
 // `memory` turns are kept.
 //
 // Sources: A. W. Chao, Physics of collective beam instabilities in high energy accelerators (1993), chapter 2, eq. 2.84
-// and 2.88 (resonators); K. Bane, M. Sands, SLAC-PUB-95-7074 (1995), eq. 9 (resistive wall); K. Bane, SLAC-PUB-9663
+// and 2.88 (resonators); K. Bane, M. Sands, SLAC-PUB-95-7074 (1995), eq. 9 (resistive wall), and their section on the
+// conductivity for alternating current, as in K. Bane, G. Stupakov, SLAC-PUB-10707 (2004); K. Bane, SLAC-PUB-9663
 // (2003), eqs. 2-5, and K. Bane et al., SLAC-PUB-7862 (1998) (periodic structures); K. Yokoya, Part. Accel. 41 (1993)
 // 221 (form factors of plates).
 #pragma once
@@ -23,6 +24,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -76,13 +78,21 @@ struct wake_term {
 /// Throws std::invalid_argument naming the value unless quality and frequency are > 0 and all are finite.
 wake_term resonator(wake_kind kind, double shunt_impedance, double quality, double frequency);
 
-/// Short-range and long-range wakes, per metre, of a pipe of this radius [m] and conductivity [1/(Ohm m)] (direct
-/// current), longitudinal, dipole_x and dipole_y:
+/// Short-range and long-range wakes, per metre, of a pipe of this radius [m] and conductivity [1/(Ohm m)], longitudinal,
+/// dipole_x and dipole_y. For direct current (relaxation_time = 0):
 ///   W(s) = (4 Z0 c/(pi a^2)) [ exp(-s/s0) cos(sqrt(3) s/s0)/3 - (sqrt(2)/pi) int_0^inf x^2 exp(-x^2 s/s0)/(x^6 + 8) dx ],
 ///   W_dipole(s) = (2/a^2) int_0^s W,            s0 = (2 a^2/(Z0 conductivity))^(1/3).
+/// With a relaxation time tau of the electrons [s] the conductivity is sigma/(1 - i omega tau) (Drude). In p = -i omega s0/c
+/// and G = c tau/s0 the impedance per metre is
+///   Z = (Z0 s0/(pi a^2))/(p + 2 sqrt(2)/S),   S = sqrt(p (1 + G p)),
+/// whose inverse Laplace transform has the one pair of poles p1 with p1 S = -2 sqrt(2), roots of G p^4 + p^3 = 8, and the
+/// cut from -1/G to 0:
+///   W(s) = (Z0 c/(pi a^2)) [ 2 Re (2 (1 + G p1)/(3 + 4 G p1)) exp(p1 s/s0)
+///                            - (2 sqrt(2)/pi) int_0^{1/G} sqrt(x (1 - G x)) exp(-x s/s0)/(8 + x^3 (1 - G x)) dx ].
 /// `flat`: between two plates at y = +-radius, with the form factors of Yokoya (longitudinal 1, dipole pi^2/24 and
 /// pi^2/12, quadrupole -+pi^2/24), which hold for s >> s0.
-std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat);
+std::vector<wake_term> resistive_wall(double radius, double conductivity, bool flat,
+                                      double relaxation_time);
 
 /// Short-range wakes, per metre, of a periodic structure of irises of radius a, gaps g and period p [m]:
 ///   W(s) = (Z0 c/(pi a^2)) exp(-sqrt(s/s1)),                                   s1 = 0.41 a^1.8 g^1.6/p^2.4
@@ -114,6 +124,11 @@ tracking::effect wake(const wake_options& o);
 
 /// int_{-1}^{1} (1 - |u|) W((m + u) step) du for m = 0 ... n - 1: what a linear density of node charges gives.
 std::vector<double> wake_kernel(const wake_term& term, double step, std::size_t n);
+
+/// The derivative of these by the step: with C_j = int_0^1 (j + f) W((j + f) step) df, (C_m - C_{m-1} - kernel_m)/step (from
+/// t dW/dt by parts).
+std::vector<double> wake_kernel_slope(const wake_term& term, double step,
+                                      std::span<const double> kernel);
 
 /// Energy per charge squared that a bunch of this density loses to a longitudinal wake [V/C].
 double loss_factor(const wake_term& term, const line_density& d);

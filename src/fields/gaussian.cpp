@@ -4,58 +4,18 @@
 #include <array>
 #include <cmath>
 #include <stdexcept>
-#include <string_view>
 
 #include "fields/gaussian_table.h"
 #include "numerics/constants.h"
-#include "tracking/cpu/executor.h"
 
 namespace betatron::fields {
 
-#define BETATRON_DECLARE(isa) extern const gaussian_table gaussian_kernels_##isa;
-#if defined(BETATRON_HAS_V4)
-BETATRON_DECLARE(v4)
-#endif
-#if defined(BETATRON_HAS_V3)
-BETATRON_DECLARE(v3)
-#endif
-#if defined(BETATRON_HAS_V2)
-BETATRON_DECLARE(v2)
-#endif
-#if defined(BETATRON_HAS_BASE)
-BETATRON_DECLARE(base)
-#endif
-#undef BETATRON_DECLARE
-
 namespace {
-
-const gaussian_table& pick() {
-  [[maybe_unused]] const std::string_view isa = tracking::instruction_set();
-#if defined(BETATRON_HAS_V4)
-  if (isa == "v4") return gaussian_kernels_v4;
-#endif
-#if defined(BETATRON_HAS_V3)
-  if (isa == "v3") return gaussian_kernels_v3;
-#endif
-#if defined(BETATRON_HAS_V2)
-  if (isa == "v2") return gaussian_kernels_v2;
-#endif
-#if defined(BETATRON_HAS_BASE)
-  return gaussian_kernels_base;
-#else
-  throw std::runtime_error("no kernels of Gaussian fields for this processor");
-#endif
-}
-
-const gaussian_table& kernels() {
-  static const gaussian_table& table = pick();
-  return table;
-}
 
 /// Calls whole(first, count) for all full packs, and rest(first, count) for what is left.
 template <class Whole, class Rest>
 void in_packs(std::size_t n, Whole&& whole, Rest&& rest) {
-  const std::size_t full = n / kernels().width * kernels().width;
+  const std::size_t full = n / gaussian_kernels().width * gaussian_kernels().width;
   if (full > 0) whole(full);
   if (full < n) rest(full, n - full);
 }
@@ -136,12 +96,12 @@ gaussian_rule rule_2d_potential(double sigma_x, double sigma_y, double tolerance
 void field_of(const gaussian_2d& beam, const double* x, const double* y, double* ex, double* ey,
               std::size_t n) {
   in_packs(
-      n, [&](std::size_t count) { kernels().field_2d(beam, x, y, ex, ey, count); },
+      n, [&](std::size_t count) { gaussian_kernels().field_2d(beam, x, y, ex, ey, count); },
       [&](std::size_t first, std::size_t count) {
         const padded px(x + first, count), py(y + first, count);
         std::array<double, widest> fx, fy;
-        kernels().field_2d(beam, px.values.data(), py.values.data(), fx.data(), fy.data(),
-                           kernels().width);
+        gaussian_kernels().field_2d(beam, px.values.data(), py.values.data(), fx.data(), fy.data(),
+                                    gaussian_kernels().width);
         std::copy_n(fx.data(), count, ex + first);
         std::copy_n(fy.data(), count, ey + first);
       });
@@ -151,7 +111,7 @@ void field_of(const gaussian_rule& rule, const double* x, const double* y, const
               double* ex, double* ey, double* ez, std::size_t n) {
   const double* inverse[3] = {rule.inverse_x.data(), rule.inverse_y.data(), rule.inverse_z.data()};
   const auto evaluate = [&](const double* const* r, double* const* e, std::size_t count) {
-    kernels().field_3d(inverse, rule.weight.data(), rule.size(), r, e, count);
+    gaussian_kernels().field_3d(inverse, rule.weight.data(), rule.size(), r, e, count);
   };
   const double* r[3] = {x, y, z};
   double* e[3] = {ex, ey, ez};
@@ -162,7 +122,7 @@ void field_of(const gaussian_rule& rule, const double* x, const double* y, const
         std::array<double, widest> field[3];
         const double* points[3] = {px.values.data(), py.values.data(), pz.values.data()};
         double* results[3] = {field[0].data(), field[1].data(), field[2].data()};
-        evaluate(points, results, kernels().width);
+        evaluate(points, results, gaussian_kernels().width);
         for (std::size_t c = 0; c < 3; ++c) std::copy_n(results[c], count, e[c] + first);
       });
 }
@@ -171,7 +131,7 @@ void potential_of(const gaussian_rule& rule, const double* x, const double* y, d
                   std::size_t n) {
   const double* inverse[2] = {rule.inverse_x.data(), rule.inverse_y.data()};
   const auto evaluate = [&](const double* const* r, double* result, std::size_t count) {
-    kernels().potential(inverse, rule.weight.data(), rule.size(), r, result, count);
+    gaussian_kernels().potential(inverse, rule.weight.data(), rule.size(), r, result, count);
   };
   const double* r[2] = {x, y};
   in_packs(
@@ -180,9 +140,25 @@ void potential_of(const gaussian_rule& rule, const double* x, const double* y, d
         const padded px(x + first, count), py(y + first, count);
         std::array<double, widest> result;
         const double* points[2] = {px.values.data(), py.values.data()};
-        evaluate(points, result.data(), kernels().width);
+        evaluate(points, result.data(), gaussian_kernels().width);
         std::copy_n(result.data(), count, psi + first);
       });
+}
+
+void pull_of(const gaussian_rule& rule, const double* const (&r)[3], const double* const (&g)[3],
+             double* const (&e)[3], double* const (&by_r)[3], double* sums) {
+  const double* inverse[3] = {rule.inverse_x.data(), rule.inverse_y.data(), rule.inverse_z.data()};
+  kernels().pull_3d(inverse, rule.weight.data(), rule.size(), r, g, e, by_r, sums, gaussian_block);
+}
+
+void pull_of(const gaussian_rule& rule, const double* const (&r)[2], const double* const (&g)[2],
+             const double* by_potential, double* const (&by_r)[2], double* sums) {
+  // the weights are those of the potential, of which E has twice
+  std::vector<double> weight = rule.weight;
+  for (double& w : weight) w *= 2;
+  const double* inverse[2] = {rule.inverse_x.data(), rule.inverse_y.data()};
+  kernels().pull_2d(inverse, weight.data(), rule.size(), r, g, by_potential, by_r, sums,
+                    gaussian_block);
 }
 
 }  // namespace betatron::fields

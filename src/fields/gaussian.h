@@ -139,4 +139,19 @@ void field_of(const gaussian_rule& rule, const double* x, const double* y, const
 void potential_of(const gaussian_rule& rule, const double* x, const double* y, double* psi,
                   std::size_t n);
 
+/// Derivatives of sum over points of g . E + p u, u the potential, by the places r of the points and by the covariance matrix
+/// of the distribution (each entry on its own, in its principal axes), which follow from the heat equation d/dcov_ij =
+/// (1/2) d^2/dr_i dr_j that a Gaussian distribution and with it E and u solve.
+///
+/// Arrays of gaussian_block numbers, those behind the points 0. sums: of xx, yx, yy (, zx, zy, zz), added to.
+inline constexpr std::size_t gaussian_block = 256;
+
+/// For rule_3d, p = 0; also gives E.
+void pull_of(const gaussian_rule& rule, const double* const (&r)[3], const double* const (&g)[3],
+             double* const (&e)[3], double* const (&by_r)[3], double* sums);
+
+/// For rule_2d_potential, E being minus the gradient of u.
+void pull_of(const gaussian_rule& rule, const double* const (&r)[2], const double* const (&g)[2],
+             const double* by_potential, double* const (&by_r)[2], double* sums);
+
 }  // namespace betatron::fields

@@ -20,6 +20,16 @@ struct gaussian_table {
                    const double* const* r, double* const* e, std::size_t n);
   void (*potential)(const double* const* inverse, const double* weight, std::size_t nodes,
                     const double* const* r, double* psi, std::size_t n);
+  /// See pull_of; sums: 6 and 3 numbers, added to.
+  void (*pull_3d)(const double* const* inverse, const double* weight, std::size_t nodes,
+                  const double* const* r, const double* const* g, double* const* e,
+                  double* const* by_r, double* sums, std::size_t n);
+  void (*pull_2d)(const double* const* inverse, const double* weight, std::size_t nodes,
+                  const double* const* r, const double* const* g, const double* by_potential,
+                  double* const* by_r, double* sums, std::size_t n);
 };
+
+/// The table for this processor, see numerics/dispatch.h.
+const gaussian_table& gaussian_kernels();
 
 }  // namespace betatron::fields

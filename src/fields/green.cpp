@@ -113,4 +113,19 @@ double average_inverse_distance(const std::array<double, 3>& centre,
   return closed_box(c, h) / (h[0] * h[1] * h[2]);
 }
 
+double average_inverse_distance_slope(const std::array<double, 3>& centre,
+                                      const std::array<double, 3>& edges, std::size_t axis) {
+  const double h = edges[axis];
+  const auto face = [&](double side) {
+    std::array<double, 3> c = centre, flat = edges;
+    c[axis] += side * h / 2;
+    flat[axis] = 0;
+    return average_inverse_distance(c, flat);
+  };
+  const double right = face(1), left = face(-1);
+  return (0.5 * (right + left) - average_inverse_distance(centre, edges) +
+          centre[axis] / h * (right - left)) /
+         h;
+}
+
 }  // namespace betatron::fields

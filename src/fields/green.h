@@ -18,14 +18,20 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 
 namespace betatron::fields {
 
 /// Edges shorter than the distance over this are short.
 inline constexpr double short_edge = 16;
 
-/// The average of 1/r over a box with these edges (> 0) around `centre` [1/length].
+/// The average of 1/r over a box with these edges (> 0; one may be 0: over a rectangle) around `centre` [1/length].
 double average_inverse_distance(const std::array<double, 3>& centre,
                                 const std::array<double, 3>& edges);
+
+/// The derivative of the same by one edge h, where the centre is a fixed multiple i of it along that axis:
+///   (-G + (F_+ + F_-)/2 + i (F_+ - F_-))/h,   F_+-: averages over the two faces of the box across the axis.
+double average_inverse_distance_slope(const std::array<double, 3>& centre,
+                                      const std::array<double, 3>& edges, std::size_t axis);
 
 }  // namespace betatron::fields

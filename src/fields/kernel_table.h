@@ -22,16 +22,17 @@ struct axis_view {
 };
 
 template <class F>
+fft_view<F> view_of(const fft_plan<F>& p) {
+  return {p.n,
+          p.radices.data(),
+          p.radices.size(),
+          p.twiddles.data(),
+          p.frequency.data(),
+          p.position.data()};
+}
+template <class F>
 axis_view<F> view_of(const axis_plan<F>& a) {
-  const auto transform = [](const fft_plan<F>& p) {
-    return fft_view<F>{p.n,
-                       p.radices.data(),
-                       p.radices.size(),
-                       p.twiddles.data(),
-                       p.frequency.data(),
-                       p.position.data()};
-  };
-  return {a.n, a.m, transform(a.complex), transform(a.half), a.turn.data()};
+  return {a.n, a.m, view_of(a.complex), view_of(a.half), a.turn.data()};
 }
 
 /// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
@@ -56,6 +57,7 @@ struct green_view {
   F scale;   ///< of the result
   std::size_t near_x, near_y, near_z;
   const double* near;
+  int slope = 0;  ///< 1, 2: not the average itself but its derivative by hy, hz, in `near` too
 };
 
 /// A particle on its way to the grid: position in cells, weight, and where it stands in the beam.
@@ -63,6 +65,21 @@ template <class F>
 struct mesh_particle {
   F x, y, z, weight;
   std::uint32_t index;
+};
+
+/// What the adjoint of deposit and gather reads and writes, in columns of the beam.
+///
+/// With the shape S of a particle at u (in cells), its central difference d^a along the axis a, the potential phi and
+/// the kick E_a = sum d^a_i phi_i (times a constant), and with the derivatives m_a = factor_a by_momentum_a of the loss by
+/// E_a: the dual charges sigma_i = sum_p m_a d^a_i have the dual potential psi, and the derivative of the loss by u_b is
+///   nu_b = sum_i m_a (d/du_b d^a_i) phi_i + w sum_i (dS_i/du_b) psi_i.
+template <class F>
+struct pull_columns {
+  const F* by_momentum[3];  ///< derivatives of the loss by px, py, pt
+  F* by_place[3];           ///< by x, y, t: += scale nu
+  F* momentum[3];           ///< px, py, pt: -= undo E
+  F factor[3], scale[3], undo[3];
+  double centre[3];  ///< where the sums of nu (u - centre) are formed
 };
 
 /// Planes of a tile. A particle touches at most one plane below and two above its own (three, where its place was
@@ -99,6 +116,16 @@ struct field_kernels {
   void (*green_row)(const axis_view<F>& z, F* row_of_first_plane, std::size_t count,
                     std::size_t plane, F* work);
 
+  /// S_k = sum_j f_j sin(pi j k/N), 0 < j, k < N, along x and then along y, in place: (ny - 1) rows of nx - 1 numbers, rows
+  /// `row` apart; what is between the last of them and the next multiple of a pack becomes undefined. The plans have the lengths
+  /// 2 nx and 2 ny. `work`: 2 max(nx, ny) complex packs. Twice makes nx ny/4 times what there was.
+  void (*sine_plane)(const fft_view<F>& x, const fft_view<F>& y, F* first, std::size_t row,
+                     F* work);
+  /// A row of `count` sine amplitudes in each of nz planes; along z it is convolved with
+  /// self, step, step decay, step decay^2, ... at the distances 0, 1, 2, 3, ... . Undefined as above. `work`: nz packs.
+  void (*decay_z)(F* first, std::size_t count, std::size_t nz, std::size_t plane, const F* self,
+                  const F* step, const F* decay, F* work);
+
   /// Smallest and largest of count >= 1 numbers; false if one of them is not finite.
   bool (*extent)(const F* x, std::size_t count, F* low, F* high);
   /// The tile of each of count particles: z/tile_planes tiles_y + y tiles_per_row (whole numbers), with y and z scaled, shifted
@@ -112,6 +139,16 @@ struct field_kernels {
   void (*gather)(int order, const mesh_particle<F>* p, std::size_t count,
                  const lattice_view<const F>& potential, const F* factor, F* px, F* py, F* pz);
 
+  /// The dual charges of particles, see pull_columns; pulls: three numbers m_a per particle, in their order. A particle touches two planes below its own and three above (four,
+  /// where its place was rounded up).
+  void (*deposit_pull)(int order, const mesh_particle<F>* p, std::size_t count,
+                       const pull_columns<F>&, F* pulls, const lattice_view<F>&);
+  /// The adjoint of deposit and gather, and the way back through the kick. Adds to sums: nu_a (0 ... 2), nu_a (u_a -
+  /// centre_a) (3 ... 5), m_a E_a (6 ... 8).
+  void (*gather_pull)(int order, const mesh_particle<F>* p, std::size_t count,
+                      const lattice_view<const F>& potential, const lattice_view<const F>& dual,
+                      const pull_columns<F>&, const F* pulls, double* sums);
+
   std::size_t width;  ///< lanes per pack
   const char* isa;
 };
@@ -124,8 +161,15 @@ std::size_t plane_work(const axis_view<F>& x, const axis_view<F>& y, std::size_t
   return 4 * width * longest + (y.m + 1 + width) * width + 4 * half;
 }
 
-/// The table for this processor, see tracking::instruction_set.
+/// The table for this processor, see numerics/dispatch.h.
 template <class F>
 const field_kernels<F>& kernels();
+
+/// n, filled up to whole packs.
+template <class F>
+std::size_t whole_packs(std::size_t n) {
+  const std::size_t width = kernels<F>().width;
+  return (n + width - 1) / width * width;
+}
 
 }  // namespace betatron::fields

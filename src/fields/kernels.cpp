@@ -1,6 +1,7 @@
 // kernels.cpp: the loops of field solvers over packs. Compiled once per BETATRON_ISA and BETATRON_REAL; nothing in here
 // may be emitted under a name that another instruction set shares (see numerics/hd.h).
 #include "fields/kernel_table.h"
+#include "numerics/dual.h"
 #include "numerics/native_vector.h"
 
 #if !defined(BETATRON_ISA) || !defined(BETATRON_REAL)
@@ -265,21 +266,36 @@ void convolve(const axis_view<real>& x, const axis_view<real>& y, real* re, real
 ///   1/r [1 + sum e_i (3 p_i - 1)/24 + sum e_i^2 (105 p_i^2 - 90 p_i + 9)/1920
 ///          + sum_{i<j} e_i e_j (105 p_i p_j - 15 (p_i + p_j) + 3)/576],   p_i = x_i^2/r^2, e_i = h_i^2/r^2
 /// (Taylor series of 1/r, averaged term by term).
-BETATRON_INLINE lanes far_average(lanes x2, lanes y2, lanes z2, real b2, real c2) {
-  const lanes inv = numerics::rsqrt(x2 + y2 + z2), q = inv * inv;
-  const lanes px = x2 * q, py = y2 * q, pz = z2 * q;
-  const lanes ey = q * b2, ez = q * c2;
+template <class T, class Edge>
+BETATRON_INLINE T far_average(const T& x2, const T& y2, const T& z2, const Edge& b2,
+                              const Edge& c2) {
+  const T inv = numerics::rsqrt(x2 + y2 + z2), q = inv * inv;
+  const T px = x2 * q, py = y2 * q, pz = z2 * q;
+  const T ey = q * b2, ez = q * c2;
   const lanes one(real(1));
-  const lanes second =
-      q * (px * real(3) - one) + ey * (py * real(3) - one) + ez * (pz * real(3) - one);
-  const auto own = [](lanes p) { return (p * real(105) - lanes(real(90))) * p + lanes(real(9)); };
-  const auto mixed = [](lanes p, lanes r) {
+  const T second = q * (px * real(3) - one) + ey * (py * real(3) - one) + ez * (pz * real(3) - one);
+  const auto own = [](const T& p) {
+    return (p * real(105) - lanes(real(90))) * p + lanes(real(9));
+  };
+  const auto mixed = [](const T& p, const T& r) {
     return (p * real(105) - lanes(real(15))) * r - p * real(15) + lanes(real(3));
   };
-  const lanes fourth = q * q * own(px) + ey * ey * own(py) + ez * ez * own(pz);
-  const lanes cross = q * ey * mixed(px, py) + q * ez * mixed(px, pz) + ey * ez * mixed(py, pz);
+  const T fourth = q * q * own(px) + ey * ey * own(py) + ez * ez * own(pz);
+  const T cross = q * ey * mixed(px, py) + q * ez * mixed(px, pz) + ey * ez * mixed(py, pz);
   return inv *
          (one + second * real(1.0 / 24) + fourth * real(1.0 / 1920) + cross * real(1.0 / 576));
+}
+
+/// The derivative of the same by hy (Axis 1) or hz (Axis 2), with y and z being multiples of them.
+template <int Axis>
+BETATRON_INLINE lanes far_slope(lanes x2, lanes y2, lanes z2, real hy, real hz) {
+  using number = numerics::dual<lanes, 1>;
+  number x(x2), y(y2), z(z2), b(lanes(hy * hy)), c(lanes(hz * hz));
+  number& square = Axis == 1 ? y : z;
+  const real edge = Axis == 1 ? hy : hz;
+  square.d[0] = square.v * (2 / edge);
+  (Axis == 1 ? b : c).d[0] = lanes(2 * edge);
+  return far_average(x, y, z, b, c).d[0];
 }
 
 void green_plane(const axis_view<real>& x, const axis_view<real>& y, const green_view<real>& g,
@@ -304,7 +320,10 @@ void green_plane(const axis_view<real>& x, const axis_view<real>& y, const green
     const bool some_near = z < g.near_z && j < g.near_y;
     for (std::size_t i = 0; i < x.n; ++i) {
       const real xx = static_cast<real>(i);
-      lanes v = far_average(lanes(xx * xx), y2, z2, b2, c2);
+      const lanes x2(xx * xx);
+      lanes v = g.slope == 0   ? far_average(x2, y2, z2, b2, c2)
+                : g.slope == 1 ? far_slope<1>(x2, y2, z2, g.hy, g.hz)
+                               : far_slope<2>(x2, y2, z2, g.hy, g.hz);
       if (some_near && i < g.near_x) {
         for (std::size_t l = 0; l < width && j + l < g.near_y; ++l) {
           v.set(static_cast<int>(l),
@@ -348,6 +367,84 @@ void green_row(const axis_view<real>& z, real* first, std::size_t count, std::si
     real_forward(
         z, even, odd, [&](std::size_t j) { return values[j]; },
         [&](std::size_t p, lanes re, lanes) { re.store(first + x + p * plane); });
+  }
+}
+
+// --- conducting walls ------------------------------------------------------------------------------------------
+
+/// Two real lines z = a + i b, z_j for 0 < j < n, become their sine sums: an odd function of length 2 n has the transform
+/// -2 i S.
+BETATRON_INLINE void sine_lines(const fft_view<real>& plan, complex* z) {
+  const std::size_t n = plan.n / 2;
+  const complex zero{lanes(real(0)), lanes(real(0))};
+  z[0] = z[n] = zero;
+  for (std::size_t j = 1; j < n; ++j) z[2 * n - j] = {-z[j].re, -z[j].im};
+  transform(plan, z);
+}
+BETATRON_INLINE complex sine_sum(const fft_view<real>& plan, const complex* z, std::size_t k) {
+  const complex v = z[plan.position[k]];
+  return {v.im * real(-0.5), v.re * real(0.5)};
+}
+
+void sine_plane(const fft_view<real>& x, const fft_view<real>& y, real* first, std::size_t row,
+                real* work) {
+  const std::size_t nx = x.n / 2 - 1, ny = y.n / 2 - 1;
+  complex* z = buffer(work);
+  lanes a[lane_count], b[lane_count];
+  for (std::size_t j = 0; j < ny; j += 2 * width) {
+    real* upper = first + j * row;
+    real* lower = upper + width * row;
+    const std::size_t some = ny - j, more = some > width ? some - width : 0;
+    for (std::size_t i = 0; i < nx; i += width) {
+      load_columns(a, upper + i, row, some);
+      load_columns(b, lower + i, row, more);
+      for (std::size_t l = 0; l < width && i + l < nx; ++l) z[i + l + 1] = {a[l], b[l]};
+    }
+    sine_lines(x, z);
+    for (std::size_t i = 0; i < nx; i += width) {
+      for (std::size_t l = 0; l < width; ++l) {
+        const complex v =
+            i + l < nx ? sine_sum(x, z, i + l + 1) : complex{lanes(real(0)), lanes(real(0))};
+        a[l] = v.re;
+        b[l] = v.im;
+      }
+      store_columns(a, upper + i, row, some);
+      store_columns(b, lower + i, row, more);
+    }
+  }
+  for (std::size_t i = 0; i < nx; i += 2 * width) {
+    real* left = first + i;
+    const bool both = i + width < nx;
+    for (std::size_t j = 0; j < ny; ++j) {
+      z[j + 1] = {lanes::load(left + j * row),
+                  both ? lanes::load(left + j * row + width) : lanes(real(0))};
+    }
+    sine_lines(y, z);
+    for (std::size_t j = 0; j < ny; ++j) {
+      const complex v = sine_sum(y, z, j + 1);
+      v.re.store(left + j * row);
+      if (both) v.im.store(left + j * row + width);
+    }
+  }
+}
+
+void decay_z(real* first, std::size_t count, std::size_t nz, std::size_t plane, const real* self,
+             const real* step, const real* decay, real* work) {
+  lanes* before = reinterpret_cast<lanes*>(work);
+  for (std::size_t i = 0; i < count; i += width) {
+    real* z = first + i;
+    const lanes s = lanes::load(self + i), t = lanes::load(step + i), d = lanes::load(decay + i);
+    lanes sum(real(0));
+    for (std::size_t j = 0; j < nz; ++j) {
+      before[j] = sum;
+      sum = sum * d + lanes::load(z + j * plane);
+    }
+    sum = lanes(real(0));
+    for (std::size_t j = nz; j-- > 0;) {
+      const lanes q = lanes::load(z + j * plane);
+      (q * s + (before[j] + sum) * t).store(z + j * plane);
+      sum = sum * d + q;
+    }
   }
 }
 
@@ -547,6 +644,216 @@ void gather(int order, const mesh_particle<real>* p, std::size_t count,
   gather_all<3>(p, count, grid, factor, px, py, pz);
 }
 
+// --- the adjoint of particles on a grid --------------------------------------------------------------------------
+
+/// The derivatives of the weights of spline<Order>.
+template <int Order>
+BETATRON_INLINE void spline_slopes(real u, real* slopes) {
+  if constexpr (Order == 1) {
+    slopes[0] = -1;
+    slopes[1] = 1;
+  } else if constexpr (Order == 2) {
+    const real d = u - static_cast<real>(static_cast<std::size_t>(u + real(0.5)));
+    slopes[0] = d - real(0.5);
+    slopes[1] = -2 * d;
+    slopes[2] = d + real(0.5);
+  } else {
+    const real d = u - static_cast<real>(static_cast<std::size_t>(u)), e = 1 - d;
+    slopes[0] = real(-0.5) * e * e;
+    slopes[1] = d * (real(1.5) * d - 2);
+    slopes[2] = e * (2 - real(1.5) * e);
+    slopes[3] = real(0.5) * d * d;
+  }
+}
+
+/// Half of the difference of neighbours: d_l = (s_{l+1} - s_{l-1})/2, what `nodes` numbers from -1 on give.
+template <int Nodes>
+BETATRON_INLINE void central_differences(const real* s, real* d) {
+  d[0] = s[1] * real(0.5);
+#pragma GCC unroll 8
+  for (int l = 1; l < Nodes; ++l) d[l] = (s[l + 1] - s[l - 1]) * real(0.5);
+}
+
+template <int Order>
+BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t count,
+                                      const pull_columns<real>& given, real* pulls,
+                                      const lattice_view<real>& grid) {
+  constexpr int nodes = Order + 3;
+  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
+  const pull_columns<real> c = given;
+  for (std::size_t n = 0; n < count; ++n) {
+    if (n + ahead < count) {
+      const std::uint32_t next = p[n + ahead].index;
+      for (int a = 0; a < 3; ++a) __builtin_prefetch(c.by_momentum[a] + next);
+    }
+    real s[3][10] = {}, d[3][8] = {};
+    const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
+                      k = spline<Order>(p[n].z, s[2] + 1);
+#pragma GCC unroll 3
+    for (int a = 0; a < 3; ++a) central_differences<nodes>(s[a], d[a]);
+    const std::uint32_t at = p[n].index;
+    const real mx = c.factor[0] * c.by_momentum[0][at], my = c.factor[1] * c.by_momentum[1][at],
+               mz = c.factor[2] * c.by_momentum[2][at];
+    pulls[3 * n] = mx;
+    pulls[3 * n + 1] = my;
+    pulls[3 * n + 2] = mz;
+    const wide plain = across<wide>(s[0]), sloped = across<wide>(d[0]) * mx;
+    real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
+#pragma GCC unroll 8
+    for (int z = 0; z < nodes; ++z) {
+      const bool inside = z > 0 && z < nodes - 1;
+#pragma GCC unroll 8
+      for (int y = 0; y < nodes; ++y) {
+        const bool within = y > 0 && y < nodes - 1;
+        if (!inside && !within) continue;
+        real* row = corner + static_cast<std::size_t>(z) * grid.plane +
+                    static_cast<std::size_t>(y) * grid.row;
+        wide v = wide::load(row);
+        v += plain * (my * d[1][y] * s[2][z] + mz * s[1][y] * d[2][z]);
+        if (inside && within) v += sloped * (s[1][y] * s[2][z]);
+        v.store(row);
+      }
+    }
+  }
+}
+
+void deposit_pull(int order, const mesh_particle<real>* p, std::size_t count,
+                  const pull_columns<real>& c, real* pulls, const lattice_view<real>& grid) {
+  if (order == 1) return deposit_pull_all<1>(p, count, c, pulls, grid);
+  if (order == 2) return deposit_pull_all<2>(p, count, c, pulls, grid);
+  deposit_pull_all<3>(p, count, c, pulls, grid);
+}
+
+/// The sum of all lanes, by halves.
+template <class P>
+BETATRON_INLINE real total(const P& v) {
+  const auto a = v.v;
+  if constexpr (P::width == 8) {
+    const auto b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    const auto c = __builtin_shufflevector(b, b, 0, 1) + __builtin_shufflevector(b, b, 2, 3);
+    return c[0] + c[1];
+  } else {
+    const auto c = __builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3);
+    return c[0] + c[1];
+  }
+}
+
+template <int Order>
+BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t count,
+                                     const lattice_view<const real>& potential,
+                                     const lattice_view<const real>& dual,
+                                     const pull_columns<real>& given, const real* pulls,
+                                     double* sums) {
+  constexpr int nodes = Order + 3;
+  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
+  const pull_columns<real> c = given;
+  double sum[9] = {};
+  for (std::size_t n = 0; n < count; ++n) {
+    if (n + ahead < count) {
+      const std::uint32_t next = p[n + ahead].index;
+#pragma GCC unroll 3
+      for (int a = 0; a < 3; ++a) {
+        __builtin_prefetch(c.by_place[a] + next, 1);
+        __builtin_prefetch(c.momentum[a] + next, 1);
+      }
+    }
+    // the shape s, its slope t, and central differences of both
+    real s[3][10] = {}, t[3][10] = {}, d[3][8] = {}, e[3][8] = {};
+    const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
+                      k = spline<Order>(p[n].z, s[2] + 1);
+    spline_slopes<Order>(p[n].x, t[0] + 1);
+    spline_slopes<Order>(p[n].y, t[1] + 1);
+    spline_slopes<Order>(p[n].z, t[2] + 1);
+#pragma GCC unroll 3
+    for (int a = 0; a < 3; ++a) {
+      central_differences<nodes>(s[a], d[a]);
+      central_differences<nodes>(t[a], e[a]);
+    }
+    const std::uint32_t at = p[n].index;
+    const real m[3] = {pulls[3 * n], pulls[3 * n + 1], pulls[3 * n + 2]};
+    // sums over rows and planes of the potential with weights along y and z: the first letter says which along y
+    wide ss(real(0)), ds(real(0)), sd(real(0)), ts(real(0)), st(real(0));
+    wide es(real(0)), dt(real(0)), td(real(0)), se(real(0));
+    const std::size_t start = (k - 1) * potential.plane + (j - 1) * potential.row + (i - 1);
+    const real* corner = potential.data + start;
+#pragma GCC unroll 8
+    for (int z = 0; z < nodes; ++z) {
+      const bool inside = z > 0 && z < nodes - 1;
+      wide by_s(real(0)), by_d(real(0)), by_t(real(0)), by_e(real(0));
+#pragma GCC unroll 8
+      for (int y = 0; y < nodes; ++y) {
+        const bool within = y > 0 && y < nodes - 1;
+        if (!inside && !within) continue;
+        const wide v = wide::load(corner + static_cast<std::size_t>(z) * potential.plane +
+                                  static_cast<std::size_t>(y) * potential.row);
+        if (within) {
+          by_s += v * s[1][y];
+          by_t += v * t[1][y];
+        }
+        if (inside) {
+          by_d += v * d[1][y];
+          by_e += v * e[1][y];
+        }
+      }
+      if (inside) {
+        ss += by_s * s[2][z];
+        ds += by_d * s[2][z];
+        ts += by_t * s[2][z];
+        es += by_e * s[2][z];
+        st += by_s * t[2][z];
+        dt += by_d * t[2][z];
+      }
+      sd += by_s * d[2][z];
+      td += by_t * d[2][z];
+      se += by_s * e[2][z];
+    }
+    // the same of the potential of the dual charges
+    wide dual_ss(real(0)), dual_ts(real(0)), dual_st(real(0));
+    const real* dual_corner = dual.data + start;
+#pragma GCC unroll 8
+    for (int z = 1; z < nodes - 1; ++z) {
+      wide by_s(real(0)), by_t(real(0));
+#pragma GCC unroll 8
+      for (int y = 1; y < nodes - 1; ++y) {
+        const wide v = wide::load(dual_corner + static_cast<std::size_t>(z) * dual.plane +
+                                  static_cast<std::size_t>(y) * dual.row);
+        by_s += v * s[1][y];
+        by_t += v * t[1][y];
+      }
+      dual_ss += by_s * s[2][z];
+      dual_ts += by_t * s[2][z];
+      dual_st += by_s * t[2][z];
+    }
+    const wide sx = across<wide>(s[0]), tx = across<wide>(t[0]), dx = across<wide>(d[0]),
+               ex = across<wide>(e[0]);
+    const real w = p[n].weight;
+    const real field[3] = {total(ss * dx), total(ds * sx), total(sd * sx)};
+    const real by_place[3] = {
+        total(ss * ex * m[0] + tx * (ds * m[1] + sd * m[2] + dual_ss * w)),
+        total(ts * dx * m[0] + sx * (es * m[1] + td * m[2] + dual_ts * w)),
+        total(st * dx * m[0] + sx * (dt * m[1] + se * m[2] + dual_st * w))};
+    const real u[3] = {p[n].x, p[n].y, p[n].z};
+#pragma GCC unroll 3
+    for (int a = 0; a < 3; ++a) {
+      c.momentum[a][at] -= c.undo[a] * field[a];
+      c.by_place[a][at] += c.scale[a] * by_place[a];
+      const double slope = static_cast<double>(by_place[a]);
+      sum[a] += slope;
+      sum[3 + a] += slope * (static_cast<double>(u[a]) - c.centre[a]);
+      sum[6 + a] += static_cast<double>(m[a]) * static_cast<double>(field[a]);
+    }
+  }
+  for (int a = 0; a < 9; ++a) sums[a] += sum[a];
+}
+
+void gather_pull(int order, const mesh_particle<real>* p, std::size_t count,
+                 const lattice_view<const real>& potential, const lattice_view<const real>& dual,
+                 const pull_columns<real>& c, const real* pulls, double* sums) {
+  if (order == 1) return gather_pull_all<1>(p, count, potential, dual, c, pulls, sums);
+  if (order == 2) return gather_pull_all<2>(p, count, potential, dual, c, pulls, sums);
+  gather_pull_all<3>(p, count, potential, dual, c, pulls, sums);
+}
+
 }  // namespace
 
 #define BETATRON_JOIN(a, b, c) a##b##_##c
@@ -562,10 +869,14 @@ constinit const field_kernels<real> BETATRON_TABLE(BETATRON_ISA, BETATRON_REAL) 
     .convolve = convolve,
     .green_plane = green_plane,
     .green_row = green_row,
+    .sine_plane = sine_plane,
+    .decay_z = decay_z,
     .extent = extent,
     .tiles = tiles,
     .deposit = deposit,
     .gather = gather,
+    .deposit_pull = deposit_pull,
+    .gather_pull = gather_pull,
     .width = width,
     .isa = BETATRON_NAME(BETATRON_ISA)};
 

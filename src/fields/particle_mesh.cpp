@@ -6,6 +6,7 @@
 #include <string>
 
 #include "numerics/parallel.h"
+#include "numerics/reduction.h"
 
 namespace betatron::fields {
 
@@ -141,6 +142,44 @@ void particle_mesh<F>::gather(int order, const grid<F>& potential,
     kernels<F>().gather(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
                         potential.view(), f, px, py, pt);
   });
+}
+
+template <class F>
+void particle_mesh<F>::deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual,
+                                    unsigned threads) {
+  if (pulls_.size() < 3 * count_) pulls_ = huge_array<F>(3 * count_);
+  // with two slabs between those of one pass, which then share no node
+  constexpr std::size_t passes = 3;
+  const std::size_t slabs = (first_.size() - 1) / tiles_y_;
+  for (std::size_t pass = 0; pass < passes; ++pass) {
+    numerics::parallel_for(threads, (slabs + passes - 1 - pass) / passes, [&](std::size_t i) {
+      const std::size_t slab = passes * i + pass;
+      const std::size_t begin = first_[slab * tiles_y_], end = first_[(slab + 1) * tiles_y_];
+      kernels<F>().deposit_pull(order, sorted_.data() + begin, end - begin, columns,
+                                pulls_.data() + 3 * begin, dual.view());
+    });
+  }
+}
+
+template <class F>
+std::array<double, 9> particle_mesh<F>::gather_pull(int order, const grid<F>& potential,
+                                                    const grid<F>& dual,
+                                                    const pull_columns<F>& columns,
+                                                    unsigned threads) const {
+  const std::size_t tiles = first_.size() - 1;
+  std::vector<std::array<double, 9>> sums(tiles);
+  numerics::parallel_for(threads, tiles, [&](std::size_t t) {
+    kernels<F>().gather_pull(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
+                             potential.view(), dual.view(), columns, pulls_.data() + 3 * first_[t],
+                             sums[t].data());
+  });
+  std::array<double, 9> total;
+  for (std::size_t k = 0; k < total.size(); ++k) {
+    numerics::compensated_sum sum;
+    for (const auto& part : sums) sum.add(part[k]);
+    total[k] = sum.value();
+  }
+  return total;
 }
 
 template extent extent_of(const beam::columns<const float>&, unsigned);

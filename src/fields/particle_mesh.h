@@ -52,6 +52,12 @@ class particle_mesh {
   void gather(int order, const grid<F>& potential, const std::array<double, 3>& factor, F* px,
               F* py, F* pt, unsigned threads) const;
 
+  /// The dual charges that the derivatives of a loss by the momenta stand for, and the adjoint of deposit and gather
+  /// together: see pull_columns. The latter returns its sums: nu_a, nu_a (u_a - centre_a), m_a E_a.
+  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual, unsigned threads);
+  std::array<double, 9> gather_pull(int order, const grid<F>& potential, const grid<F>& dual,
+                                    const pull_columns<F>& columns, unsigned threads) const;
+
   static double memory(std::size_t particles) {
     return static_cast<double>(particles) * (sizeof(mesh_particle<F>) + sizeof(std::uint32_t));
   }
@@ -59,6 +65,7 @@ class particle_mesh {
  private:
   huge_array<mesh_particle<F>> sorted_{};
   huge_array<std::uint32_t> tile_{};  // of every particle
+  huge_array<F> pulls_{};             // of every sorted particle, see field_kernels
   std::size_t count_ = 0;
   std::size_t tiles_y_ = 0;
   std::vector<std::size_t> first_{};  // of every tile, and the end

@@ -1,7 +1,6 @@
 #include "fields/poisson.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -20,22 +19,12 @@ std::size_t staggered(std::size_t size) {
   return ((size + line - 1) / line | 1) * line;
 }
 
-template <class F>
-std::size_t round_up(std::size_t n) {
-  const std::size_t width = kernels<F>().width;
-  return (n + width - 1) / width * width;
-}
-
-/// A piece of work for each thread, allocated once per call: `work(memory, i)` for i < count.
+/// work(memory, i) for i < count, with `size` numbers for each thread.
 template <class F, class Work>
 void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size, Work&& work) {
-  const std::size_t workers = std::min<std::size_t>(std::max(1u, threads), count);
-  std::vector<huge_array<F>> memory;
-  for (std::size_t k = 0; k < workers; ++k) memory.emplace_back(size);
-  std::atomic<std::size_t> next{0};
-  numerics::parallel_for(threads, workers, [&](std::size_t k) {
-    for (std::size_t i = next++; i < count; i = next++) work(memory[k].data(), i);
-  });
+  numerics::parallel_for_with(
+      threads, count, [size] { return huge_array<F>(size); },
+      [&](huge_array<F>& memory, std::size_t i) { work(memory.data(), i); });
 }
 
 }  // namespace
@@ -43,7 +32,7 @@ void parallel_with_memory(unsigned threads, std::size_t count, std::size_t size,
 template <class F>
 grid<F>::grid(std::array<std::size_t, 3> nodes)
     : n_(nodes),
-      row_(round_up<F>(nodes[0])),
+      row_(whole_packs<F>(nodes[0])),
       plane_(staggered<F>(row_ * nodes[1])),
       data_(plane_ * nodes[2] + 16) {}
 
@@ -66,9 +55,9 @@ template <class F>
 open_solver<F>::open_solver(std::array<std::size_t, 3> nodes)
     : n_(nodes),
       plan_{axis_plan<F>(nodes[0]), axis_plan<F>(nodes[1]), axis_plan<F>(nodes[2])},
-      row_(round_up<F>(nodes[0])),
+      row_(whole_packs<F>(nodes[0])),
       plane_(2 * staggered<F>(row_ * nodes[1])),
-      green_row_(round_up<F>(plan_[0].m + 1)),
+      green_row_(whole_packs<F>(plan_[0].m + 1)),
       green_plane_(staggered<F>(green_row_ * (plan_[1].m + 1))),
       spectrum_(plane_ * (plan_[2].m + 1)),
       green_(green_plane_ * (plan_[2].m + 1)) {}
@@ -87,10 +76,10 @@ double open_solver<F>::memory(std::array<std::size_t, 3> nodes) {
 }
 
 template <class F>
-bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
+bool open_solver<F>::set_cells(const cell& edges, unsigned threads, int slope) {
   const std::array<double, 3> shape = {1, edges.y_over_x, edges.z_over_x};
   unit_ = edges.x;
-  if (shape == shape_) return false;
+  if (shape == shape_ && slope == slope_) return false;
   shape_ = {};  // nothing, should this be interrupted
 
   // where the longest edge is not short, in all three indices
@@ -105,7 +94,11 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
     const double y = static_cast<double>(line % near[1]) * shape[1];
     const double z = static_cast<double>(line / near[1]) * shape[2];
     for (std::size_t i = 0; i < near[0]; ++i) {
-      block[line * near[0] + i] = average_inverse_distance({static_cast<double>(i), y, z}, shape);
+      const std::array<double, 3> centre = {static_cast<double>(i), y, z};
+      block[line * near[0] + i] =
+          slope == 0
+              ? average_inverse_distance(centre, shape)
+              : average_inverse_distance_slope(centre, shape, static_cast<std::size_t>(slope));
     }
   });
 
@@ -119,7 +112,8 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
                            near[0],
                            near[1],
                            near[2],
-                           block.data()};
+                           block.data(),
+                           slope};
   parallel_with_memory<F>(
       threads, n_[2], plane_work(x, y, k.width), [&](F* work, std::size_t plane) {
         k.green_plane(x, y, view, plane, green_.data() + plane * green_plane_, green_row_, work);
@@ -128,6 +122,7 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads) {
     k.green_row(z, green_.data() + row * green_row_, green_row_, green_plane_, work);
   });
   shape_ = shape;
+  slope_ = slope;
   return true;
 }
 

@@ -65,8 +65,8 @@ class open_solver {
   explicit open_solver(std::array<std::size_t, 3> nodes);
 
   /// Makes the Green's function for cells of these edges (> 0, finite), unless that for the same ratios is there
-  /// already; true if it was made.
-  bool set_cells(const cell& edges, unsigned threads);
+  /// already; true if it was made. slope: 1 or 2 for its derivative by y_over_x or z_over_x, x = 1.
+  bool set_cells(const cell& edges, unsigned threads, int slope = 0);
 
   /// Charges become their potential, times unit().
   void solve(grid<F>& charges, unsigned threads);
@@ -82,6 +82,7 @@ class open_solver {
   std::array<axis_plan<F>, 3> plan_;
   double unit_ = 0;
   std::array<double, 3> shape_{};  // edges over that in x
+  int slope_ = 0;
   std::size_t row_ = 0;            // of the spectrum
   std::size_t plane_ = 0;          // of the spectrum: real and imaginary parts
   std::size_t green_row_ = 0, green_plane_ = 0;

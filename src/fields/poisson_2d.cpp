@@ -7,11 +7,6 @@ namespace betatron::fields {
 
 namespace {
 
-std::size_t round_up(std::size_t n) {
-  const std::size_t width = kernels<double>().width;
-  return (n + width - 1) / width * width;
-}
-
 /// The antiderivative above, without its factor; at 0 its limit.
 double corner(double x, double y) {
   const double square = x * x + y * y;
@@ -38,10 +33,22 @@ double average_logarithm(double x, double y, double hx, double hy) {
   return -0.5 * (corner(b, d) - corner(a, d) - corner(b, c) + corner(a, c)) / (hx * hy);
 }
 
+double average_logarithm_slope(double x, double y, double hx, double hy) {
+  // minus the average of ln r over the edge at this height
+  const auto edge = [&](double height) {
+    const auto integral = [&](double at) {
+      return 0.5 * at * std::log(at * at + height * height) - at + height * std::atan(at / height);
+    };
+    return (integral(x - hx / 2) - integral(x + hx / 2)) / hx;
+  };
+  const double upper = edge(y + hy / 2), lower = edge(y - hy / 2);
+  return (0.5 * (upper + lower) - average_logarithm(x, y, hx, hy) + y / hy * (upper - lower)) / hy;
+}
+
 open_solver_2d::open_solver_2d(std::array<std::size_t, 2> nodes)
     : n_(nodes),
       plan_{axis_plan<double>(nodes[0]), axis_plan<double>(nodes[1])},
-      green_row_(round_up(plan_[0].m + 1)),
+      green_row_(whole_packs<double>(plan_[0].m + 1)),
       green_(green_row_ * (plan_[1].m + 1)),
       work_(plane_work(view_of(plan_[0]), view_of(plan_[1]), kernels<double>().width) +
             6 * kernels<double>().width * std::max(plan_[0].m, plan_[1].m)) {}
@@ -53,23 +60,25 @@ double open_solver_2d::memory(std::array<std::size_t, 2> nodes) {
   return 8 * (2 * x * y + (mx + 1) * (my + 1) + 4 * (mx + 16) * (my + 16));
 }
 
-void open_solver_2d::set_cells(const std::array<double, 2>& edges) {
-  edge_ = edges[0];
-  if (shape_ == edges[1] / edges[0]) return;
+void open_solver_2d::set_cells(const std::array<double, 2>& edges, bool slope) {
+  edge_ = slope ? 1 : edges[0];  // the constant does not depend on the ratio
+  if (shape_ == edges[1] / edges[0] && slope_ == slope) return;
+  slope_ = slope;
   shape_ = edges[1] / edges[0];
   const field_kernels<double>& k = kernels<double>();
   const axis_view<double> x = view_of(plan_[0]), y = view_of(plan_[1]);
   const double scale = 1 / (4 * static_cast<double>(x.m) * static_cast<double>(y.m));
 
   // one row per x, transformed along x; then one per y, along y
-  const std::size_t column = round_up(y.n);
+  const std::size_t column = whole_packs<double>(y.n);
   huge_array<double> first(column * (x.m + 1));
   for (std::size_t i = 0; i < x.n; ++i) {
     for (std::size_t j = 0; j < column; ++j) {
+      const double u = static_cast<double>(i), v = static_cast<double>(j) * shape_;
       first[i * column + j] =
-          j < y.n ? scale * average_logarithm(static_cast<double>(i),
-                                              static_cast<double>(j) * shape_, 1, shape_)
-                  : 0;
+          j >= y.n ? 0
+                   : scale * (slope ? average_logarithm_slope(u, v, 1, shape_)
+                                    : average_logarithm(u, v, 1, shape_));
     }
   }
   k.green_row(x, first.data(), column, column, work_.data());

@@ -21,14 +21,18 @@ namespace betatron::fields {
 /// The average of -ln r over a rectangle of these edges (> 0) around (x, y).
 double average_logarithm(double x, double y, double hx, double hy);
 
+/// Its derivative by hy, where y is a fixed multiple j of it: with the averages F+- of -ln r over the edges of the rectangle
+/// at y +- hy/2, (-G + (F+ + F-)/2 + j (F+ - F-))/hy.
+double average_logarithm_slope(double x, double y, double hx, double hy);
+
 class open_solver_2d {
  public:
   /// For grids of this many nodes, each >= 2. Throws std::bad_alloc.
   explicit open_solver_2d(std::array<std::size_t, 2> nodes);
 
   /// Makes the Green's function for cells of these edges (> 0, finite), unless it is there already: scaling both edges
-  /// changes the potential by a constant only.
-  void set_cells(const std::array<double, 2>& edges);
+  /// changes the potential by a constant only. slope: its derivative by the ratio of edges y over x instead, x = 1.
+  void set_cells(const std::array<double, 2>& edges, bool slope = false);
 
   /// A plane of charges becomes their potential, -sum q ln(r/1 m). `charges` has nodes {nx, ny, 2}; plane 1 is used.
   void solve(grid<double>& charges);
@@ -40,6 +44,7 @@ class open_solver_2d {
   std::array<std::size_t, 2> n_;
   std::array<axis_plan<double>, 2> plan_;
   double edge_ = 0, shape_ = 0;  // hx, hy/hx
+  bool slope_ = false;
   std::size_t green_row_ = 0;
   huge_array<double> green_, work_;
 };

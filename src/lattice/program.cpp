@@ -488,8 +488,10 @@ std::vector<piece> pieces(const line& l, const position& first, const position& 
     const int parts = starts_inside ? first.parts : ends_inside ? last.parts : slices;
     const int from = starts_inside ? first.part : 0, to = ends_inside ? last.part : parts;
     const int per_slice = parts / slices;
-    for (int k = 0; k < slices; ++k) {
-      const int slice = forward ? k : slices - 1 - k;
+    const int first_slice = from / per_slice, end_slice = (to + per_slice - 1) / per_slice;
+    for (int j = 0; j < end_slice - first_slice; ++j) {
+      const int slice = forward ? first_slice + j : end_slice - 1 - j;
+      const int k = forward ? slice : slices - 1 - slice;
       const int low = std::max(from, slice * per_slice);
       const int high = std::min(to, (slice + 1) * per_slice);
       if (low >= high) continue;
@@ -733,27 +735,30 @@ orbit_map derivative(const elements::code_call& call, const std::array<double, 6
   return r;
 }
 
-void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+void visit_maps(const element& e, int index, int count, beam::reference& ref,
                 const map_visitor& visit) {
   std::array<double, 2> energy = energy_constants(ref);
+  const elements::slice s = piece_of(e, ref, index, count, false);
+  beam::reference behind = ref;
+  advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
+  emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
+    if constexpr (is_call<Map>) {
+      throw std::invalid_argument(describe(e) + ": code has no power series");
+    } else if constexpr (!is_filter<Map> && !is_radiation<Map>) {
+      visit(map, energy);
+      energy = energy_behind(map, energy);
+    }
+  });
+  ref = behind;
+}
+
+void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
+                const map_visitor& visit) {
   for (std::size_t i = first; i < last; ++i) {
     const element& e = *l.elements[i];
     validate(e);
     const int count = slice_count(e);
-    for (int k = 0; k < count; ++k) {
-      const elements::slice s = piece_of(e, ref, k, count, false);
-      beam::reference behind = ref;
-      advance(e, behind, s.piece().from, s.piece().to);  // throws where it cannot be passed
-      emit_model(e, s, std::nullopt, [&]<class Map>(const Map& map) {
-        if constexpr (is_call<Map>) {
-          throw std::invalid_argument(describe(e) + ": code has no power series");
-        } else if constexpr (!is_filter<Map> && !is_radiation<Map>) {
-          visit(map, energy);
-          energy = energy_behind(map, energy);
-        }
-      });
-      ref = behind;
-    }
+    for (int k = 0; k < count; ++k) visit_maps(e, k, count, ref, visit);
   }
 }
 

@@ -174,6 +174,11 @@ using map_visitor = std::function<void(const any_map&, const std::array<double, 
 /// is moved to the end. Throws as compile().
 void visit_maps(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                 const map_visitor& visit);
+
+/// The same for piece `index` of `count` equal ones of one element.
+void visit_maps(const element& e, int index, int count, beam::reference& ref,
+                const map_visitor& visit);
+
 /// The same with the spin: at the end it is `rotation` S for a particle that starts at `start`, and to first order
 /// `rotation` exp((slopes z) x) S for one that starts z beside it.
 struct spin_orbit_map {

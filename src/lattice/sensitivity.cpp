@@ -158,7 +158,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
     for (std::size_t c = 0; c < n; ++c) {
       for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
     }
-    bool improved = false, done = true;
+    bool improved = false, done = true, settled = true;
     for (std::size_t c = 0; c < n; ++c) {
       double fine = 0, coarse = 0;
       bool varies = false;
@@ -172,8 +172,9 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       coarse /= h;
       // what does not change over the longest step does not change at all
       const bool constant = !varies && std::isinf(error[c]);
-      const double doubt =
-          constant ? 0 : std::fabs(fine - coarse) + 2.2e-16 * largest[group(c)] / h;
+      const double truncated = std::fabs(fine - coarse), rounded = 2.2e-16 * largest[group(c)] / h;
+      const double doubt = constant ? 0 : truncated + rounded;
+      settled = settled && (constant || truncated <= rounded);
       if (doubt < error[c]) {
         error[c] = doubt;
         best[c] = fine;
@@ -183,6 +184,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       done = done && error[c] <= 1e-13 * std::fabs(best[c]);
     }
     if (done) return best;
+    if (settled && usable()) return best;  // shorter steps only round more
     idle = improved || !usable() ? 0 : idle + 1;
   }
   if (best.empty()) throw std::domain_error("no neighbouring value can be tracked in the same way");
@@ -283,10 +285,43 @@ program matrix_program(const element& e, const slice_request& which, reference& 
   return r;
 }
 
+bool has_call(const program& p) { return !p.calls.empty(); }
+
+/// What undoes a slice with tile code: the maps around it, and the place of the call, whose number is counted within the
+/// slice.
+program call_program(const program& forward, const reference& front, const reference& behind) {
+  program r;
+  const auto energy_of = [](const reference& ref) {
+    return std::array{ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+  };
+  r.entrance_energy = energy_of(behind);
+  for (auto op = forward.operations.rbegin(); op != forward.operations.rend(); ++op) {
+    if (op->code == operation::refresh) continue;  // put behind the call below
+    if (op->code != operation::call) {
+      append_inverse(*op, forward.coefficients.data() + op->coefficients, r);
+      continue;
+    }
+    r.operations.push_back(*op);
+    const auto energy = energy_of(front);
+    r.operations.push_back({operation::refresh, static_cast<std::uint32_t>(r.coefficients.size()),
+                            op->element, op->s});
+    r.coefficients.insert(r.coefficients.end(), energy.begin(), energy.end());
+  }
+  return r;
+}
+
 /// Slice `index` of an element, as what undoes it. Throws as compile_slice.
 slice_state state_of(const element& e, slice_request which, const reference& ref) {
-  which.inverse = true;
   slice_state s{{}, ref};
+  if (std::holds_alternative<elements::programmable>(e.body)) {
+    const program forward = compile_slice(e, which, s.behind);
+    if (has_call(forward)) {
+      s.inverse = call_program(forward, ref, s.behind);
+      return s;
+    }
+    s.behind = ref;
+  }
+  which.inverse = true;
   s.inverse = is_matrix(e) ? matrix_program(e, which, s.behind) : compile_slice(e, which, s.behind);
   return s;
 }
@@ -295,6 +330,7 @@ slice_state state_of(const element& e, slice_request which, const reference& ref
 std::size_t coefficient_count(int code) {
   if (code == reverse_operation::matrix) return 79;
   if (code == operation::refresh) return 2;
+  if (code == operation::call) return 0;
   static const std::vector<std::size_t> counts = [] {
     std::vector<std::size_t> r;
     elements::all_maps::for_each(
@@ -368,17 +404,21 @@ class differentiator {
     };
     if (options_.record_start) record(-1, 0);
     const std::size_t n = line_.elements.size();
-    for (std::size_t i = 0; i < n; ++i) {
-      const element& e = *line_.elements[i];
-      validate(e);
-      const auto active = knobs_.find(&e);
-      const int count = slice_count(e);
-      slice_request which{0, count};
-      if (active != knobs_.end()) {
-        for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
-      }
-      for (int k = 0; k < count; ++k) {
-        which.index = k;
+    const element* checked = nullptr;
+    position here{};
+    for (std::size_t k = 0; k <= options_.stops.size(); ++k) {
+      const bool at_end = k == options_.stops.size();
+      const position there = at_end ? position{n} : options_.stops[k];
+      for (const piece& now : pieces(line_, here, there, direction::forward)) {
+        const std::size_t i = now.element;
+        const element& e = *line_.elements[i];
+        if (&e != checked) validate(e);
+        checked = &e;
+        const auto active = knobs_.find(&e);
+        slice_request which{now.index, now.count};
+        if (active != knobs_.end()) {
+          for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
+        }
         reference behind = ref;
         append(compile_slice(e, which, behind), i);
         slices_.push_back({i, which, ref, state_of(e, which, ref), before_});
@@ -388,10 +428,17 @@ class differentiator {
           for (const std::size_t number : active->second) vary(s, number);
         }
         ref = s.state.behind;
+        const int last = slice_count(e) - 1;
+        if (!now.ends_slice || now.slice != last) continue;
+        const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
+        if (flagged || (options_.record_end && i + 1 == n)) {
+          record(static_cast<std::int32_t>(i), last);
+        }
       }
-      const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
-      if (flagged || (options_.record_end && i + 1 == n))
-        record(static_cast<std::int32_t>(i), count - 1);
+      if (at_end) break;
+      r_.stops.push_back(
+          {static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
+      here = there;
     }
     if (n == 0 && options_.record_end) record(-1, 0);
     r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
@@ -404,8 +451,21 @@ class differentiator {
     const auto shift = static_cast<std::uint32_t>(p.coefficients.size());
     p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(),
                           piece.coefficients.end());
+    const auto calls = static_cast<std::uint32_t>(p.calls.size());
+    for (const elements::code_call& c : piece.calls) {
+      if (c.tiles == nullptr) {
+        throw std::invalid_argument(describe(*line_.elements[element]) +
+                                    ": code for the whole beam has no derivative");
+      }
+      if (!c.tiles->has_derivative()) {
+        throw std::invalid_argument(describe(*line_.elements[element]) +
+                                    ": its code has no derivative; allowed: code with a pull, or with "
+                                    "stated steps of differences");
+      }
+      p.calls.push_back(c);
+    }
     for (operation op : piece.operations) {
-      op.coefficients += shift;
+      op.coefficients += op.code == operation::call ? calls : shift;
       op.element = static_cast<std::int32_t>(element);
       p.operations.push_back(op);
     }
@@ -476,7 +536,8 @@ class differentiator {
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
     const auto key =
-        std::tuple(line_.elements[s.element].get(), s.which.index, what, s.front.kinetic);
+        std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
+                   s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -487,6 +548,13 @@ class differentiator {
     std::size_t first = options_.reference_energy ? 0 : first_moved_;
     for (; first < slices_.size(); ++first) {
       slice_work& s = slices_[first];
+      if (std::ranges::any_of(s.state.inverse.operations,
+                              [](const operation& op) { return op.code == operation::call; })) {
+        throw std::invalid_argument(
+            describe(*line_.elements[s.element]) +
+            ": what its code does with another energy of the reference is not known; allowed: no derivative "
+            "by the energy of the reference, or by what changes it in front of this element");
+      }
       slice_sensitivity& to = r_.slices[first];
       const std::size_t by_kinetic = options_.knobs.size();
       const values d = cached(s, by_kinetic, [&] {
@@ -516,7 +584,8 @@ class differentiator {
       last = std::min(last, end);
       std::vector<std::size_t> maps;  // of the forward program
       for (std::size_t i = s.first_forward; i < last; ++i) {
-        if (p.operations[i].code < map_count) maps.push_back(i);
+        const int code = p.operations[i].code;
+        if (code < map_count || code == operation::call) maps.push_back(i);
       }
       for (std::size_t i = last; i-- > s.first_forward;) {
         if (p.operations[i].code == operation::record) link_record(i);
@@ -526,6 +595,11 @@ class differentiator {
     }
     for (std::size_t i = end; i-- > 0;) {
       if (p.operations[i].code == operation::record) link_record(i);
+    }
+    for (stop& at : r_.stops) {
+      const auto undone = std::ranges::partition_point(
+          r_.backward, [&](const reverse_operation& op) { return op.forward >= at.forward; });
+      at.backward = static_cast<std::uint32_t>(undone - r_.backward.begin());
     }
   }
 
@@ -565,6 +639,12 @@ class differentiator {
         continue;
       }
       const std::size_t undone = forward_maps[--map];
+      if (op.code == operation::call) {
+        r_.backward.push_back({reverse_operation::call,
+                               r_.forward.operations[undone].coefficients,
+                               static_cast<std::uint32_t>(undone)});
+        continue;
+      }
       if (does_nothing(op.code)) continue;
       reverse_operation to{op.code, op.coefficients + shift, static_cast<std::uint32_t>(undone)};
       to.first_direction = static_cast<std::uint32_t>(r_.directions.size());
@@ -596,7 +676,7 @@ class differentiator {
   std::unordered_map<const element*, std::vector<std::size_t>> knobs_{};
   sensitivity r_{};
   std::vector<slice_work> slices_{};
-  std::map<std::tuple<const element*, int, std::size_t, double>, values> cache_{};
+  std::map<std::tuple<const element*, int, int, std::size_t, double>, values> cache_{};
   reference end_{};
   std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none;
   bool moves_reference_ = false;
@@ -648,6 +728,7 @@ void check(const knob& k) {
 
 sensitivity::result sensitivity::collect(std::span<const double> contributions,
                                          std::span<const double> by_kinetic,
+                                         std::span<const double> at_stops,
                                          std::size_t knob_count) const {
   result r{std::vector<double>(knob_count, 0.0), 0};
   double kinetic = 0, time = 0;
@@ -658,8 +739,15 @@ sensitivity::result sensitivity::collect(std::span<const double> contributions,
       kinetic += by_kinetic[--record];
     }
   };
+  std::size_t next_stop = at_stops.size();
+  const auto take_stops = [&](std::size_t slices_in_front) {
+    while (next_stop > 0 && stops[next_stop - 1].slices >= slices_in_front) {
+      kinetic += at_stops[--next_stop];
+    }
+  };
   for (std::size_t n = slices.size(); n-- > 0;) {
     const slice_sensitivity& s = slices[n];
+    take_stops(n + 1);
     take_records(s.element);
     for (const slice_sensitivity::varied& k : s.knobs) {
       r.knobs[k.knob] += contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
@@ -670,9 +758,42 @@ sensitivity::result sensitivity::collect(std::span<const double> contributions,
     if (s.kinetic_sum >= 0) kinetic += contributions[static_cast<std::size_t>(s.kinetic_sum)];
     if (s.time_sum >= 0) time += contributions[static_cast<std::size_t>(s.time_sum)];
   }
+  take_stops(0);
   take_records(-1);
   r.kinetic = kinetic;
   return r;
+}
+
+geometry_slope geometry_of(const knob& k) {
+  element changed = *k.of;
+  double* number = number_of(changed, k);
+  const double x = *number;
+  const values slope = derivative_of(
+      [&](double there) -> std::optional<values> {
+        *number = there;
+        if (length(changed) == 0 && length(*k.of) != 0) return {};
+        return values{length(changed), curvature(changed)};
+      },
+      x, scale_of(*info_of(changed, k.parameter), x, false, 0), {});
+  return {slope[0], slope[1]};
+}
+
+double derivative_along(const knob& k, const line& l,
+                        const std::function<double(const line&)>& function) {
+  const auto changed = std::make_shared<element>(*k.of);
+  double* number = number_of(*changed, k);
+  const double x = *number;
+  line other = l;
+  std::ranges::replace(other.elements, k.of, changed, [](const auto& e) {
+    return std::shared_ptr<const element>(e);
+  });
+  const values slope = derivative_of(
+      [&](double there) -> std::optional<values> {
+        *number = there;
+        return values{function(other)};
+      },
+      x, scale_of(*info_of(*changed, k.parameter), x, false, 0), {});
+  return slope[0];
 }
 
 sensitivity differentiate(const line& l, const beam::reference& start,
@@ -733,6 +854,98 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
   const values d = derivative_of(values_of, x, scale, together);
   const auto at = d.begin() + static_cast<std::ptrdiff_t>(coefficients);
   return {values(d.begin(), at), {at[0], at[1]}, values(at + 2, d.end())};
+}
+
+namespace {
+
+/// The variable of a piece: its value, and the length on which things vary with it.
+struct piece_variable {
+  double value, scale;
+
+  piece_variable(const varied_piece& p, element& copy) {
+    using enum varied_piece::variable;
+    if (p.by == knob) {
+      value = *number_of(copy, *p.turned);
+      scale = scale_of(*info_of(copy, p.turned->parameter), value, p.clock, p.front.t);
+    } else if (p.by == kinetic) {
+      value = scale = p.front.kinetic;
+    } else {
+      value = p.front.t;
+      scale = 0.1;
+    }
+  }
+};
+
+/// The reference in front of a piece and its element, with the variable at x.
+reference turned_to(const varied_piece& p, double x, element& e) {
+  using enum varied_piece::variable;
+  reference ref = p.front;
+  // without a clock the time of flight of the piece alone, for the sake of rounding
+  if (!p.clock) ref.t = 0;
+  if (p.by == knob) *number_of(e, *p.turned) = x;
+  if (p.by == kinetic) ref.kinetic = x;
+  if (p.by == time) ref.t = x;
+  return ref;
+}
+
+}  // namespace
+
+piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& centroid) {
+  element e = p.of;
+  const piece_variable v(p, e);
+  constexpr std::size_t orbit = 0, matrix = 6, behind = 42;
+  const auto at = [&](double x) -> std::optional<values> {
+    reference ref = turned_to(p, x, e);
+    try {
+      const orbit_map m = derivative(e, p.index, p.count, ref, centroid);
+      values r(behind + 2);
+      std::copy(m.orbit.begin(), m.orbit.end(), r.begin() + orbit);
+      std::copy(m.matrix.begin(), m.matrix.end(), r.begin() + matrix);
+      r[behind] = ref.kinetic;
+      r[behind + 1] = ref.t;
+      return r;
+    } catch (const std::exception&) {
+      return {};
+    }
+  };
+  groups together(behind + 2);
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    together[i] = i < matrix ? orbit : i < behind ? matrix : i;
+  }
+  try {
+    const values d = derivative_of(at, v.value, v.scale, together);
+    piece_tangent r;
+    std::copy_n(d.begin() + orbit, 6, r.orbit.begin());
+    std::copy_n(d.begin() + matrix, 36, r.matrix.begin());
+    r.kinetic = d[behind];
+    r.time = d[behind + 1];
+    return r;
+  } catch (const std::domain_error& why) {
+    throw std::invalid_argument(describe(p.of) + " cannot be differentiated with respect to " +
+                                (p.turned ? name_of(*p.turned) : "the reference particle") +
+                                " = " + std::to_string(v.value) + ": " + why.what());
+  }
+}
+
+piece_probe::piece_probe(const varied_piece& p) : beside_(p.of) {
+  const piece_variable v(p, beside_);
+  at_ = v.value + 0.0173 * v.scale;
+}
+
+bool piece_probe::read(const varied_piece& p, std::vector<double>& signature) {
+  slice_request which{p.index, p.count};
+  if (p.by == varied_piece::variable::knob) prepare(which, *p.turned);
+  try {
+    reference ref = turned_to(p, at_, beside_);
+    program made = compile_slice(beside_, which, ref);
+    signature = std::move(made.coefficients);
+    for (const operation& op : made.operations) signature.push_back(op.code);
+    signature.push_back(ref.kinetic);
+    signature.push_back(ref.t);
+    return true;
+  } catch (const std::exception&) {
+    return false;
+  }
 }
 
 }  // namespace betatron::lattice

@@ -13,6 +13,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -45,6 +46,8 @@ struct reverse_operation {
   static constexpr int matrix =
       1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
              ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists
+  static constexpr int call = operation::call;  ///< tile code, which has a pull but no inverse; `coefficients`: as in
+                                                ///< the forward program
 
   int code;
   std::uint32_t coefficients;  ///< position in the pool, or the number of the record
@@ -78,6 +81,14 @@ struct slice_sensitivity {
   moved by_kinetic{1, 0}, by_time{0, 1};
 };
 
+/// A place where the reverse pass stops between operations, for something that acts on the whole beam.
+struct stop {
+  std::uint32_t forward;   ///< the operation of the forward program behind it
+  std::uint32_t backward;  ///< the first of the reverse pass that undoes one in front of it
+  std::size_t slices;      ///< in front of it
+  beam::reference ref;
+};
+
 struct sensitivity {
   program forward;                            ///< with records; what the reverse pass undoes
   std::vector<reverse_operation> backward{};  ///< in the order in which they are run
@@ -85,19 +96,20 @@ struct sensitivity {
   std::vector<double> tangents{};
   std::vector<reverse_direction> directions{};
   std::vector<slice_sensitivity> slices{};  ///< in the order of the line
+  std::vector<stop> stops{};                ///< in the order of the beam
   std::array<double, 2> exit_energy{};      ///< 1/beta0, 1/(beta0 gamma0)^2 at the end
   std::uint32_t sums = 0;                   ///< how many there are
   bool needs_states = false;                ///< an operation cannot be undone: states must be kept
 
   /// Derivatives with respect to the knobs, and to the kinetic energy over m c^2 at the start (if the program was
   /// made for it), from what particles have contributed to the sums. by_kinetic: what a loss depends directly on
-  /// that of the reference at each record; empty for nothing.
+  /// that of the reference at each record; empty for nothing. at_stops: the same at each stop.
   struct result {
     std::vector<double> knobs;
     double kinetic;
   };
   result collect(std::span<const double> contributions, std::span<const double> by_kinetic,
-                 std::size_t knob_count) const;
+                 std::span<const double> at_stops, std::size_t knob_count) const;
 };
 
 struct sensitivity_options {
@@ -105,7 +117,18 @@ struct sensitivity_options {
   bool reference_energy = false;
   std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
   bool record_start = false, record_end = false;
+  std::span<const position> stops{};  ///< ascending
 };
+
+/// How the length of an element and the curvature of the reference orbit in it change with a knob of it.
+struct geometry_slope {
+  double length = 0, curvature = 0;
+};
+geometry_slope geometry_of(const knob& k);
+
+/// The derivative of a smooth function of a line along a knob.
+double derivative_along(const knob& k, const line& l,
+                        const std::function<double(const line&)>& function);
 
 /// Throws std::invalid_argument naming the element that cannot be tracked, has no derivative with respect to a
 /// parameter, or knobs of elements that are not in the line.
@@ -122,5 +145,41 @@ struct forward_tangents {
 };
 forward_tangents differentiate_forward(const line& l, const beam::reference& start,
                                        const sensitivity_options& options, std::ptrdiff_t which);
+
+/// Piece `index` of `count` equal ones of an element, as a function of what may be varied: a knob of the element, or
+/// the energy or the time of the reference particle `front` at its entrance.
+struct varied_piece {
+  const element& of;
+  int index, count;
+  beam::reference front;
+  enum class variable { knob, kinetic, time } by = variable::kinetic;
+  const knob* turned = nullptr;  ///< for variable::knob
+  bool clock = false;            ///< maps of the line follow the clock
+};
+
+/// How the centroid behind a piece, the derivative of the map around it, and the reference there change.
+struct piece_tangent {
+  std::array<double, 6> orbit{};
+  elements::matrix6 matrix{};
+  double kinetic = 0, time = 0;
+};
+
+/// For a centroid that is at `centroid` in front. Throws std::invalid_argument naming the element and the parameter
+/// that there is no derivative for.
+piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& centroid);
+
+/// Tells whether pieces of one element are the same function of a variable: those with the same coefficients somewhat
+/// beside its value, and the same matrix at the value, are.
+class piece_probe {
+ public:
+  /// For pieces that differ from this one by their index.
+  explicit piece_probe(const varied_piece& p);
+  /// The coefficients of a piece there; false if it cannot be tracked there.
+  bool read(const varied_piece& p, std::vector<double>& signature);
+
+ private:
+  element beside_;
+  double at_;
+};
 
 }  // namespace betatron::lattice

@@ -24,4 +24,8 @@ struct taylor_series {
 taylor_series expand(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      int order, const std::array<double, 6>& start = {});
 
+/// The same for piece `index` of `count` equal ones of an element.
+taylor_series expand(const element& e, int index, int count, beam::reference& ref, int order,
+                     const std::array<double, 6>& start);
+
 }  // namespace betatron::lattice

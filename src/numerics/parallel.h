@@ -10,13 +10,16 @@
 
 namespace betatron::numerics {
 
-/// work(i) for all i < count, on at most `threads` threads, the calling one among them. Which thread takes which i
-/// is not defined. What the first work that fails throws is passed on when all have stopped.
-template <class Work>
-void parallel_for(unsigned threads, std::size_t count, Work&& work) {
+/// work(memory, i) for all i < count, on at most `threads` threads, the calling one among them, each with a memory of its
+/// own from make(). Which thread takes which i is not defined. What the first work that fails throws is passed on when
+/// all have stopped.
+template <class Make, class Work>
+void parallel_for_with(unsigned threads, std::size_t count, Make&& make, Work&& work) {
   const std::size_t workers = std::min<std::size_t>(std::max(1u, threads), count);
   if (workers <= 1) {
-    for (std::size_t i = 0; i < count; ++i) work(i);
+    if (count == 0) return;
+    auto memory = make();
+    for (std::size_t i = 0; i < count; ++i) work(memory, i);
     return;
   }
   std::atomic<std::size_t> next{0};
@@ -24,7 +27,8 @@ void parallel_for(unsigned threads, std::size_t count, Work&& work) {
   std::exception_ptr failure;
   const auto run = [&] {
     try {
-      for (std::size_t i = next++; i < count && !failed; i = next++) work(i);
+      auto memory = make();
+      for (std::size_t i = next++; i < count && !failed; i = next++) work(memory, i);
     } catch (...) {
       if (!failed.exchange(true)) failure = std::current_exception();
     }
@@ -38,6 +42,23 @@ void parallel_for(unsigned threads, std::size_t count, Work&& work) {
   run();
   for (std::thread& t : pool) t.join();
   if (failure) std::rethrow_exception(failure);
+}
+
+/// work(i), likewise.
+template <class Work>
+void parallel_for(unsigned threads, std::size_t count, Work&& work) {
+  parallel_for_with(threads, count, [] { return 0; }, [&](int, std::size_t i) { work(i); });
+}
+
+/// work(begin, end) for ranges of particles that together are [0, n), of about equal size: as many as threads (0: one per
+/// hardware thread), fewer where there is little to do.
+template <class Work>
+void parallel_ranges(unsigned threads, std::size_t n, Work&& work) {
+  constexpr std::size_t worth_a_thread = 50'000;
+  if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+  const std::size_t parts = std::clamp<std::size_t>(n / worth_a_thread, 1, threads);
+  parallel_for(threads, parts,
+               [&](std::size_t part) { work(n * part / parts, n * (part + 1) / parts); });
 }
 
 }  // namespace betatron::numerics

@@ -55,8 +55,8 @@ struct bf16_kernels {
   void (*add)(const std::uint32_t* from, std::uint32_t* to, std::size_t packs);
 };
 
-/// What this processor has; null pointers if that is nothing. BETATRON_AMX=off in the environment leaves the matrix
-/// instructions out, for tests.
+/// What serves this processor; null pointers if that is nothing. BETATRON_BF16=dot in the environment asks for dot
+/// products instead of tiles, BETATRON_BF16=off for nothing, for tests.
 struct bf16_support {
   const bf16_products* products = nullptr;
   const bf16_kernels* kernels = nullptr;

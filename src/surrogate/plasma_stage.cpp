@@ -40,6 +40,7 @@ struct stage_memory {
   alignas(64) F columns[stage_columns][most_lanes];
   alignas(64) F features[stage_features][most_lanes];
   alignas(64) F outputs[stage_outputs][most_lanes];
+  alignas(64) F square[most_lanes];
   std::uint8_t outside[most_lanes];
 };
 
@@ -98,6 +99,12 @@ void check(const stage_description& d) {
   require_finite(d, "upper bound of the domain", d.domain.upper);
   require_finite(d, "centre of the domain", d.domain.centre);
   require_finite(d, "whitening of the domain", d.domain.whitening);
+  for (std::size_t i = 0; i < d.distances.size(); ++i) {
+    if (!(d.distances[i] > (i == 0 ? 0 : d.distances[i - 1]))) {
+      reject(d, "edge " + std::to_string(i) + " of its bins of distance is " +
+                    beam::number_text(d.distances[i]) + ", expected more than the one before");
+    }
+  }
   require_finite(d, "gain", d.gain);
   require_finite(d, "constant", d.constant);
   for (std::size_t k = 0; k < 5; ++k) {
@@ -120,7 +127,9 @@ struct plasma_stage::state {
   evaluator single, wide;
   stage_bounds<float> bounds_single;
   stage_bounds<double> bounds_double;
+  std::vector<double> squares;  // of the edges of bins, without the last
   mutable std::atomic<std::uint64_t> passed{0}, outside{0};
+  mutable std::vector<std::atomic<std::uint64_t>> above;  // of these edges
 
   state(stage_description description, outside_policy p)
       : d(std::move(description)),
@@ -128,7 +137,23 @@ struct plasma_stage::state {
         single(d.net, number_format::single),
         wide(d.net, number_format::double_),
         bounds_single(bounds_of<float>(d.domain)),
-        bounds_double(bounds_of<double>(d.domain)) {}
+        bounds_double(bounds_of<double>(d.domain)),
+        above(d.distances.empty() ? 0 : d.distances.size() - 1) {
+    for (std::size_t i = 0; i < above.size(); ++i) {
+      squares.push_back(d.distances[i] * d.distances[i]);
+    }
+  }
+
+  /// Of `count` squared distances, how many are above each edge.
+  template <class F>
+  void sort_in(const F* square, std::size_t count) const {
+    for (std::size_t b = 0; b < squares.size(); ++b) {
+      const F edge = static_cast<F>(squares[b]);
+      unsigned n = 0;
+      for (std::size_t i = 0; i < count; ++i) n += !(square[i] <= edge);
+      if (n != 0) above[b].fetch_add(n, std::memory_order_relaxed);
+    }
+  }
 
   template <class F>
   const evaluator& net() const {
@@ -218,28 +243,33 @@ struct plasma_stage::state {
     const stage_kernels<F>& kernels = kernels_of_stages<F>();
     const stage_numbers<F> n = numbers<F>(at);
     stage_memory<F> m;
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               outputs = pointers(m.outputs);
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto outputs = pointers(m.outputs);
     std::size_t away = 0;
-    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t some,
-                                       std::size_t lanes) {
-      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
-      net<F>().run(features.data(), outputs.data(), lanes);
-      const auto here = static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
-      away += here;
-      if (here != 0 && policy == outside_policy::fallback) replace(m, outputs.data(), lanes);
-      kernels.leave(n, columns.data(), outputs.data(), z, lanes);
-      if (here != 0 && policy == outside_policy::lose) {
-        std::copy_n(m.outside, some, tile.outside + first);
-      }
-    });
+    for_parts(tile, kernels.width,
+              [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
+                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside,
+                              m.square, lanes);
+                net<F>().run(features.data(), outputs.data(), lanes);
+                sort_in(m.square, some);
+                const auto here =
+                    static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
+                away += here;
+                if (here != 0 && policy == outside_policy::fallback)
+                  replace(m, outputs.data(), lanes);
+                kernels.leave(n, columns.data(), outputs.data(), z, lanes);
+                if (here != 0 && policy == outside_policy::lose) {
+                  std::copy_n(m.outside, some, tile.outside + first);
+                }
+              });
     passed.fetch_add(tile.count, std::memory_order_relaxed);
     if (away == 0) return;
     outside.fetch_add(away, std::memory_order_relaxed);
     if (policy == outside_policy::stop) {
       throw std::runtime_error("plasma stage '" + std::string(at.name.empty() ? d.name : at.name) +
-                               "' at s = " + beam::number_text(at.entrance.s) + " m: " +
-                               std::to_string(away) + " of " + std::to_string(tile.count) +
+                               "' at s = " + beam::number_text(at.entrance.s) +
+                               " m: " + std::to_string(away) + " of " + std::to_string(tile.count) +
                                " particles are outside of what it was trained for");
     }
   }
@@ -252,43 +282,48 @@ struct plasma_stage::state {
     stage_memory<F> m;
     alignas(64) F columns_bar_rows[stage_columns][most_lanes];
     alignas(64) F features_bar_rows[stage_features][most_lanes];
-    const auto columns = pointers(m.columns), features = pointers(m.features),
-               columns_bar = pointers(columns_bar_rows), features_bar = pointers(features_bar_rows);
-    for_parts(tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t,
-                                       std::size_t lanes) {
-      F* l[6];
-      for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
-      kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, lanes);
-      const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
-        const F* c[stage_columns];
-        const F* part[6];
-        F* bar[stage_columns];
-        for (std::size_t k = 0; k < stage_columns; ++k) {
-          c[k] = columns[k] + begin;
-          bar[k] = columns_bar[k] + begin;
-        }
-        for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
-        if (policy != outside_policy::fallback) {
-          kernels.leave_back(n, c, part, o, bar, count);
-          return;
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-          if (!m.outside[begin + i]) continue;
-          for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
-          o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
-        }
-        kernels.leave_back(n, c, part, o, bar, count);
-        for (std::size_t i = 0; i < count; ++i) {
-          if (!m.outside[begin + i]) continue;
-          bar[stage_z][i] += o[5][i] * static_cast<F>(physics_gain_slope(
-                                           static_cast<double>(m.features[0][begin + i])));
-          for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
-        }
-      };
-      const evaluator::turn<F> step = turn;
-      net<F>().pull(features.data(), step, features_bar.data(), lanes);
-      kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l, lanes);
-    });
+    const auto columns = pointers(m.columns);
+    const auto features = pointers(m.features);
+    const auto columns_bar = pointers(columns_bar_rows);
+    const auto features_bar = pointers(features_bar_rows);
+    for_parts(
+        tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
+          F* l[6];
+          for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
+          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, m.square,
+                        lanes);
+          const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
+            const F* c[stage_columns];
+            const F* part[6];
+            F* bar[stage_columns];
+            for (std::size_t k = 0; k < stage_columns; ++k) {
+              c[k] = columns[k] + begin;
+              bar[k] = columns_bar[k] + begin;
+            }
+            for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
+            if (policy != outside_policy::fallback) {
+              kernels.leave_back(n, c, part, o, bar, count);
+              return;
+            }
+            for (std::size_t i = 0; i < count; ++i) {
+              if (!m.outside[begin + i]) continue;
+              for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
+              o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
+            }
+            kernels.leave_back(n, c, part, o, bar, count);
+            for (std::size_t i = 0; i < count; ++i) {
+              if (!m.outside[begin + i]) continue;
+              bar[stage_z][i] +=
+                  o[5][i] *
+                  static_cast<F>(physics_gain_slope(static_cast<double>(m.features[0][begin + i])));
+              for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
+            }
+          };
+          const evaluator::turn<F> step = turn;
+          net<F>().pull(features.data(), step, features_bar.data(), lanes);
+          kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l,
+                             lanes);
+        });
   }
 
  private:
@@ -317,12 +352,22 @@ const stage_description& plasma_stage::description() const { return state_->d; }
 outside_policy plasma_stage::policy() const { return state_->policy; }
 
 stage_counts plasma_stage::counts() const {
-  return {state_->passed.load(std::memory_order_relaxed),
-          state_->outside.load(std::memory_order_relaxed)};
+  stage_counts c{state_->passed.load(std::memory_order_relaxed),
+                 state_->outside.load(std::memory_order_relaxed),
+                 {}};
+  std::uint64_t beyond = c.passed;
+  for (const auto& above : state_->above) {
+    const std::uint64_t n = above.load(std::memory_order_relaxed);
+    c.by_distance.push_back(beyond - n);
+    beyond = n;
+  }
+  if (!state_->d.distances.empty()) c.by_distance.push_back(beyond);
+  return c;
 }
 void plasma_stage::reset() const {
   state_->passed.store(0, std::memory_order_relaxed);
   state_->outside.store(0, std::memory_order_relaxed);
+  for (auto& above : state_->above) above.store(0, std::memory_order_relaxed);
 }
 
 std::shared_ptr<const elements::tile_code> plasma_stage::code() const {
@@ -355,7 +400,8 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
          " eV; it was trained for electrons");
   }
   // gamma at the entrance of the stage: the gain depends on it but little
-  double gamma = ref.gamma();
+  double gamma = ref.gamma() - place.from * state_->physics_gain(d.xi);
+  if (!(gamma > 1)) gamma = ref.gamma();
   axis_passage p{};
   for (int i = 0; i < 50; ++i) {
     p = state_->on_axis(gamma);
@@ -381,7 +427,7 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
   ref.kinetic = kinetic;
 }
 
-#define BETATRON_DECLARE(isa)                                     \
+#define BETATRON_DECLARE(isa)                                    \
   extern const stage_kernels<float> stage_kernels_##isa##_float; \
   extern const stage_kernels<double> stage_kernels_##isa##_double;
 

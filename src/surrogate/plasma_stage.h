@@ -29,6 +29,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "elements/programmable.h"
 #include "surrogate/inference.h"
@@ -53,12 +54,13 @@ struct stage_domain {
 
 struct stage_description {
   std::string name;
-  double length = 0;    ///< L [m]
-  double focusing = 0;  ///< K [1/m^2]
+  double length = 0;     ///< L [m]
+  double focusing = 0;   ///< K [1/m^2]
   double amplitude = 0;  ///< A [m]
-  double xi = 0;        ///< of the reference particle [m]
-  network net;          ///< five features to seven numbers
+  double xi = 0;         ///< of the reference particle [m]
+  network net;           ///< five features to seven numbers
   stage_domain domain;
+  std::vector<double> distances{};  ///< upper edges of bins of |W (f - centre)|, in rising order
 
   /// The physics model: dgamma = gain . (1, d, d^2) with d = xi - xi_centre, the other six numbers constant: uniform
   /// acceleration that depends on the place in the wake, and linear focusing.
@@ -70,9 +72,11 @@ struct stage_description {
 /// Throws std::invalid_argument that names the stage, the number, what was found and what is allowed.
 void check(const stage_description&);
 
-/// How many particles went through a stage, and how many of them were outside its domain.
+/// How many particles went through a stage, how many of them were outside its domain, and how many were in each bin of
+/// distance; the last bin has all beyond, too.
 struct stage_counts {
   std::uint64_t passed = 0, outside = 0;
+  std::vector<std::uint64_t> by_distance{};
 };
 
 /// A stage made ready. Immutable but for its counts; may be used by many threads at once. Copies share the counts.

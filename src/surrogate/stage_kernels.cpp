@@ -30,13 +30,14 @@ BETATRON_INLINE lanes at(const real* const* columns, int which, std::size_t i) {
 }
 
 void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const* z,
-           real* const* columns, real* const* features, std::uint8_t* outside, std::size_t count) {
+           real* const* columns, real* const* features, std::uint8_t* outside, real* squares,
+           std::size_t count) {
   for (std::size_t i = 0; i < count; i += width) {
     const lanes x0 = at(z, 0, i), px0 = at(z, 1, i), y0 = at(z, 2, i), py0 = at(z, 3, i),
                 t0 = at(z, 4, i), pt0 = at(z, 5, i);
     const lanes energy = lanes(c.inverse_beta) - pt0;
-    const lanes pz = sqrt(lanes(1) + pt0 * (pt0 - lanes(2) * lanes(c.inverse_beta)) - px0 * px0 -
-                          py0 * py0);
+    const lanes pz =
+        sqrt(lanes(1) + pt0 * (pt0 - lanes(2) * lanes(c.inverse_beta)) - px0 * px0 - py0 * py0);
     const lanes flight = t0 / energy;
     const lanes x = x0 - flight * px0, y = y0 - flight * py0, along = -(flight * pz);
     const lanes px = lanes(c.momentum) * px0, py = lanes(c.momentum) * py0;
@@ -54,8 +55,7 @@ void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const
     slow.store(columns[stage_slow] + i);
 
     const lanes square_r = (x * x + y * y) * inverse_b, square_p = (px * px + py * py) / inverse_b;
-    const lanes w =
-        lanes(1) / sqrt(lanes(1) + (square_r + square_p) * lanes(c.inverse_amplitude));
+    const lanes w = lanes(1) / sqrt(lanes(1) + (square_r + square_p) * lanes(c.inverse_amplitude));
     const lanes f[stage_features] = {lanes(c.xi) + along, slow, w * square_r, w * square_p,
                                      w * (x * px + y * py)};
     for (int k = 0; k < stage_features; ++k) f[k].store(features[k] + i);
@@ -75,6 +75,7 @@ void enter(const numbers& c, const stage_bounds<real>& bounds, const real* const
       }
       square = square + row * row;
     }
+    square.store(squares + i);
     excess = select(square <= lanes(bounds.limit), excess, lanes(1));
     for (int k = 0; k < width; ++k) outside[i + static_cast<std::size_t>(k)] = excess[k] != real(0);
   }
@@ -146,8 +147,8 @@ void leave_back(const numbers& c, const real* const* columns, const real* const*
     const lanes flight = -along / pz, scale(c.inverse_momentum_behind);
     const lanes lt = at(lambda, 4, i);
 
-    const lanes flight_bar = at(lambda, 0, i) * planes[0].p + at(lambda, 2, i) * planes[1].p +
-                             lt * m.gamma2;
+    const lanes flight_bar =
+        at(lambda, 0, i) * planes[0].p + at(lambda, 2, i) * planes[1].p + lt * m.gamma2;
     const lanes along_bar = -flight_bar / pz, pz_bar = along_bar * flight;
     lanes gamma2_bar = lt * flight - at(lambda, 5, i) * scale + pz_bar * m.gamma2 / pz;
 
@@ -200,8 +201,8 @@ void enter_back(const numbers& c, const real* const* z, const real* const* colum
   for (std::size_t i = 0; i < count; i += width) {
     const lanes px0 = at(z, 1, i), py0 = at(z, 3, i), t0 = at(z, 4, i), pt0 = at(z, 5, i);
     const lanes energy = lanes(c.inverse_beta) - pt0;
-    const lanes pz = sqrt(lanes(1) + pt0 * (pt0 - lanes(2) * lanes(c.inverse_beta)) - px0 * px0 -
-                          py0 * py0);
+    const lanes pz =
+        sqrt(lanes(1) + pt0 * (pt0 - lanes(2) * lanes(c.inverse_beta)) - px0 * px0 - py0 * py0);
     const lanes flight = t0 / energy;
     const lanes x = at(columns, stage_x, i), y = at(columns, stage_y, i);
     const lanes px = at(columns, stage_px, i), py = at(columns, stage_py, i);
@@ -225,10 +226,8 @@ void enter_back(const numbers& c, const real* const* z, const real* const* colum
     const lanes py_bar = at(columns_bar, stage_py, i) + two * f3 * b * py + f4 * y;
     const lanes along_bar = at(columns_bar, stage_z, i) + at(features_bar, 0, i);
     // 1/sqrt(gamma), 1/b ~ sqrt(gamma), b ~ 1/sqrt(gamma)
-    const lanes gamma_bar =
-        at(columns_bar, stage_gamma, i) +
-        half * slow * slow *
-            (f2 * square_r - f3 * square_p - f1 * slow);
+    const lanes gamma_bar = at(columns_bar, stage_gamma, i) +
+                            half * slow * slow * (f2 * square_r - f3 * square_p - f1 * slow);
 
     const lanes flight_bar = -(x_bar * px0 + y_bar * py0 + along_bar * pz);
     const lanes pz_bar = -(along_bar * flight) / pz;

@@ -13,13 +13,13 @@ constexpr int stage_features = 5, stage_outputs = 7;
 /// Numbers of a stage and of the reference particle on its two sides, for kernels.
 template <class F>
 struct stage_numbers {
-  F inverse_beta, momentum;         ///< in front: 1/beta0, beta0 gamma0
-  F inverse_momentum_behind;       ///< 1/(beta0 gamma0)
-  F gamma_behind, clock_behind;    ///< gamma0; t of the reference particle at the plane of the exit
-  F xi;                            ///< of the reference particle
-  F root_focusing;                 ///< sqrt K [1/m]
-  F advance;                       ///< 2 sqrt(K) L
-  F inverse_amplitude;             ///< 1/A [1/m]
+  F inverse_beta, momentum;      ///< in front: 1/beta0, beta0 gamma0
+  F inverse_momentum_behind;     ///< 1/(beta0 gamma0)
+  F gamma_behind, clock_behind;  ///< gamma0; t of the reference particle at the plane of the exit
+  F xi;                          ///< of the reference particle
+  F root_focusing;               ///< sqrt K [1/m]
+  F advance;                     ///< 2 sqrt(K) L
+  F inverse_amplitude;           ///< 1/A [1/m]
 };
 
 /// The domain of a stage: bounds of each feature and an ellipsoid.
@@ -32,17 +32,27 @@ struct stage_bounds {
 
 /// What is known of a particle inside the stage, in columns: x, y, z [m] at the time when the reference particle is at
 /// the entrance, px, py [m c], gamma, 1/sqrt(gamma).
-enum stage_column { stage_x, stage_y, stage_z, stage_px, stage_py, stage_gamma, stage_slow, stage_columns };
+enum stage_column {
+  stage_x,
+  stage_y,
+  stage_z,
+  stage_px,
+  stage_py,
+  stage_gamma,
+  stage_slow,
+  stage_columns
+};
 
 template <class F>
 struct stage_kernels {
-  /// z: canonical coordinates at the entrance; columns, features: results; outside: 1 for who is not in the domain (not
-  /// written if null). `count` is a multiple of `width`, as everywhere here.
-  void (*enter)(const stage_numbers<F>&, const stage_bounds<F>&, const F* const* z, F* const* columns,
-                F* const* features, std::uint8_t* outside, std::size_t count);
-  /// Canonical coordinates at the exit.
-  void (*leave)(const stage_numbers<F>&, const F* const* columns, const F* const* outputs, F* const* z,
+  /// z: canonical coordinates at the entrance; columns, features: results; outside: 1 for who is not in the domain,
+  /// square: of the distance from its centre (neither is written if null). `count` is a multiple of `width`, as everywhere here.
+  void (*enter)(const stage_numbers<F>&, const stage_bounds<F>&, const F* const* z,
+                F* const* columns, F* const* features, std::uint8_t* outside, F* square,
                 std::size_t count);
+  /// Canonical coordinates at the exit.
+  void (*leave)(const stage_numbers<F>&, const F* const* columns, const F* const* outputs,
+                F* const* z, std::size_t count);
   /// lambda: derivatives by coordinates at the exit. Replaces outputs by the derivatives by them, and gives those by
   /// the columns.
   void (*leave_back)(const stage_numbers<F>&, const F* const* columns, const F* const* lambda,

@@ -42,6 +42,37 @@ struct kick_place {
   unsigned threads = 1;  ///< at most; the result must not depend on it
 };
 
+/// Derivatives of a loss by the coordinates of a beam, a column each, in the precision of the beam.
+struct covector {
+  std::variant<std::array<float*, 6>, std::array<double*, 6>> columns{};
+
+  template <class F>
+  const std::array<F*, 6>& of() const {
+    return std::get<std::array<F*, 6>>(columns);
+  }
+};
+
+/// Derivatives of a loss by what a kick depends on besides the coordinates.
+struct kick_slopes {
+  double kinetic = 0;    ///< kinetic energy over m c^2 of the reference particle there
+  double length = 0;     ///< kick_place::length
+  double curvature = 0;  ///< kick_place::curvature
+  double charge = 0;     ///< the logarithm of the charge of the beam
+  /// For what depends on the line in other ways: a number that has the derivative of the loss by lengths and curvatures of
+  /// elements, those of kick_place held. Empty: nothing does.
+  std::function<double(const lattice::line&)> by_line{};
+};
+
+/// What a number that depends on the matrix of a linear kick depends on through it.
+struct envelope_kick_pull {
+  beam::matrix6 covariance{};  ///< derivatives with respect to each entry as if it were on its own
+  double charge = 0;           ///< by the charge of the beam [1/C]
+  double strength =
+      0;  ///< by the number that says how strong the effect is (a current [1/A]), if it has one
+  double kinetic = 0;  ///< by the kinetic energy over m c^2 of the reference
+  double length = 0;   ///< by the length of the path that the kick stands for [1/m]
+};
+
 /// A field on a grid that an effect keeps.
 struct effect_field {
   std::variant<float*, double*> data;
@@ -66,6 +97,19 @@ struct effect {
   std::function<beam::matrix6(const std::array<double, 6>& mean, const beam::matrix6& covariance,
                               double charge, const kick_place&)>
       envelope_kick{};
+
+  /// For gradients, the adjoint of the kick: beam and covector, given behind the kick, are put in front of it. Empty: the
+  /// effect has no derivative.
+  std::function<kick_slopes(beam::bunch&, const covector&, const kick_place&)> pull{};
+  std::string no_pull{};  ///< why it has none, for messages
+
+  /// Its derivatives: given those of a number by the entries of the matrix, of which only momenta by positions count
+  /// (others are 0), those by what the matrix depends on. It must not depend on the mean. Empty: envelopes with the
+  /// effect cannot be differentiated.
+  std::function<envelope_kick_pull(const std::array<double, 6>& mean,
+                                   const beam::matrix6& covariance, double charge,
+                                   const kick_place&, const beam::matrix6& by_matrix)>
+      envelope_pull{};
 
   /// Fields of the last kick, for hooks: their names, and one of them; none before the first kick.
   std::vector<std::string> field_names{};

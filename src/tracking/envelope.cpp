@@ -55,8 +55,10 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
     place.ref = e.ref;
     place.turn = turn;
     const effect& acting = options.collective[now.effect];
-    e.covariance = transported(acting.envelope_kick(e.mean, e.covariance, options.charge, place),
-                               e.covariance);
+    const beam::matrix6 matrix =
+        acting.envelope_kick(e.mean, e.covariance, options.charge, place);
+    if (options.visit) options.visit({e, matrix, nullptr, &place, now.effect, false});
+    e.covariance = transported(matrix, e.covariance);
   };
 
   const std::vector<kicked_stretch> stretches = cut_at_kicks(l, options.collective);
@@ -68,13 +70,17 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
       for (const lattice::piece& p :
            lattice::pieces(l, stretch.first, stretch.last, lattice::direction::forward)) {
         const lattice::element& element = *l.elements[p.element];
+        beam::reference behind = e.ref;
         const lattice::orbit_map map =
-            lattice::derivative(element, p.index, p.count, e.ref, e.mean);
+            lattice::derivative(element, p.index, p.count, behind, e.mean);
+        const bool flagged = !options.recorded.empty() && options.recorded[p.element] != 0;
+        const bool last = p.slice == lattice::slice_count(element) - 1;
+        const bool recorded = flagged && p.ends_slice && (options.record_slices || last);
+        if (options.visit) options.visit({e, map.matrix, &p, nullptr, 0, recorded});
+        e.ref = behind;
         e.mean = map.orbit;
         e.covariance = transported(map.matrix, e.covariance);
-        const bool recorded = !options.recorded.empty() && options.recorded[p.element] != 0;
-        const bool last = p.slice == lattice::slice_count(element) - 1;
-        if (recorded && p.ends_slice && (options.record_slices || last)) {
+        if (recorded) {
           records.push_back(record_of(e, options.first_turn + turn,
                                       static_cast<std::int32_t>(p.element), p.slice));
         }

@@ -6,6 +6,7 @@
 // the very maps that particles are tracked with, so that envelopes exist for every element.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "tracking/effect.h"
@@ -20,6 +21,16 @@ struct envelope {
   beam::matrix6 covariance{};
 };
 
+/// What track_envelope has just done: passed a piece of lattice, or a kick.
+struct envelope_step {
+  envelope front;                ///< before it
+  const beam::matrix6& matrix;   ///< that the covariance was transported by
+  const lattice::piece* piece;   ///< null for a kick
+  const kick_place* kick;        ///< null for a piece
+  std::size_t effect;            ///< of the kick
+  bool recorded;                 ///< a record follows
+};
+
 struct envelope_options {
   std::int64_t turns = 1;
   std::int64_t first_turn = 0;
@@ -30,6 +41,8 @@ struct envelope_options {
   /// What the beam does to itself: effects with a linear kick on the covariance, see effect::envelope_kick.
   std::vector<effect> collective{};
   double charge = 0;  ///< of the beam [C], with its sign: collective effects need it
+
+  std::function<void(const envelope_step&)> visit{};  ///< called behind each step; may be empty
 };
 
 /// Moves the envelope through the line. Records have count 0, weight 1, and no minima and maxima (NaN): an envelope

@@ -119,6 +119,7 @@ class driver {
     const bool stops = !options_.collective.empty() || !options_.hooks.empty();
     if (stops) {
       cut_at_kicks(line_, options_.collective, options_.hooks);
+      bunch_.check_finite();  // here, and not at the first kick, when particles have moved
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
       }
@@ -358,6 +359,7 @@ class driver {
   /// Some operations of a program that began at `start`; moments are added to `taken`, lost particles leave the beam.
   void run_part(const lattice::program& p, cpu_run& how, const reference& start,
                 std::vector<beam::moment_sums>& taken) {
+    if (how.first == how.last) return;
     how.observed = observed_;
     cpu_result done =
         bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });

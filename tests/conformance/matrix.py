@@ -6,7 +6,8 @@ Random elements and particles (the same in every run) go through Betatron and th
 that has the element; a cell of the matrix is the largest difference of a coordinate, particle by
 particle, over the largest value it takes. Where it is above the limit, the explanation named in
 cases.py must be measured to hold (explanations.py). Exit status 1 if one does not, if a cell has
-none, or if a kind and model is in no cell and has no reason why (NO_COUNTERPART).
+none, or if a kind and model is in no cell and has no reason why (NO_COUNTERPART). Collective
+effects have figures of their own (collective.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from adapters import ADAPTERS, NAMES, Adapter
 from cases import CASES, CLOSED, INTEGRATED, Case
 from compare import deviation
 from explanations import EXPLANATIONS
+
+import collective
 
 DRAWS, PARTICLES = 8, 16
 
@@ -108,7 +111,9 @@ def run_code(code: str, only: list[str] | None) -> tuple[str, dict[int, dict[str
 def run(only: list[str] | None = None) -> dict[str, Any]:
     # the codes side by side: Xtrack mostly waits for the compiler
     with ProcessPoolExecutor(min(len(ADAPTERS), os.cpu_count() or 1)) as pool:
+        effects = pool.submit(collective.run, only)
         found = dict(zip(ADAPTERS, pool.map(run_code, ADAPTERS, repeat(only)), strict=True))
+        effect_codes, effect_cells = effects.result()
     numbered = {place: cell for _, cells in found.values() for place, cell in cells.items()}
     cells = [numbered[place] for place in sorted(numbered)]
     compared = {(case.kind, case.model) for case in CASES}
@@ -125,9 +130,11 @@ def run(only: list[str] | None = None) -> dict[str, Any]:
     return {
         "betatron": bt.info()["version"],
         "codes": {code: version for code, (version, _) in found.items() if version},
+        "effect_codes": effect_codes,
         "draws": DRAWS,
         "particles": PARTICLES,
         "cells": cells,
+        "effects": effect_cells,
         "alone": alone,
         "symmetry": [] if only else symmetry.table(),
     }
@@ -204,6 +211,8 @@ def page(result: dict[str, Any]) -> str:
         + rows(["kind", "model", "code", "its model", "deviation", "verdict"], body)
     )
     parts.append(explanations(used, cells))
+    if result.get("effects"):
+        parts.append(effects(result["effects"], result["effect_codes"]))
     if result["symmetry"]:
         parts.append(laws(result["symmetry"]))
     if result["alone"]:
@@ -213,6 +222,38 @@ def page(result: dict[str, Any]) -> str:
         )
         parts.append("## Without an independent code\n\n" + table)
     return "\n".join(parts)
+
+
+def effects(cells: list[dict[str, Any]], codes: dict[str, str]) -> str:
+    agree = sum(c["verdict"] == "agrees" for c in cells)
+    text = f"""## Collective effects
+
+Kicks, rates and losses of the same beams in Betatron and in another code or a closed form
+(`tests/conformance/collective.py`): {", ".join(f"{n} {v}" for n, v in codes.items())}. The
+deviation is the largest difference over the largest value; the limit is set by what the last column
+says. {agree} of {len(cells)} figures agree.
+
+"""
+    body = []
+    for c in cells:
+        if "deviation" not in c:
+            body.append([c["effect"], c["code"], "", "", "", "", "", c["verdict"]])
+            continue
+        limited = "" if c["verdict"] != "agrees" else c["limited_by"]
+        body.append(
+            [
+                c["effect"],
+                c["code"],
+                c["figure"],
+                f"{c['ours']:.6g}",
+                f"{c['theirs']:.6g}",
+                number(c["deviation"]),
+                number(c["limit"]),
+                limited or c["verdict"],
+            ]
+        )
+    header = ["effect", "beside", "figure", "ours", "theirs", "deviation", "limit", "limited by"]
+    return text + rows(header, body)
 
 
 def explanations(used: list[str], cells: list[dict[str, Any]]) -> str:
@@ -267,7 +308,7 @@ def main() -> int:
         arguments.page.write_text(page(result), encoding="utf-8")
     if arguments.json:
         arguments.json.write_text(json.dumps(finite(result), indent=1) + "\n", encoding="utf-8")
-    verdicts = [c["verdict"] for c in result["cells"]]
+    verdicts = [c["verdict"] for c in result["cells"] + result["effects"]]
     failed = verdicts.count("UNEXPLAINED")
     print(
         f"{verdicts.count('agrees')} cells agree, {verdicts.count('explained')} are explained, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import betatron as bt
@@ -16,6 +17,8 @@ from adapters import ADAPTERS, energy_deviation, momentum, rereferenced
 from cases import CASES, Case
 from explanations import EXPLANATIONS
 from matrix import evaluate, page
+
+import collective
 
 # Each class of element that Xtrack compiles takes seconds, so do the periods of an undulator: the
 # whole matrix has them all.
@@ -35,6 +38,29 @@ def test_cell(case: Case) -> None:
         pytest.skip(why)
     cell = evaluate(case, adapter, draws=2, particles=4)
     assert cell["verdict"] in ("agrees", "explained"), cell
+
+
+@pytest.mark.parametrize(
+    "part",
+    [part for part in collective.PARTS if part.seconds <= 5],
+    ids=lambda part: f"{part.effect}-{part.code}-{part.run.__name__}".replace(" ", "_"),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_collective_figures(part: collective.Part) -> None:
+    if why := part.missing():
+        pytest.skip(why)
+    for cell in collective.evaluate(part):
+        assert cell["verdict"] == "agrees", cell
+
+
+def test_a_collective_effect_whose_code_is_not_there_is_not_run() -> None:
+    def no_figures() -> Iterator[collective.Figure]:
+        raise AssertionError("was run")
+        yield
+
+    part = collective.Part("CSR", "Nobody", ("no_such_module",), "nobody", no_figures)
+    (cell,) = collective.evaluate(part)
+    assert cell["verdict"] == "not run: no_such_module is not installed"
 
 
 def test_every_explanation_is_used_and_every_reference_to_one_exists() -> None:

@@ -134,6 +134,46 @@ def test_no_width_is_a_point(shape):
 
 
 @every_shape
+@pytest.mark.parametrize("cold", [(1, 3, 5), (5,), (1,), (3, 4), (0, 2), (2, 3)])
+def test_a_coordinate_without_variance_takes_none_of_the_others(shape, cold):
+    """x and y of a cold beam are those of a warm one: the correlations of a shape stay in its
+    planes."""
+    sigma = np.diag([2.0, 0.1, 2.0, 0.2, 3.0, 0.3])
+    warm = sample(shape.from_covariance(sigma**2), 300).array
+    sigma[cold, cold] = 0
+    made = shape.from_covariance(sigma**2)
+    assert np.allclose(made.covariance, sigma**2, rtol=1e-14, atol=0)
+    z = sample(made, 300).array
+    assert np.all(z[list(cold)] == 0)
+    rest = [i for i in range(6) if i not in cold]
+    assert np.allclose(z[rest], warm[rest], rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_coordinates_that_are_fully_correlated(seed):
+    """A covariance of rank 3 (momenta are functions of positions) is met, and x, y, t of Kurth6D
+    stay a ball."""
+    random = np.random.default_rng(seed)
+    chirp = random.normal(size=(3, 3))
+    to = np.zeros((6, 3))
+    to[[0, 2, 4]] = np.eye(3)
+    to[[1, 3, 5]] = chirp
+    made = bt.Kurth6D.from_covariance(to @ to.T)
+    scale = np.sqrt(np.diag(to @ to.T))
+    assert np.all(np.abs(made.covariance - to @ to.T) <= 1e-12 * np.outer(scale, scale))
+    z = sample(made, 1000).array
+    assert np.allclose(z[[1, 3, 5]], chirp @ z[[0, 2, 4]], rtol=0, atol=1e-6)
+
+
+def test_kurth6d_without_momenta_is_round():
+    x, _, y, _, t, _ = sample(bt.Kurth6D.from_covariance(np.diag([1.0, 0, 1, 0, 1, 0])), N).array
+    expected = 25 * 3 / 105  # <x^2 y^2> in a ball of radius sqrt(5)
+    for a, b in ((x, y), (y, t), (t, x)):
+        deviation = np.mean(a**2 * b**2) - expected
+        assert abs(deviation) < 6 * np.std(a**2 * b**2) / math.sqrt(N)
+
+
+@every_shape
 def test_pickle_and_repr(shape):
     made = shape.from_covariance(random_covariance(1))
     again = pickle.loads(pickle.dumps(made))

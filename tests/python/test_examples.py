@@ -130,3 +130,48 @@ def test_moments_file_is_a_table(fodo: Path) -> None:
     table = pd.read_csv(fodo / "output" / "moments.csv")
     assert list(table.columns) == list(result.track.moments.columns)
     assert table["sigma_x"].to_numpy() == pytest.approx(result.track.moments["sigma_x"].to_numpy())
+
+
+def example(name: str, *arguments: str, folder: Path) -> str:
+    """What an example prints; its picture must have been made."""
+    script = ROOT / "examples" / name / f"{name}.py"
+    result = python(script, *arguments, "--output", folder, cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (folder / f"{name}.png").stat().st_size > 10_000
+    return result.stdout
+
+
+def test_fodo_match(tmp_path: Path) -> None:
+    """Four simulations with derivatives match the cell, as counted in the published comparison."""
+    pytest.importorskip("scipy")
+    printed = example("fodo_match", folder=tmp_path)
+    rows = {line[:20].strip(): line[20:].split() for line in printed.splitlines()}
+    assert int(rows["Gauss-Newton"][2]) <= 4
+    assert int(rows["Nelder-Mead"][2]) > 40
+    assert float(rows["Gauss-Newton"][-1]) == pytest.approx(103.12, rel=1e-3)
+
+
+def test_htu_focus(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    printed = example("htu_focus", "--particles", "1000", "--steps", "25", folder=tmp_path)
+    first, last = re.search(r"loss (\S+) -> (\S+)", printed).groups()  # type: ignore[union-attr]
+    assert float(last) < 0.2 * float(first)
+
+
+def test_calibration(tmp_path: Path) -> None:
+    pytest.importorskip("scipy")
+    printed = example(
+        "calibration", "--particles", "1000", "--settings", "8", "--steps", "15", "--rough",
+        folder=tmp_path,
+    )  # fmt: skip
+    rest = re.search(r"rms difference: dx (\S+) um, dy (\S+) um", printed)
+    assert rest is not None and float(rest[1]) < 60 and float(rest[2]) < 60  # of 200 um
+
+
+def test_tomography(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    printed = example(
+        "tomography", "--particles", "500", "--scan", "2", "--steps", "25", folder=tmp_path
+    )
+    first, last = re.search(r"pictures (\S+) -> (\S+)", printed).groups()  # type: ignore[union-attr]
+    assert float(last) < 0.5 * float(first)

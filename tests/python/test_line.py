@@ -480,8 +480,8 @@ def test_lost_particles_are_listed() -> None:
     ("arguments", "error", "message"),
     [
         ({"turns": -1}, ValueError, "turns = -1 is not allowed; allowed: >= 0"),
-        ({"turns": 1.5}, TypeError, "turns must be a whole number, got 1.5"),
-        ({"turns": True}, TypeError, "turns must be a whole number, got True"),
+        ({"turns": 1.5}, TypeError, "turns must be a whole number, got float 1.5"),
+        ({"turns": True}, TypeError, "turns must be a whole number, got bool True"),
         ({"threads": 0}, ValueError, "threads = 0 is not allowed; allowed: >= 1"),
         ({"threads": "2"}, TypeError, "threads must be a whole number"),
         ({"first_turn": None}, TypeError, "first_turn must be a whole number"),

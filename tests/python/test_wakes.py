@@ -97,6 +97,44 @@ def test_resistive_wall_starts_and_decays_as_known():
     assert wall.per_metre and wall.kinds == ["longitudinal", "dipole_x", "dipole_y"]
 
 
+@pytest.mark.parametrize("gamma", [1e-6, 1e-3, 0.1, 1.0, 7.0, 300.0])
+def test_conductivity_with_relaxation_has_its_impedance(gamma):
+    """The Laplace transform of the wake is the impedance, Z0 s0/(pi a^2)/(p + 2 sqrt(2)/sqrt(p (1 +
+    gamma p))), and the dipole wake is its integral."""
+    quad = pytest.importorskip("scipy.integrate").quad
+    radius, conductivity, z0 = 5e-3, 5.9e7, 376.730313668
+    s0 = (2 * radius**2 / (z0 * conductivity)) ** (1 / 3)
+    wall = bt.ResistiveWall(radius, conductivity, relaxation_time=gamma * s0 / C)
+    start = z0 * C / (np.pi * radius**2)
+    assert wall(0.0, "longitudinal") == pytest.approx(start, rel=2e-9)
+    for p in (0.4, 2.0):
+        found = quad(
+            lambda xi, p=p: wall(xi * s0, "longitudinal") / start * np.exp(-p * xi),
+            0, 40 / p, epsabs=1e-10, epsrel=1e-10, limit=1000,
+        )[0]  # fmt: skip
+        impedance = 1 / (p + 2 * np.sqrt(2) / np.sqrt(p * (1 + gamma * p)))
+        assert found == pytest.approx(impedance, rel=1e-7)
+    for low, high in ((0.0, 1e-9), (0.0, 1.0), (1.0, 3.0)):
+        integral = quad(lambda xi: wall(xi * s0, "longitudinal") * s0, low, high, epsrel=1e-10)[0]
+        rise = wall(high * s0, "dipole_x") - wall(low * s0, "dipole_x")
+        assert rise == pytest.approx(2 / radius**2 * integral, rel=1e-8)
+
+
+def test_relaxation_does_not_matter_far_away_and_not_when_short():
+    radius, conductivity = 5e-3, 5.9e7
+    direct = bt.ResistiveWall(radius, conductivity)
+    for tau, distances, rel in ((2.7e-14, (0.01, 1.0, 1e3), 1e-2), (1e-22, (0, 1e-6, 1e-4), 1e-6)):
+        wall = bt.ResistiveWall(radius, conductivity, relaxation_time=tau)
+        for s in distances:
+            for kind in ("longitudinal", "dipole_y"):
+                assert wall(s, kind) == pytest.approx(direct(s, kind), rel=rel)
+    flat = bt.ResistiveWall(radius, conductivity, "flat", relaxation_time=2.7e-14)
+    wall = bt.ResistiveWall(radius, conductivity, relaxation_time=2.7e-14)
+    assert flat(1e-5, "dipole_y") == pytest.approx(
+        np.pi**2 / 12 * wall(1e-5, "dipole_y"), rel=1e-12
+    )
+
+
 def test_flat_pipe_has_the_form_factors_of_yokoya():
     flat, round_pipe = bt.ResistiveWall(1e-2, 1e6, "flat"), bt.ResistiveWall(1e-2, 1e6)
     dipole = round_pipe(1.0, "dipole_x")
@@ -277,6 +315,7 @@ def test_degenerate_beams():
         (lambda: bt.Resonator(1.0, 1.0, 1e9, "octupole"), "known: longitudinal"),
         (lambda: bt.ResistiveWall(-1.0, 1e6), "radius = -1 m"),
         (lambda: bt.ResistiveWall(1.0, 1e6, "square"), "pipe = 'square'"),
+        (lambda: bt.ResistiveWall(1.0, 1e6, relaxation_time=-1.0), "relaxation_time = -1 s"),
         (lambda: bt.StructureWake(1e-3, 3e-3, 2e-3), "at most the period"),
         (lambda: bt.WakeTable([0.0, 1.0]), "at least one"),
         (lambda: bt.WakeTable([0.1, 1.0], longitudinal=[1, 2]), r"t\[0\] = 0.1 m"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -54,9 +55,9 @@ def train_dense(
 ) -> Network:
     """A plain network from pairs; outliers (`inliers`) are left out.
 
-    focusing: K [1/m^2], for the outliers. teacher: a map of particles (n, 6) that is learned in place
-    of the targets, for distillation; in each epoch, it is asked at new particles: the given ones,
-    turned about the axis and mixed two by two. start: a network to go on from.
+    focusing: K [1/m^2], for the outliers. teacher: a map of particles (n, 6) that is learned in
+    place of the targets, for distillation; in each epoch, it is asked at new particles: the given
+    ones, turned about the axis and mixed two by two. start: a network to go on from.
     """
     import torch
 
@@ -144,7 +145,8 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
     if any(layer.skip is not None for layer in network.layers):
         raise ValueError("a network with skip connections cannot be pruned unit by unit")
     layers = [
-        (np.array(a.weights), np.array(a.bias if a.bias is not None else 0.0), a) for a in network.layers
+        (np.array(a.weights), np.array(a.bias if a.bias is not None else 0.0), a)
+        for a in network.layers
     ]
     n = network.normalisation
     value = (np.asarray(particles, np.float64) - n["input_offset"]) * n["input_scale"]
@@ -158,7 +160,9 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
             score = activity.std(axis=0) * np.linalg.norm(behind, axis=0)
             kept = np.sort(np.argsort(-score)[: max(1, round((1.0 - share) * len(w)))])
             gone = np.setdiff1d(np.arange(len(w)), kept)
-            moved = np.broadcast_to(bias, (len(behind),)) + behind[:, gone] @ activity[:, gone].mean(axis=0)
+            moved = np.broadcast_to(bias, (len(behind),)) + behind[:, gone] @ activity[
+                :, gone
+            ].mean(axis=0)
             layers[i + 1] = (behind[:, kept], moved, other)
             w, b, value = w[kept], b[kept], activity[:, kept]
             slope = slope[kept] if slope is not None and slope.size > 1 else slope
@@ -167,36 +171,38 @@ def pruned(network: Network, particles: np.ndarray, share: float) -> Network:
 
 
 def thinned(network: Network, share: float) -> Network:
-    """With the given share of all weights of each layer, the smallest, set to zero."""
+    """With the given share of the weights of each unit, the smallest, set to zero."""
     if not 0.0 <= share < 1.0:
         raise ValueError(f"share = {share} must be in [0, 1)")
 
     def thin(layer):
         w = np.array(layer.weights)
-        w[np.abs(w) < np.quantile(np.abs(w), share)] = 0.0
+        w[np.abs(w) < np.quantile(np.abs(w), share, axis=1, keepdims=True)] = 0.0
         return dataclasses.replace(layer, weights=w)
 
     return _like(network, [thin(layer) for layer in network.layers])
 
 
+def rounded(weights: np.ndarray, kind: str) -> np.ndarray:
+    """Weights (outputs, inputs) rounded to the nearest that "bf16" (8 significant bits) or "int8"
+    (127 steps to the largest weight of each output) can hold. ValueError for another kind."""
+    w = np.array(weights, np.float64)
+    if kind == "bf16":
+        bits = w.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    if kind == "int8":
+        step = np.abs(w).max(axis=1, keepdims=True) / 127.0
+        return np.rint(w / np.where(step > 0, step, 1.0)) * step
+    raise ValueError(f"kind = {kind!r} must be 'bf16' or 'int8'")
+
+
 def quantised(network: Network, kind: str) -> Network:
-    """With weights that "bf16" (8 significant bits) or "int8" (127 steps to the largest weight of each
-    output) can hold, rounded to nearest. ValueError for another kind."""
-    if kind not in ("bf16", "int8"):
-        raise ValueError(f"kind = {kind!r} must be 'bf16' or 'int8'")
-
-    def rounded(layer):
-        w = np.array(layer.weights)
-        if kind == "bf16":
-            bits = w.astype(np.float32).view(np.uint32).astype(np.uint64)
-            bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-            w = bits.astype(np.uint32).view(np.float32).astype(np.float64)
-        else:
-            step = np.abs(w).max(axis=1, keepdims=True) / 127.0
-            w = np.rint(w / np.where(step > 0, step, 1.0)) * step
-        return dataclasses.replace(layer, weights=w)
-
-    return _like(network, [rounded(layer) for layer in network.layers])
+    """The network with `rounded` weights."""
+    return _like(
+        network,
+        [dataclasses.replace(a, weights=rounded(a.weights, kind)) for a in network.layers],
+    )
 
 
 def stored_bytes(network: Network, kind: str = "float32") -> int:
@@ -222,10 +228,13 @@ def _like(network: Network, layers: Sequence[Layer]) -> Network:
 
 
 def _mixed(particles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """New particles like the given ones: each between itself and another, turned by a random angle."""
+    """New particles like the given ones: each between itself and another, turned by a random
+    angle."""
     other = particles[rng.permutation(len(particles))]
     part = rng.uniform(0.0, 0.5, (len(particles), 1))
-    mix = np.sqrt(1.0 - part) * (particles - particles.mean(0)) + np.sqrt(part) * (other - particles.mean(0))
+    mix = np.sqrt(1.0 - part) * (particles - particles.mean(0)) + np.sqrt(part) * (
+        other - particles.mean(0)
+    )
     mix += particles.mean(0)
     angle = rng.uniform(0.0, 2.0 * np.pi, len(mix))
     c, s = np.cos(angle), np.sin(angle)
@@ -260,7 +269,7 @@ def _module(widths: Sequence[int], activation: str) -> Any:
     if activation not in made:
         raise ValueError(f"activation = {activation!r} must be one of {', '.join(made)}")
     parts: list[Any] = []
-    for i, o in zip(widths[:-1], widths[1:], strict=True):
+    for i, o in itertools.pairwise(widths):
         parts += [torch.nn.Linear(i, o), made[activation]()]
     return torch.nn.Sequential(*parts[:-1])
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from betatron import _core
-from betatron.elements import Programmable
+from betatron import _core, elements
 from betatron.fixed_time import to_fixed_time
-from betatron.surrogate.stage import StageModel
+from betatron.programmable import Programmable
+from betatron.surrogate.stage import StageModel, plasma_stage_files
 
 if TYPE_CHECKING:
     from betatron import Beam, Reference
 
-_NOT_COMMON = {"kind", "length", "settings"}
+_NOT_COMMON = {"kind", "length", "settings", "slices"}
 
 
 class OutsideDomainWarning(UserWarning):
@@ -29,16 +29,16 @@ class PlasmaStageSurrogate(Programmable):
     Parameters
     ----------
     model
-        A file that `betatron.surrogate.StageModel.save` wrote, or such a model. The stages that come
-        with the package: `betatron.surrogate.plasma_stage_files`.
+        A file that `betatron.surrogate.StageModel.save` wrote, or such a model; or "stage_01" to
+        "stage_15", those that come with the package (`betatron.surrogate.plasma_stage_files`).
     name
         Of the element; by default that of the file.
     outside
         What becomes of particles for which the stage was not trained. They are counted in any case.
         "warn": the network is taken all the same, and tracking ends with an `OutsideDomainWarning`.
-        "fallback": the physics model takes its place (uniform acceleration that depends on the place
-        in the wake, linear focusing). "lose": they are lost, with the reason "outside_domain".
-        "stop": tracking ends with a RuntimeError.
+        "fallback": the physics model takes its place (uniform acceleration that depends on the
+        place in the wake, linear focusing). "lose": they are lost, with the reason
+        "outside_domain". "stop": tracking ends with a RuntimeError.
     xi
         Position of the reference particle in the wake [m], behind the laser at 0, so negative; by
         default the median of the training particles.
@@ -61,6 +61,8 @@ class PlasmaStageSurrogate(Programmable):
         path = None
         if not isinstance(model, StageModel):
             path = Path(model)
+            if not path.suffix:
+                path = {f.stem: f for f in plasma_stage_files()}.get(str(model), path)
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
@@ -85,6 +87,7 @@ class PlasmaStageSurrogate(Programmable):
                 for k in ("lower", "upper", "centre", "whitening")
             },
             model.domain.limit,
+            np.ascontiguousarray(model.residuals.distance),
             model.gain,
             float(model.feature_mean[0]),
             model.fallback,
@@ -104,14 +107,12 @@ class PlasmaStageSurrogate(Programmable):
         self._path = path
         self._outside = outside
         self._xi = xi
-        self._reported = 0
 
     def copy(self) -> PlasmaStageSurrogate:
         """A stage of its own with the same model and parameters, and counts of its own."""
-        common = {
-            k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON
-        }
-        made = PlasmaStageSurrogate(self._model, outside=self._outside, xi=self._xi, **common)
+        made = PlasmaStageSurrogate(
+            self._model, outside=self._outside, xi=self._xi, **self._common()
+        )
         made._path = self._path
         return made
 
@@ -134,18 +135,19 @@ class PlasmaStageSurrogate(Programmable):
     def counts(self) -> tuple[int, int]:
         """How many particles passed since `reset_counts`, and how many of them were outside of what
         the stage was trained for."""
-        return self._core_stage.counts
+        return self._core_stage.counts[:2]
 
     def reset_counts(self) -> None:
         """Set both counts to 0."""
         self._core_stage.reset()
-        self._reported = 0
 
     def particles(self, beam: Beam) -> np.ndarray:
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
         [m c] at a fixed time: shape (n, 6)."""
         ref = beam.reference
-        x, y, z, px, py, pz = to_fixed_time(ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")])
+        x, y, z, px, py, pz = to_fixed_time(
+            ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")]
+        )
         u = ref.beta_gamma
         return np.stack((x, y, z + self._xi, px * u, py * u, pz * u), axis=1)
 
@@ -154,27 +156,59 @@ class PlasmaStageSurrogate(Programmable):
         `StageModel.expected_error`."""
         return self._model.expected_error(self.particles(beam))
 
-    def _report_outside(self) -> None:
-        """Warn of what has been outside since the last time."""
-        passed, outside = self.counts
-        if outside > self._reported and self._outside == "warn":
+    def __repr__(self) -> str:
+        model = str(self._path) if self._path is not None else "a model in memory"
+        return f"PlasmaStageSurrogate({model!r}, name={self.name!r}, outside={self._outside!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PlasmaStageSurrogate)
+            and self._model is other._model
+            and (self._outside, self._xi) == (other._outside, other._xi)
+            and self._common() == other._common()
+        )
+
+    __hash__ = _core.Programmable.__hash__
+
+    def _common(self) -> dict[str, Any]:
+        plain = _core.Programmable.to_dict(self)
+        return {k: v for k, v in plain.items() if k not in _NOT_COMMON}
+
+    def _tally(self) -> tuple[int, int, list[int]]:
+        return self._core_stage.counts
+
+    def _report(self, before: tuple[int, int, list[int]]) -> dict[str, float]:
+        """Of the particles since that tally; warns of those outside if that is the policy."""
+        now = self._tally()
+        passed, outside = now[0] - before[0], now[1] - before[1]
+        share = (np.array(now[2]) - np.array(before[2])) / max(passed, 1)
+        r = self._model.residuals
+        if outside > 0 and self._outside == "warn":
             warnings.warn(
-                f"PlasmaStageSurrogate {self.name!r}: {outside - self._reported} particles were "
-                f"outside of what it was trained for ({passed} passed since its counts were reset)",
+                f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside "
+                "of what it was trained for",
                 OutsideDomainWarning,
                 stacklevel=3,
             )
-        self._reported = outside
+        errors = {
+            name: float(np.sqrt((share * getattr(r, field) ** 2).sum()))
+            for name, field in (("transverse", "transverse"), ("gamma", "energy"), ("xi", "xi"))
+        }
+        return {"passed": passed, "outside": outside, **errors}
 
     def to_dict(self) -> dict[str, Any]:
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
         if self._path is None:
-            raise ValueError(f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it")
-        d = {k: v for k, v in _core.Programmable.to_dict(self).items() if k not in _NOT_COMMON}
+            raise ValueError(
+                f"PlasmaStageSurrogate {self.name!r}: its model is in no file; save it"
+            )
         return {
             "kind": "PlasmaStageSurrogate",
-            "model": str(self._path),
+            "model": self._path.stem if self._path in plasma_stage_files() else str(self._path),
             "outside": self._outside,
             "xi": self._xi,
-            **d,
+            **self._common(),
         }
+
+
+elements._classes["PlasmaStageSurrogate"] = PlasmaStageSurrogate

@@ -399,6 +399,46 @@ class Network:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
 
+    def to_header(self, path: str | Path, name: str = "", weights: str = "included") -> list[Path]:
+        """Write a C++ header that evaluates this network in single precision, without Betatron.
+
+        It needs C++17 and GCC or Clang, plans all memory when it is compiled, allocates nothing and
+        depends on nothing. `name`::run(in, out, count, memory) takes columns of float or double.
+
+        Parameters
+        ----------
+        path
+            The new header.
+        name
+            The namespace that everything is in; by default the name of the file.
+        weights
+            "included": the numbers are in the header. "separate": they are in a file beside it, with
+            the ending .bin, which the generated function load() reads.
+
+        Returns
+        -------
+        The files that were written.
+
+        Raises
+        ------
+        FileExistsError
+            If there is such a file already.
+        ValueError
+            For a name that is no identifier, or another word for weights.
+        """
+        if weights not in ("included", "separate"):
+            raise ValueError(f"weights = {weights!r} must be 'included' or 'separate'")
+        path = Path(path)
+        header, numbers = self._core.header(name or path.stem, weights == "included")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(header)
+        if weights == "included":
+            return [path]
+        beside = path.with_suffix(".bin")
+        with beside.open("xb") as file:
+            file.write(numbers)
+        return [path, beside]
+
     @classmethod
     def from_torch(cls, model: Any, **how: Any) -> Network:
         """From PyTorch: a `torch.nn.Sequential`, or a state dictionary with a description.

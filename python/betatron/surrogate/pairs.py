@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Particles in front of (`source`) and behind (`target`) a stage, arrays of shape (n, 6), row by
-    row the same particle; `label` says where they come from, `digest` is the SHA-256 of their
+    """Particles in front of (`source`) and behind (`target`) a stage, arrays of shape (n, 6), row
+    by row the same particle; `label` says where they come from, `digest` is the SHA-256 of their
     numbers."""
 
     source: np.ndarray
@@ -75,11 +75,11 @@ def of_stage_data(data: StageData, label: str) -> Pairs:
 def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray:
     """Which pairs belong to the wake, an array of bool.
 
-    Particles that left the wake miss the smooth gain of energy and slip of the others. Gain and slip
-    are fitted by parabolas in the five invariants of a stage (21 terms), and whoever is further from
-    them than `threshold` times the rms of the rest is left out, over and over until nobody goes.
-    Behind the stage, the amplitude sqrt(|x|^2/b + |p|^2 b) of who is left must be below three times
-    the largest one in front. Numbers that are not finite are outliers.
+    Particles that left the wake miss the smooth gain of energy and slip of the others. Gain and
+    slip are fitted by parabolas in the five invariants of a stage (21 terms), and whoever is
+    further from them than `threshold` times the rms of the rest is left out, over and over until
+    nobody goes. Behind the stage, the amplitude sqrt(|x|^2/b + |p|^2 b) of who is left must be
+    below three times the largest one in front. Numbers that are not finite are outliers.
     """
     finite = np.isfinite(pairs.source).all(axis=1) & np.isfinite(pairs.target).all(axis=1)
     f, _, gamma = invariants(np.where(finite[:, None], pairs.source, 1.0).T, focusing)
@@ -102,11 +102,21 @@ def inliers(pairs: Pairs, focusing: float, threshold: float = 8.0) -> np.ndarray
 
 def polynomial(f: np.ndarray, degree: int) -> np.ndarray:
     """All products of powers of the columns of `f`, (n, k), up to a total degree: (n, terms)."""
-    powers = (e for e in itertools.product(range(degree + 1), repeat=f.shape[1]) if sum(e) <= degree)
-    return np.stack([np.prod([f[:, i] ** n for i, n in enumerate(e) if n], axis=0) * np.ones(len(f)) for e in powers], axis=1)
+    powers = (
+        e for e in itertools.product(range(degree + 1), repeat=f.shape[1]) if sum(e) <= degree
+    )
+    return np.stack(
+        [
+            np.prod([f[:, i] ** n for i, n in enumerate(e) if n], axis=0) * np.ones(len(f))
+            for e in powers
+        ],
+        axis=1,
+    )
 
 
-def split(n: int, seed: int, validation: float = 0.1, test: float = 0.2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split(
+    n: int, seed: int, validation: float = 0.1, test: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows for training, validation and test: a random permutation of range(n) in three parts."""
     rows = np.random.default_rng(seed).permutation(n)
     a, b = round(n * test), round(n * (test + validation))

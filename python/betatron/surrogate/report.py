@@ -55,9 +55,7 @@ def moments(particles: np.ndarray, weight: np.ndarray | None = None) -> dict[str
     }
 
 
-def moment_errors(
-    predict: Map, pairs: Pairs, weight: np.ndarray | None = None
-) -> dict[str, float]:
+def moment_errors(predict: Map, pairs: Pairs, weight: np.ndarray | None = None) -> dict[str, float]:
     """Relative errors of the moments of a beam behind a stage: (predicted - true)/true."""
     got, want = moments(predict(pairs.source), weight), moments(pairs.target, weight)
     return {k: (got[k] - want[k]) / want[k] for k in MOMENTS}
@@ -79,8 +77,9 @@ def rotated(pairs: Pairs, copies: int, seed: int = 0) -> Pairs:
 
 
 def weights_of(beam: TestBeam, pairs: Pairs) -> np.ndarray:
-    """Weights that make another beam of these Gaussian pairs: densities of x, y, px, py in the one over
-    those in the other, shape (n,). (sum w)^2/(sum w^2) is the number of particles that count."""
+    """Weights that make another beam of these Gaussian pairs: densities of x, y, px, py in the one
+    over those in the other, shape (n,). (sum w)^2/(sum w^2) is the number of particles that
+    count."""
     a = pairs.source[:, [0, 1, 3, 4]]
     have = a.std(axis=0)
     want = np.array([beam.sigma, beam.sigma, beam.sigma_p, beam.sigma_p])
@@ -108,13 +107,15 @@ def table(rows: Iterable[tuple[str, Mapping[str, float]]], first: str = "beam") 
     head = [first, "σx", "σpx", "εx", "mean energy", "energy spread"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * len(MOMENTS)]
     for name, errors in rows:
-        lines.append(f"| {name} | " + " | ".join(f"{100 * errors[k]:+.3f} %" for k in MOMENTS) + " |")
+        lines.append(
+            f"| {name} | " + " | ".join(f"{100 * errors[k]:+.3f} %" for k in MOMENTS) + " |"
+        )
     return "\n".join(lines)
 
 
 def pictures(predict: Map, pairs: Pairs, path: str | Path, model: StageModel | None = None) -> None:
-    """One picture of held-out pairs: phase spaces behind the stage, simulated and predicted, and errors
-    of the particles; with a structured model, errors by distance in its domain."""
+    """One picture of held-out pairs: phase spaces behind the stage, simulated and predicted, and
+    errors of the particles; with a structured model, errors by distance in its domain."""
     from matplotlib.figure import Figure
 
     got, want = predict(pairs.source), pairs.target

@@ -1,8 +1,8 @@
 """The map of a plasma stage whose parameters come from a small network: the model itself, in NumPy.
 
 A laser-driven plasma stage is symmetric about its axis, and an electron in it feels a central force
-towards the axis. So angular momentum x py - y px is conserved, and whatever the wake looks like, the
-transverse map is a *real* 2x2 matrix of determinant 1, the same for (x, px) and (y, py):
+towards the axis. So angular momentum x py - y px is conserved, and whatever the wake looks like,
+the transverse map is a *real* 2x2 matrix of determinant 1, the same for (x, px) and (y, py):
 
     (x2, px2) = M (x1, px1),    (y2, py2) = M (y1, py1),    det M = 1,
 
@@ -13,9 +13,10 @@ length over momentum in a focusing strength K [1/m^2]):
     xi,  1/sqrt(gamma),  w (x^2 + y^2)/b,  w (px^2 + py^2) b,  w (x px + y py),
     w = 1/sqrt(1 + ((x^2 + y^2)/b + (px^2 + py^2) b)/A).
 
-A is a tenth of the mean amplitude of the training particles: w makes features above it grow like the
-amplitude and not like its square, without which few particles, far out and near the axis, are learned
-badly. A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma, dxi, and
+A is a tenth of the mean amplitude of the training particles: w makes features above it grow like
+the amplitude and not like its square, without which few particles, far out and near the axis, are
+learned badly. A dense network (tanh) makes seven numbers of them, h, ln e1, a1, ln e2, a2, dgamma,
+dxi, and
 
     gamma2 = gamma1 + dgamma,    xi2 = xi1 + dxi,
     phase  = 2 sqrt(K) L / (sqrt(gamma1) + sqrt(gamma2)) + h,
@@ -49,6 +50,14 @@ FEATURES = ("xi", "gamma^-1/2", "w r^2/b", "w p^2 b", "w r.p")
 OUTPUTS = ("phase", "ln e1", "a1", "ln e2", "a2", "dgamma", "dxi")
 KIND = "plasma_stage"
 FORMAT = "betatron-surrogate-1"
+
+
+def plasma_stage_files() -> list[Path]:
+    """Files of the fifteen trained stages that come with the package, the first first: laser-plasma
+    stages of 28 cm, from 1 GeV to above 100 GeV; see the documentation on plasma surrogates."""
+    return sorted(
+        (Path(__file__).parents[1] / "data" / "plasma_stages").glob("stage_*.safetensors")
+    )
 
 
 def invariants(columns, focusing: float, xp=np):
@@ -122,7 +131,9 @@ class Domain:
         centre = f.mean(axis=0)
         whitening = np.tril(np.linalg.inv(np.linalg.cholesky(np.cov(f.T))))
         distance = np.linalg.norm((f - centre) @ whitening.T, axis=1)
-        return cls(f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share)))
+        return cls(
+            f.min(axis=0), f.max(axis=0), centre, whitening, float(np.quantile(distance, share))
+        )
 
     def distance(self, f: np.ndarray) -> np.ndarray:
         """Mahalanobis distance of features of shape (n, 5) from the centre."""
@@ -150,7 +161,8 @@ class Residuals:
     xi: np.ndarray
 
     def at(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Expected rms (transverse, energy, xi) at these distances; beyond the last bin, the last."""
+        """Expected rms (transverse, energy, xi) at these distances; beyond the last bin, the
+        last."""
         i = np.minimum(np.searchsorted(self.distance, distance), len(self.distance) - 1)
         return self.transverse[i], self.energy[i], self.xi[i]
 
@@ -160,10 +172,10 @@ class StageModel:
     """A trained plasma stage. `apply` maps particles; `save`, `load` a file of it.
 
     length: of the stage [m]. focusing, amplitude: K [1/m^2] and A [m] of the formulas above. xi:
-    position of the reference particle in the wake [m]. weights, biases: of the dense layers, shape (out, in), (out,).
-    Features are (f - feature_mean)/feature_scale, outputs o output_scale + output_mean.
-    gain: of the physics model for particles outside the domain, gamma2 - gamma1 = gain . (1, xi -
-    xi_mean, (xi - xi_mean)^2), and `fallback` its other six outputs.
+    position of the reference particle in the wake [m]. weights, biases: of the dense layers, shape
+    (out, in), (out,). Features are (f - feature_mean)/feature_scale, outputs o output_scale +
+    output_mean. gain: of the physics model for particles outside the domain, gamma2 - gamma1 =
+    gain . (1, xi - xi_mean, (xi - xi_mean)^2), and `fallback` its other six outputs.
     """
 
     length: float
@@ -195,8 +207,8 @@ class StageModel:
         return (h @ self.weights[-1].T + self.biases[-1]) * self.output_scale + self.output_mean
 
     def physics(self, f: np.ndarray) -> np.ndarray:
-        """What stands in for the network outside its domain, shape (n, 7): a gain that is a parabola
-        in xi, and the mean of the other outputs over the training particles."""
+        """What stands in for the network outside its domain, shape (n, 7): a gain that is a
+        parabola in xi, and the mean of the other outputs over the training particles."""
         o = np.tile(self.fallback, (len(f), 1))
         d = f[:, 0] - self.feature_mean[0]
         o[:, 5] = self.gain[0] + d * (self.gain[1] + d * self.gain[2])
@@ -222,8 +234,8 @@ class StageModel:
         return 2 * sum(w.size for w in self.weights)
 
     def expected_error(self, particles: np.ndarray) -> dict[str, float]:
-        """What held-out residuals say of this beam, shape (n, 6) in front of the stage: rms errors of
-        one particle ("transverse", over its own amplitude; "gamma"; "xi" [m]) and the share of
+        """What held-out residuals say of this beam, shape (n, 6) in front of the stage: rms errors
+        of one particle ("transverse", over its own amplitude; "gamma"; "xi" [m]) and the share of
         particles "outside" the domain."""
         f = self.features(particles)
         transverse, energy, xi = self.residuals.at(self.domain.distance(f))
@@ -243,7 +255,14 @@ class StageModel:
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             tensors[f"layers.{i}.weight"] = w.astype(np.float32)
             tensors[f"layers.{i}.bias"] = b.astype(np.float32)
-        for name in ("feature_mean", "feature_scale", "output_mean", "output_scale", "gain", "fallback"):
+        for name in (
+            "feature_mean",
+            "feature_scale",
+            "output_mean",
+            "output_scale",
+            "gain",
+            "fallback",
+        ):
             tensors[name] = np.asarray(getattr(self, name), np.float64)
         for group in ("domain", "residuals"):
             for name, value in vars(getattr(self, group)).items():
@@ -300,7 +319,8 @@ class StageModel:
             wanted = len(OUTPUTS) if i == layers - 1 else (w.shape[0] if w.ndim == 2 else 0)
             if w.ndim != 2 or w.shape[1] != inputs or w.shape[0] != wanted:
                 raise ValueError(
-                    f"{path}: layers.{i}.weight has shape {w.shape}, wanted ({wanted or 'n'}, {inputs})"
+                    f"{path}: layers.{i}.weight has shape {w.shape}, wanted "
+                    f"({wanted or 'n'}, {inputs})"
                 )
             weights.append(w)
             biases.append(take(f"layers.{i}.bias", (w.shape[0],)))
@@ -316,7 +336,9 @@ class StageModel:
             float(take("domain.limit", ())),
         )
         edges = take("residuals.distance")
-        residuals = Residuals(edges, *(take(f"residuals.{n}", edges.shape) for n in ("transverse", "energy", "xi")))
+        residuals = Residuals(
+            edges, *(take(f"residuals.{n}", edges.shape) for n in ("transverse", "energy", "xi"))
+        )
         return cls(
             number("length"),
             number("focusing"),

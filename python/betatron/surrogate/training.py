@@ -1,8 +1,8 @@
 """Training of plasma-stage surrogates from pairs of particles. Needs PyTorch (extra `train`).
 
-The network of a structured stage (betatron.surrogate.stage) has some 1,500 numbers, so it is fitted by
-Levenberg and Marquardt's method and not by gradient descent: minutes become seconds, and the error
-is ten times smaller. Steps:
+The network of a structured stage (betatron.surrogate.stage) has some 1,500 numbers, so it is
+fitted by Levenberg and Marquardt's method and not by gradient descent: minutes become seconds, and
+the error is ten times smaller. Steps:
 
 1. the matrix M of every particle, from its pair (two columns, x and y, give all four numbers), and
    its phase; unwrapped from the middle of the beam outwards by polynomials of growing degree;
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import time
 from datetime import UTC, datetime
@@ -62,12 +63,12 @@ class Recipe:
 
     hidden: widths of the hidden layers. rounds: at most that many steps of Levenberg and Marquardt
     on `batch` particles each, the last third on `final_batch`. patience, target: stop when the
-    validation loss has not fallen for that many steps, or is below the target. huber: residuals above it count linearly. In shares
-    of the mean amplitude: `bend`, the A of the features, below which they are like the square of the
-    amplitude; `floor`, what is added to a particle's own amplitude in the scale of its residuals;
-    `thin`: particles are drawn with a probability ~ 1/(amplitude + thin), so that the few near the
-    axis, where narrow beams are, count. seed: of split,
-    first weights and batches. weight: factors of the residuals (transverse, gamma, xi).
+    validation loss has not fallen for that many steps, or is below the target. huber: residuals
+    above it count linearly. In shares of the mean amplitude: `bend`, the A of the features, below
+    which they are like the square of the amplitude; `floor`, what is added to a particle's own
+    amplitude in the scale of its residuals; `thin`: particles are drawn with a probability ~
+    1/(amplitude + thin), so that the few near the axis, where narrow beams are, count. seed: of
+    split, first weights and batches. weight: factors of the residuals (transverse, gamma, xi).
     """
 
     hidden: tuple[int, ...] = (32, 32)
@@ -75,7 +76,7 @@ class Recipe:
     batch: int = 2000
     final_batch: int = 5000
     patience: int = 12
-    target: float = 1e-5
+    target: float = 2e-5
     huber: float = 0.2
     bend: float = 0.1
     floor: float = 0.02
@@ -93,10 +94,10 @@ def train_stage(
     start: StageModel | None = None,
 ) -> StageModel:
     """A structured stage from pairs. `length` [m] and `focusing` K [1/m^2] (`ion_column_focusing`)
-    are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the network
-    corrects it. `source`: words on where the data come from, kept in the file. `start`: a stage of a similar
-    beam, with as many units, whose weights are the first ones here. RuntimeError if the
-    phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
+    are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the
+    network corrects it. `source`: words on where the data come from, kept in the file. `start`: a
+    stage of a similar beam, with as many units, whose weights are the first ones here.
+    RuntimeError if the phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
     import torch
 
     recipe = recipe or Recipe()
@@ -113,7 +114,7 @@ def train_stage(
     sizes = (5, *recipe.hidden, len(OUTPUTS))
     net = [
         (rng.normal(0.0, np.sqrt(2.0 / (i + o)), (o, i)), rng.normal(0.0, 0.3, o))
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        for i, o in itertools.pairwise(sizes)
     ]
     net[-1] = (0.3 * net[-1][0], 0.0 * net[-1][1])
     if start is not None:
@@ -156,7 +157,7 @@ def train_stage(
             break
 
     f = problem.features[rows]
-    g, slip = problem.changes(rows)
+    g, _ = problem.changes(rows)
     d = f[:, 0] - f[:, 0].mean()
     gain = np.linalg.lstsq(np.stack((np.ones_like(d), d, d**2), axis=1), g, rcond=None)[0]
     fallback = o_mean.copy()
@@ -201,13 +202,13 @@ def search(
     recipe: Recipe | None = None,
     most_operations: int = 21_600,
 ) -> tuple[Recipe, Any]:
-    """The recipe with the smallest error on the validation part, and Optuna's study, which holds all
-    trials. Needs Optuna (extra `train`).
+    """The recipe with the smallest error on the validation part, and Optuna's study, which holds
+    all trials. Needs Optuna (extra `train`).
 
     Widths (8 to 64 units) and number (1 to 3) of hidden layers and the recipe's huber, bend, floor
     and thin are varied, the rest is that of `recipe`. The error is the rms of that of a particle's
-    transverse place over its amplitude, plus that of the gain over its spread. Networks of more than
-    `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
+    transverse place over its amplitude, plus that of the gain over its spread. Networks of more
+    than `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
     """
     import optuna
 
@@ -230,7 +231,7 @@ def search(
     def objective(trial: Any) -> float:
         tried = of(trial)
         sizes = (5, *tried.hidden, len(OUTPUTS))
-        operations = 2 * sum(i * o for i, o in zip(sizes[:-1], sizes[1:], strict=True))
+        operations = 2 * sum(i * o for i, o in itertools.pairwise(sizes))
         trial.set_user_attr("operations", operations)
         if operations > most_operations:
             raise optuna.TrialPruned
@@ -278,14 +279,14 @@ def held_out_residuals(model: StageModel, pairs: Pairs, bins: int = 8) -> Residu
 def unwrapped_phase(
     pairs: Pairs, rows: np.ndarray, length: float, focusing: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree up to 6
-    in the features, shape (len(rows),).
+    """Betatron phase of each pair beyond that of the formula, smoothed by a polynomial of degree
+    up to 6 in the features, shape (len(rows),).
 
-    The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y, py);
-    where angular momentum is small, it is not known, and such particles take no part. Its phase is
-    known but for turns. So a plane is sought that makes the phases of the 200 particles in the
-    middle of the beam agree; then more and more particles are taken in, each moved by the turns
-    that bring it closest to the polynomial of those already in.
+    The matrix M of a particle is (r2, p2)(r1, p1)^-1, where (r, p) has the columns (x, px), (y,
+    py); where angular momentum is small, it is not known, and such particles take no part. Its
+    phase is known but for turns. So a plane is sought that makes the phases of the 200 particles
+    in the middle of the beam agree; then more and more particles are taken in, each moved by the
+    turns that bring it closest to the polynomial of those already in.
     """
     s, t = pairs.source[rows].T, pairs.target[rows].T
     f, b1, gamma = features(s, focusing, 0.1 * actions(s.T, focusing).mean())
@@ -296,7 +297,9 @@ def unwrapped_phase(
     x2, y2, _, px2, py2, _ = t
     spin = x * py - y * px
     with np.errstate(divide="ignore", invalid="ignore"):
-        m = np.array(((x2 * py - y2 * px, y2 * x - x2 * y), (px2 * py - py2 * px, py2 * x - px2 * y)))
+        m = np.array(
+            ((x2 * py - y2 * px, y2 * x - x2 * y), (px2 * py - py2 * px, py2 * x - px2 * y))
+        )
         m /= spin
     sine = m[0, 1] / np.sqrt(b1 * b2) - m[1, 0] * np.sqrt(b1 * b2)
     cosine = m[0, 0] * np.sqrt(b1 / b2) + m[1, 1] * np.sqrt(b2 / b1)
@@ -309,7 +312,9 @@ def unwrapped_phase(
     order = np.argsort(distance)
     order = order[known[order]]
     if len(order) < 200:
-        raise RuntimeError(f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed")
+        raise RuntimeError(
+            f"{pairs.label}: {len(order)} pairs with a known phase are too few, 200 needed"
+        )
 
     def wrapped(a):
         return (a + np.pi) % (2.0 * np.pi) - np.pi
@@ -323,7 +328,7 @@ def unwrapped_phase(
     if coherence[best] < 0.6:
         raise RuntimeError(
             f"{pairs.label}: phases of the pairs do not line up (coherence {coherence[best]:.2f}); "
-            f"is focusing = {focusing:.4g} 1/m^2 that of the wake, and are these pairs of one stage?"
+            f"is focusing = {focusing:.4g} 1/m^2 that of the wake, and are the pairs of one stage?"
         )
     guess = plane @ tries[best] + np.angle(z[best].mean())
     count = 150
@@ -335,7 +340,9 @@ def unwrapped_phase(
             r = wrapped(phase[inside] - guess[inside])
             good = np.abs(r) < max(6.0 * np.median(np.abs(r)), 0.5)
             w = weight[inside][good]
-            c = np.linalg.lstsq(a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None)[0]
+            c = np.linalg.lstsq(
+                a[inside][good] * w[:, None], (guess[inside] + r)[good] * w, rcond=None
+            )[0]
             guess = a @ c
         if count == len(order):
             break
@@ -350,7 +357,9 @@ def unwrapped_phase(
         far,
     )
     if spread > 0.5:
-        raise RuntimeError(f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)")
+        raise RuntimeError(
+            f"{pairs.label}: phases could not be unwrapped (median miss {spread:.2f} rad)"
+        )
     return guess
 
 
@@ -376,7 +385,9 @@ class _Problem:
     recipe: Recipe
 
     @classmethod
-    def of(cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe) -> _Problem:
+    def of(
+        cls, pairs: Pairs, rows: np.ndarray, length: float, focusing: float, recipe: Recipe
+    ) -> _Problem:
         size = actions(pairs.source, focusing)
         amplitude = recipe.bend * float(size[rows].mean())
         f, b, gamma = features(pairs.source.T, focusing, amplitude)
@@ -423,13 +434,23 @@ class _Problem:
         target = tuple(t(np.ascontiguousarray(c)) for c in self.target[rows].T)
         size = np.sqrt(self.size[rows] + self.recipe.floor * self.mean_size)
         root_b2 = (self.focusing * self.gamma2[rows]) ** -0.25
-        return columns, target, t(self.b[rows]), t(self.gamma[rows]), t(self.gamma2[rows]), t(size), t(root_b2)
+        return (
+            columns,
+            target,
+            t(self.b[rows]),
+            t(self.gamma[rows]),
+            t(self.gamma2[rows]),
+            t(size),
+            t(root_b2),
+        )
 
     def residuals(self, o, data):
         import torch
 
         columns, target, b, gamma, gamma2, size, root_b2 = data
-        x, y, xi, px, py, g = head(o.unbind(1), columns, b, gamma, self.focusing, self.length, torch)
+        x, y, xi, px, py, g = head(
+            o.unbind(1), columns, b, gamma, self.focusing, self.length, torch
+        )
         across, energy, along = self.recipe.weight
         return torch.stack(
             (
@@ -459,10 +480,13 @@ class _LevenbergMarquardt:
 
         o, _ = self._forward(net or self.net, inputs)
         r = residuals(torch.as_tensor(o)).numpy()
-        return float((self.huber**2 * (np.sqrt(1.0 + (r / self.huber) ** 2) - 1.0)).sum(axis=1).mean())
+        return float(
+            (self.huber**2 * (np.sqrt(1.0 + (r / self.huber) ** 2) - 1.0)).sum(axis=1).mean()
+        )
 
     def step(self, inputs, residuals):
-        """One step on these particles: damping falls until the loss would not, and rises if it must."""
+        """One step on these particles: damping falls until the loss would not, and rises if it
+        must."""
         normal, gradient = self._normal_equations(inputs, residuals)
         before = self.loss(inputs, residuals)
         diagonal = np.diag(normal).copy()
@@ -491,7 +515,9 @@ class _LevenbergMarquardt:
         o, layers = self._forward(self.net, inputs)
         out = torch.as_tensor(o).requires_grad_()
         r = residuals(out)
-        slopes = [torch.autograd.grad(c.sum(), out, retain_graph=True)[0].numpy() for c in r.unbind(1)]
+        slopes = [
+            torch.autograd.grad(c.sum(), out, retain_graph=True)[0].numpy() for c in r.unbind(1)
+        ]
         r = r.detach().numpy()
         weight = (1.0 + (r / self.huber) ** 2) ** -0.25
         slope = np.stack(slopes, axis=1) * weight[:, :, None]

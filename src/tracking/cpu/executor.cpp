@@ -1,11 +1,9 @@
 #include "tracking/cpu/executor.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <exception>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -15,6 +13,7 @@
 #include <sched.h>
 #endif
 
+#include "numerics/parallel.h"
 #include "numerics/random.h"
 #include "tracking/cpu/kernel_table.h"
 
@@ -102,7 +101,7 @@ class worker {
         how_(how),
         table_(table),
         reasons_(reasons),
-        memory_(std::make_unique<workspace<F>>()) {}
+        memory_(std::make_unique_for_overwrite<workspace<F>>()) {}
 
   /// Particles [first, last), through everything.
   block_result run_block(std::size_t first, std::size_t last) {
@@ -394,33 +393,17 @@ cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_ru
   const std::size_t tiles = (particles.size + tile_size - 1) / tile_size;
   const std::size_t blocks = std::min(tiles, max_blocks);
   std::vector<block_result> results(blocks);
-  std::atomic<std::size_t> next{0};
-  std::exception_ptr failure;
-  std::atomic<bool> failed{false};
-
-  auto work = [&] {
-    try {
-      worker<F> w(p, coefficients, particles, how, table, reasons);
-      for (std::size_t b = next++; b < blocks && !failed; b = next++) {
-        const std::size_t first = tiles * b / blocks * tile_size;
-        const std::size_t last = std::min(particles.size, tiles * (b + 1) / blocks * tile_size);
-        results[b] = w.run_block(first, last);
-      }
-    } catch (...) {
-      if (!failed.exchange(true)) failure = std::current_exception();
-    }
-  };
-
   const double effort = static_cast<double>(particles.size) * lattice::work_of(operations, p) *
                         static_cast<double>(how.turns);
   const std::size_t wanted = static_cast<std::size_t>(std::max(1.0, effort / work_per_thread));
-  const std::size_t threads =
-      std::min({static_cast<std::size_t>(std::max(1u, how.threads)), blocks, wanted});
-  std::vector<std::thread> pool;
-  for (std::size_t i = 1; i < threads; ++i) pool.emplace_back(work);
-  work();
-  for (std::thread& t : pool) t.join();
-  if (failure) std::rethrow_exception(failure);
+  const auto threads = static_cast<unsigned>(std::min<std::size_t>(how.threads, wanted));
+  numerics::parallel_for_with(
+      threads, blocks, [&] { return worker<F>(p, coefficients, particles, how, table, reasons); },
+      [&](worker<F>& w, std::size_t b) {
+        const std::size_t first = tiles * b / blocks * tile_size;
+        const std::size_t last = std::min(particles.size, tiles * (b + 1) / blocks * tile_size);
+        results[b] = w.run_block(first, last);
+      });
 
   cpu_result result;
   result.records.resize(p.records.size() * recorded_turns(how));

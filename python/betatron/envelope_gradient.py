@@ -1,0 +1,225 @@
+"""Derivatives of losses on moments that are tracked as such (``Line.envelope``); see docs/gradients.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from betatron import _core
+from betatron.beam import Reference
+from betatron.distributions import Distribution
+from betatron.elements import Element
+from betatron.gradient import Knob, Objective, Parameters, _places, knobs, table_of
+from betatron.losses import Loss, Moments
+
+if TYPE_CHECKING:
+    from betatron.line import Line
+    from betatron.space_charge import SpaceChargeEnvelope
+
+
+class EnvelopeGradient:
+    """What `Line.envelope_gradient` gives. With a list of n losses, ``value`` and all derivatives have one more
+    axis in front, of length n.
+
+    Attributes
+    ----------
+    value
+        The loss.
+    knobs
+        The numbers that were varied.
+    derivatives
+        Of the loss by the knobs, shape (len(knobs),); also as ``gradient["q1", "k1"]``, by element or name.
+    covariance
+        Derivatives by the covariance at the start, shape (6, 6), symmetric: the loss changes by the sum of
+        ``covariance * change``.
+    mean
+        Derivatives by the centroid at the start, shape (6,); None if not wanted.
+    reference_energy
+        Derivative by the kinetic energy of the reference at the start [1/eV], at a fixed covariance (whose
+        coordinates are relative to it); None if not wanted.
+    charge
+        Derivative by the charge of the bunch [1/C], for space charge in three dimensions, else 0.
+    current
+        Derivative by the current of the beam [1/A], for space charge in two dimensions, else 0.
+    end
+        (mean, covariance) at the end of the line.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    value: Any
+    knobs: list[Knob]
+    derivatives: np.ndarray
+    covariance: np.ndarray
+    mean: np.ndarray | None
+    reference_energy: Any
+    charge: Any
+    current: Any
+    end: tuple[np.ndarray, np.ndarray]
+
+    def __getitem__(self, key: tuple[str | Element, str]) -> Any:
+        which, parameter = key
+        for i, knob in enumerate(self.knobs):
+            same = knob.element.name == which if isinstance(which, str) else knob.element is which
+            if same and knob.name == parameter:
+                found = self.derivatives[..., i]
+                return float(found) if found.ndim == 0 else found
+        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per knob: element, kind, parameter, value, derivative (of the first loss)."""
+        first = self.derivatives if self.derivatives.ndim == 1 else self.derivatives[0]
+        return table_of(self.knobs, first)
+
+    def __repr__(self) -> str:
+        return f"EnvelopeGradient: loss {self.value}, {len(self.knobs)} derivatives"
+
+
+class _Terms:
+    """Losses on moments with the places they look at."""
+
+    def __init__(self, line: Line, losses: Sequence[Loss]) -> None:
+        self.losses = []
+        for loss in losses:
+            if not isinstance(loss, Loss):
+                raise TypeError(f"loss must be a betatron.losses.Loss, got {loss!r}")
+            if any(t.at is None for t in loss.terms):
+                raise ValueError(
+                    "envelope_gradient: an envelope has no particles; use losses on moments"
+                )
+            self.losses.append([(t, _places(line, t.at)) for t in loss.terms])
+        wanted = {p for terms in self.losses for _, places in terms for p in places}
+        self.end = len(line)
+        self.start = -1 in wanted
+        self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
+
+    def __call__(self, run: _core.EnvelopeGradient) -> list[tuple[float, np.ndarray]]:
+        """Each loss and its derivatives by mean, covariance and energy of each record, shape (records, 43)."""
+        element, kinetic, mean, cov = run.records()
+        rows = {int(e): i for i, e in enumerate(element)}
+        rows[self.end] = len(element) - 1
+        made: dict[int, Moments] = {}
+        results = []
+        for terms in self.losses:
+            value, slopes = 0.0, np.zeros((len(element), 43))
+            for term, places in terms:
+                for place in places:
+                    row = rows[place]
+                    if row not in made:
+                        made[row] = Moments(mean[row], cov[row], kinetic[row])
+                    part = term.function(made[row])
+                    value += term.weight * float(part)
+                    if hasattr(part, "slope"):
+                        slopes[row] += term.weight * part.slope
+            if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
+                raise ValueError(f"the loss is {value}; it and its derivatives must be finite")
+            results.append((value, slopes))
+        return results
+
+
+def envelope_gradient(
+    line: Line,
+    reference: Reference,
+    start: Distribution | np.ndarray,
+    loss: Loss | Sequence[Loss],
+    parameters: Parameters = (),
+    *,
+    mean: Sequence[float] | None = None,
+    initial_mean: bool = False,
+    reference_energy: bool = False,
+    space_charge: SpaceChargeEnvelope | None = None,
+    charge: float | None = None,
+) -> EnvelopeGradient:
+    """See `Line.envelope_gradient`."""
+    single = isinstance(loss, Loss)
+    losses = [loss] if isinstance(loss, Loss) else list(loss)
+    if not losses:
+        raise ValueError("envelope_gradient: there is no loss")
+    centroid, covariance, effects, coulomb = line._moments_at_start(
+        "envelope_gradient", start, mean, space_charge, charge
+    )
+    chosen = knobs(line, parameters)
+    terms = _Terms(line, losses)
+    run = _core.EnvelopeGradient(
+        line,
+        reference,
+        centroid.tolist(),
+        covariance.ravel().tolist(),
+        [(k.element, k.parameter, k.entry) for k in chosen],
+        bool(reference_energy),
+        bool(initial_mean),
+        terms.flags,
+        terms.start,
+        effects,
+        coulomb,
+    )
+    values, pulls = [], []
+    for value, slopes in terms(run):
+        values.append(value)
+        pulls.append(
+            run.pull(
+                np.ascontiguousarray(slopes[:, :6]),
+                np.ascontiguousarray(slopes[:, 6:42]),
+                np.ascontiguousarray(slopes[:, 42]),
+            )
+        )
+
+    def together(numbers: list[Any]) -> Any:
+        return numbers[0] if single else np.array(numbers)
+
+    _, _, means, covariances = run.records()
+    mass = reference.species.mass
+    return EnvelopeGradient(
+        value=together(values),
+        knobs=chosen,
+        derivatives=together([p["knobs"] for p in pulls]),
+        covariance=together([p["covariance"] for p in pulls]),
+        mean=together([p["mean"] for p in pulls]) if initial_mean else None,
+        reference_energy=together([p["kinetic"] / mass for p in pulls])
+        if reference_energy
+        else None,
+        charge=together([p["charge"] for p in pulls]),
+        current=together([float(p["strengths"].sum()) for p in pulls]),
+        end=(means[-1], covariances[-1]),
+    )
+
+
+class EnvelopeObjective(Objective):
+    """A loss on tracked moments as a function of a vector of parameters, for optimisers; as `Objective`.
+
+    With a list of losses, ``fun`` gives their vector and ``jac`` their Jacobian, as ``scipy.optimize.least_squares``
+    takes them:
+
+    >>> # scipy.optimize.least_squares(objective.fun, objective.x0, objective.jac)      doctest: +SKIP
+
+    Parameters
+    ----------
+    line, reference, start, loss, parameters, options
+        As for `Line.envelope_gradient`.
+    scale
+        As for `Objective`.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        reference: Reference,
+        start: Distribution | np.ndarray,
+        loss: Loss | Sequence[Loss],
+        parameters: Parameters,
+        *,
+        scale: float | Sequence[float] = 1.0,
+        **options: Any,
+    ) -> None:
+        self.reference, self.start = reference, start
+        super().__init__(line, None, loss, parameters, scale=scale, **options)  # type: ignore[arg-type]
+
+    def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]
+        return envelope_gradient(
+            self.line, self.reference, self.start, self.loss, self.knobs, **self.options
+        )

@@ -1,0 +1,37 @@
+// pipe_shape.h: the cross-section of a conducting pipe around the beam, for models of space charge.
+#pragma once
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "beam/text.h"
+
+namespace betatron::collective {
+
+struct pipe_shape {
+  bool round = false;
+  double half_width = 0, half_height = 0;  ///< [m], > 0; round: both are the radius
+};
+
+/// Throws std::invalid_argument naming the value, with the name of the model in front.
+inline void check(const pipe_shape& p, const std::string& model) {
+  const auto positive = [&](const char* name, double value) {
+    if (value > 0 && std::isfinite(value)) return;
+    throw std::invalid_argument(model + ": " + name + " of the pipe = " + beam::number_text(value) +
+                                " m is not allowed; allowed: > 0 and finite");
+  };
+  positive(p.round ? "radius" : "half_width", p.half_width);
+  positive(p.round ? "radius" : "half_height", p.half_height);
+}
+
+/// What is thrown for a particle beyond the wall: `where` is "x", "y" or "a radius".
+[[noreturn]] inline void refuse_outside(const std::string& model, const std::string& where,
+                                        double value, double wall) {
+  throw std::invalid_argument(
+      model + ": a particle at " + where + " = " + beam::number_text(value) +
+      " m is outside of the conducting pipe, which ends at " + beam::number_text(wall) +
+      " m; apertures of the elements take such particles away");
+}
+
+}  // namespace betatron::collective
