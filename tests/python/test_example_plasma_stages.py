@@ -51,6 +51,17 @@ def test_lenses_are_set_and_results_are_written(
     assert "--overwrite" in capsys.readouterr().err
 
 
+def test_learned_stages(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--stages", "surrogate", "--count", "2", "--particles", "500", "--optimise", "none"]
+    assert example.main([*arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().out
+    end = pd.read_csv(tmp_path / "moments.csv").iloc[-1]
+    gain = 2 * example.ACCELERATION * example.LENGTH / example.MC2
+    assert end["gamma"] - 1958 == pytest.approx(gain, rel=0.01)
+    assert end["emittance_xn"] < 1.2e-6
+
+
 def test_a_lens_turns_the_beam_around(example: ModuleType) -> None:
     alpha, beta, length = -6.0, 0.1, 0.003
     k1 = example.refocusing_strength(alpha, beta, length)
