@@ -1343,8 +1343,8 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     beam.insert(dead[m - 1], lambda);
   };
 
+  section_request.end = {z[0], z[1], z[2], z[3], z[4], z[5]};
   if (!keep_states) {
-    section_request.end = {z[0], z[1], z[2], z[3], z[4], z[5]};
     section_request.rewound = z;
     for (std::size_t m = count; m-- > 0;) {
       section_request.start = beam.columns();
