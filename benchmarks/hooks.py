@@ -73,7 +73,9 @@ def numba_lens() -> dict[str, Any] | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="short measurements, not to be quoted")
     parser.add_argument("--output", type=Path, default=common.RESULTS / "hooks.json")
     arguments = parser.parse_args()
@@ -109,7 +111,9 @@ def main() -> int:
     for n in (1000,) if arguments.quick else (1000, 100_000):
         for precision in ("double", "single"):
             d = bt.Drift(0.01)
-            runs = {"Multipole": Passage(50 * bt.Line([bt.Multipole(knl=[0, 1e-4]), d]), n, precision)}
+            runs = {
+                "Multipole": Passage(50 * bt.Line([bt.Multipole(knl=[0, 1e-4]), d]), n, precision)
+            }
             for name, code in lenses.items():
                 runs[name] = Passage(50 * bt.Line([bt.Programmable(**code), d]), n, precision)
             for name, time in measure(runs, effort).items():
@@ -122,7 +126,9 @@ def main() -> int:
                         "ns_per_particle": nanoseconds,
                     }
                 )
-                console.print(f"{name}, {precision}, {n} particles: {nanoseconds:.2f} ns per particle")
+                console.print(
+                    f"{name}, {precision}, {n} particles: {nanoseconds:.2f} ns per particle"
+                )
 
     for n in (1, 1000):
         (cost,) = (

@@ -107,6 +107,13 @@ def python_page() -> str:
             ("betatron.Chromaticity", bt.Chromaticity),
             ("betatron.Radiation", bt.Radiation),
         ],
+        "Code of your own": [
+            ("betatron.Hooks", bt.Hooks),
+            ("betatron.State", bt.State),
+            ("betatron.Programmable", bt.Programmable),
+            ("betatron.programmable.c_signature", bt.programmable.c_signature),
+            ("betatron.UserCodeError", bt.UserCodeError),
+        ],
         "Collective effects": [
             (f"betatron.{name}", getattr(bt, name))
             for name in bt.__all__
@@ -162,6 +169,8 @@ def _class(name: str, cls: type) -> list[str]:
             "betatron.Envelope",
             "betatron.Gradient",
             "betatron.EnvelopeGradient",
+            "betatron.State",
+            "betatron.UserCodeError",
             "betatron.losses.Loss",
         )
     ):
