@@ -135,3 +135,13 @@ def test_gradients_are_measured(tmp_path: Path) -> None:
     assert {m["precision"] for m in measured if m["part"] == "time"} == {"double", "single"}
     assert [m["elements"] for m in measured if m["part"] == "memory"] == [40, 400, 4000]
     assert all(m["rewind_error"] < 1e-3 for m in measured if m["part"] == "time")
+
+
+def test_networks_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "surrogate.json"
+    done = run("surrogate.py", "--quick", "--no-peers", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(file.read_text(encoding="utf-8"))["measurements"]
+    assert {m["format"] for m in measured} == {"float32", "bfloat16"}
+    assert {"Betatron", "Betatron, vjp"} <= {m["code"] for m in measured}
+    assert all(0 < m["ns_per_particle"] for m in measured)
