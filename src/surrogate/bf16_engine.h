@@ -149,9 +149,9 @@ class bf16_engine {
 
   /// The memory of a panel.
   struct memory {
-    float *input, *result;  // first and last value, and derivatives by them
-    float* sums;            // of one group of outputs
-    float *dense, *dense_z;       // the first layer, one block
+    float *input, *result;   // first and last value, and derivatives by them
+    float* sums;             // of one group of outputs
+    float *dense, *dense_z;  // the first layer, one block
     std::uint32_t *values, *gradients, *kept;
     std::byte* columns;
     std::size_t value_size;
@@ -192,7 +192,8 @@ class bf16_engine {
   };
 
   /// Rows of blocks to pairs, filled up with 0.
-  void to_pairs(const float* from, std::size_t rows, const panel_shape& s, std::uint32_t* to) const {
+  void to_pairs(const float* from, std::size_t rows, const panel_shape& s,
+                std::uint32_t* to) const {
     s.for_blocks([&](std::size_t b, std::size_t packs) {
       block_to_pairs(from + b * rows, rows, packs, to + b * pairs(rows));
     });
@@ -253,15 +254,14 @@ class bf16_engine {
     const std::size_t ranges = (w.steps + most_steps - 1) / most_steps;
     for (std::size_t tile = 0; tile < w.tiles; tile += 2) {
       const std::size_t tiles = std::min<std::size_t>(2, w.tiles - tile);
-      const std::uint16_t* weights =
-          w.weights.data() + tile * w.steps * tile_outputs * tile_inputs;
+      const std::uint16_t* weights = w.weights.data() + tile * w.steps * tile_outputs * tile_inputs;
       for (std::size_t r = 0; r < ranges; ++r) {
         const std::size_t begin = w.steps * r / ranges, end = w.steps * (r + 1) / ranges;
         s.for_blocks([&](std::size_t b, std::size_t packs) {
-          products_.multiply({weights + begin * tiles * tile_outputs * tile_inputs,
-                              x + b * w.steps * (tile_inputs / 2) +
-                                  begin * (tile_inputs / 2) * packs * bf16_lanes,
-                              m.sums + b * 2 * tile_outputs, end - begin, tiles, packs, r == 0});
+          products_.multiply(
+              {weights + begin * tiles * tile_outputs * tile_inputs,
+               x + b * w.steps * (tile_inputs / 2) + begin * (tile_inputs / 2) * packs * bf16_lanes,
+               m.sums + b * 2 * tile_outputs, end - begin, tiles, packs, r == 0});
         });
       }
       s.for_blocks([&](std::size_t b, std::size_t packs) {
@@ -344,9 +344,9 @@ class bf16_engine {
     std::call_once(transposed_once_, [this] {
       for (std::size_t k = 0; k < network_.layers.size(); ++k) {
         const dense_layer& l = network_.layers[k];
-        transposed_.emplace_back(
-            l.outputs, l.inputs, k == 0,
-            [&](std::size_t m, std::size_t j) { return l.weights[j * l.inputs + m]; });
+        transposed_.emplace_back(l.outputs, l.inputs, k == 0, [&](std::size_t m, std::size_t j) {
+          return l.weights[j * l.inputs + m];
+        });
       }
     });
     return transposed_;
