@@ -794,13 +794,18 @@ double derivative_along(const knob& k, const line& l,
   line other = l;
   std::ranges::replace(other.elements, k.of, changed,
                        [](const auto& e) { return std::shared_ptr<const element>(e); });
-  const values slope = derivative_of(
-      [&](double there) -> std::optional<values> {
-        *number = there;
-        return values{function(other)};
-      },
-      x, scale_of(*info_of(*changed, k.parameter), x, false, 0), {});
-  return slope[0];
+  // of order 8, with a step at which a function that is good to 1e-12 gives 1e-9
+  constexpr double weight[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
+  const double scale = scale_of(*info_of(*changed, k.parameter), x, false, 0);
+  const double h = std::exp2(std::floor(std::log2(scale / 128)));
+  double slope = 0;
+  for (int j = 0; j < 4; ++j) {
+    for (const double side : {1.0, -1.0}) {
+      *number = x + side * (j + 1) * h;
+      slope += side * weight[j] * function(other);
+    }
+  }
+  return slope / h;
 }
 
 sensitivity differentiate(const line& l, const beam::reference& start,

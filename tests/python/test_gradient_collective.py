@@ -198,7 +198,7 @@ def test_derivatives_are_those_of_tracking(name, order):
 @pytest.mark.parametrize("shielding_gap", [None, 0.01])
 @pytest.mark.parametrize("model", ["steady_state", "transient"])
 def test_coherent_radiation(model, shielding_gap):
-    effect = bt.CSR(30, model, shape="quadratic", smoothing=1, shielding_gap=shielding_gap)
+    effect = bt.CSR(20, model, shape="quadratic", smoothing=1, shielding_gap=shielding_gap)
     # the integrals behind the wake are good to 1e-8 or so, and to less near corners of the orbit
     case = Case(bends(), [effect], 1e-9, energy=50e6)
     case.check([("b", "angle"), ("b", "length"), ("e", "length")], tolerance=1e-4)
@@ -206,7 +206,7 @@ def test_coherent_radiation(model, shielding_gap):
 
 def test_effects_together():
     effects = [
-        bt.SpaceCharge3D(cells=(12, 12, 12), spacing=0.07),  # no length is a multiple of it
+        bt.SpaceCharge3D(cells=(12, 12, 12), spacing=0.07),
         bt.Wake(bt.ResistiveWall(2e-3, 1e5), bins=20, shape="quadratic", order=2),
     ]
     Case(straight(), effects, 1e-11).check(STRAIGHT, tolerance=1e-6)
@@ -258,12 +258,14 @@ def test_moments_and_objective():
         case.line, case.beam(), loss, [("q", "k1")], collective=case.effects, threads=1
     )
     slope = objective(objective.x0)[1][0]
-    assert slope == pytest.approx(difference(lambda h: objective.fun([4.0 + h]), 1e-4), rel=1e-7)
-    objective.fun([4.0])  # leaves the parameter there
+    assert slope == pytest.approx(
+        difference(lambda h: objective.fun([4.0 + h]), 1e-3), rel=1e-8, abs=0
+    )
+    objective.fun([4.0])
     with_space_charge = case.line.gradient(
         case.beam(), loss, [("q", "k1")], space_charge=case.effects[0]
     )
-    assert with_space_charge["q", "k1"] == pytest.approx(slope, rel=1e-12)
+    assert with_space_charge["q", "k1"] == pytest.approx(slope, rel=1e-12, abs=0)
 
 
 def test_lost_particles():
