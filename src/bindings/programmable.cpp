@@ -341,7 +341,7 @@ std::vector<tracking::hook> hooks_of(const lattice::line& l, nb::handle given) {
 
 void bind_programmable(nb::module_& m) {
   user_code_error = PyErr_NewExceptionWithDoc(
-      "betatron.UserCodeError",
+      (nb::cast<std::string>(m.attr("__name__")) + ".UserCodeError").c_str(),
       "A hook or the code of a Programmable raised an exception, which is the cause of this one; "
       "the message says where. The beam stands there, with all its particles.",
       PyExc_RuntimeError, nullptr);
