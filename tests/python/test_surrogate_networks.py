@@ -575,9 +575,7 @@ def test_gradients_pass_through(coordinates: str) -> None:
         b = beam_of(50)
         line.track(b)
         values.append(np.std(b.x))
-    assert gradient.parameters["lens", "k1"] == pytest.approx(
-        (values[0] - values[1]) / (2 * h), rel=1e-5
-    )
+    assert gradient["lens", "k1"] == pytest.approx((values[0] - values[1]) / (2 * h), rel=1e-5)
 
 
 def test_particles_that_turn_back_are_lost() -> None:
