@@ -84,6 +84,8 @@ def python_page() -> str:
     from betatron.collective import Effect
     from betatron.distributions import Distribution
     from betatron.plot import BeamPlots, LinePlots, TrackPlots
+    from betatron.surrogate.onnx import from_onnx
+    from betatron.surrogate.readers import from_safetensors, from_torch
 
     sections: dict[str, list[tuple[str, Any]]] = {
         "Reference particle": [
@@ -130,6 +132,14 @@ def python_page() -> str:
             ("betatron.Objective", bt.Objective),
             ("betatron.EnvelopeObjective", bt.EnvelopeObjective),
             *((f"betatron.losses.{name}", getattr(losses, name)) for name in losses.__all__),
+        ],
+        "Networks": [
+            ("betatron.surrogate.Network", bt.surrogate.Network),
+            ("betatron.surrogate.Layer", bt.surrogate.Layer),
+            ("betatron.surrogate.readers.from_torch", from_torch),
+            ("betatron.surrogate.readers.from_safetensors", from_safetensors),
+            ("betatron.surrogate.onnx.from_onnx", from_onnx),
+            ("betatron.Surrogate", bt.Surrogate),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
         "Run files": [
