@@ -12,9 +12,11 @@ respect to the strength of every quadrupole (and every initial coordinate, which
    precisions; and for a loss that depends on time, which takes more of the maps along.
 2. Memory: what is kept between the passes and by how much the resident memory of the process grows,
    per particle, for lines of 40, 400 and 4000 elements.
-3. Cheetah: the same gradient by PyTorch's reverse mode, where its graph fits into memory.
+3. Forward mode, a Hessian times a vector, and the gradient of an envelope with space charge, over the time of
+   tracking the same once.
+4. Cheetah: the same gradient by PyTorch's reverse mode, where its graph fits into memory.
    The largest difference of the derivatives is printed: the codes differ by what a drift-kick-drift leaves out.
-4. Space charge in three dimensions: gradient over tracking with ten kicks of the field of 1 million particles on
+5. Space charge in three dimensions: gradient over tracking with ten kicks of the field of 1 million particles on
    grids of 64^3 and 128^3 cells, in both precisions.
 
 Tables are printed, and everything is written as JSON to benchmarks/results/gradient.json. Exit status:
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +55,9 @@ class Plan:
     judged: bool
 
 
-FULL = Plan((10**4, 10**5, 10**6), 10**6, (10**3, 10**4), (10**6, (64, 128)), Effort(budget=2.0), True)
+FULL = Plan(
+    (10**4, 10**5, 10**6), 10**6, (10**3, 10**4), (10**6, (64, 128)), Effort(budget=2.0), True
+)
 QUICK = Plan((200,), 2000, (200,), (2000, (16,)), Effort(budget=0.0, repetitions=2), False)
 
 
@@ -90,9 +95,7 @@ class Tracking:
 class Reverse:
     """The gradient: forward, backward, everything."""
 
-    def __init__(
-        self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss, **effects: Any
-    ) -> None:
+    def __init__(self, line: bt.Line, beam: bt.Beam, loss: bt.losses.Loss, **effects: Any) -> None:
         self.line, self.beam, self.loss, self.effects = line, beam, loss, effects
         self.result: bt.Gradient | None = None
 
@@ -200,8 +203,73 @@ def memory(plan: Plan, report: Report) -> float:
     return most
 
 
+class Repeated:
+    """Anything that is run again and again."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+
+    def reset(self) -> None:
+        pass
+
+    def track(self) -> None:
+        self.work()
+
+
+def other_derivatives(plan: Plan, report: Report) -> None:
+    """Part 3: forward mode, second derivatives, and envelopes, over the time of tracking once."""
+    line = line_of(400)
+    n = plan.particles[0]
+    beam, size = beam_of(n), bt.losses.beam_size("x")
+    few = [("q0", "k1"), ("q1", "k1")]
+    direction = np.ones(200)
+    start, ref = beam_of(1000).covariance(), beam.reference
+    current = bt.SpaceChargeEnvelope("2D", current=0.1)
+    groups = {
+        f"{n:,} particles": {
+            "tracking": Tracking(line, beam),
+            "reverse, 2 parameters": Repeated(lambda: line.gradient(beam, size, few, threads=1)),
+            "forward, 2 parameters": Repeated(
+                lambda: line.gradient(beam, size, few, strategy="forward", threads=1)
+            ),
+            "Hessian times a vector, 200 parameters": Repeated(
+                lambda: line.hessian_vector(beam, size, "k1", direction, threads=1)
+            ),
+        },
+        "an envelope with space charge": {
+            "tracking": Repeated(
+                lambda: line.envelope(ref, start, space_charge=current, record=None)
+            ),
+            "reverse, 2 parameters": Repeated(
+                lambda: line.envelope_gradient(ref, start, size, few, space_charge=current)
+            ),
+            "reverse, 200 parameters": Repeated(
+                lambda: line.envelope_gradient(ref, start, size, "k1", space_charge=current)
+            ),
+        },
+    }
+    table = Table(
+        "beam", "what", "time [ms]", "over tracking", title="Other derivatives of 400 elements"
+    )
+    for name, runs in groups.items():
+        took = common.measure(runs, plan.effort)
+        for what, t in took.items():
+            ratio = t.processor / took["tracking"].processor
+            table.add_row(name, what, f"{t.processor * 1e3:.2f}", f"{ratio:.2f}")
+            report.measurements.append(
+                {
+                    "part": "other",
+                    "beam": name,
+                    "what": what,
+                    "seconds": t.processor,
+                    "ratio": ratio,
+                }
+            )
+    console.print(table)
+
+
 def against_cheetah(plan: Plan, report: Report) -> float | None:
-    """Part 3: how many times faster, with the largest number of particles."""
+    """Part 4: how many times faster, with the largest number of particles."""
     if peers.CHEETAH.version is None:
         report.note("Cheetah is not installed")
         return None
@@ -275,6 +343,7 @@ def main() -> int:
     ratios = times(plan, report)
     bytes_per_particle = memory(plan, report)
     kicked = with_space_charge(plan, report)
+    other_derivatives(plan, report)
     speedup = None if arguments.no_peers else against_cheetah(plan, report)
     largest = max(n for _, n in ratios)
     report.targets = [

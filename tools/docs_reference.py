@@ -107,6 +107,13 @@ def python_page() -> str:
             ("betatron.Chromaticity", bt.Chromaticity),
             ("betatron.Radiation", bt.Radiation),
         ],
+        "Code of your own": [
+            ("betatron.Hooks", bt.Hooks),
+            ("betatron.State", bt.State),
+            ("betatron.Programmable", bt.Programmable),
+            ("betatron.programmable.c_signature", bt.programmable.c_signature),
+            ("betatron.UserCodeError", bt.UserCodeError),
+        ],
         "Collective effects": [
             (f"betatron.{name}", getattr(bt, name))
             for name in bt.__all__
@@ -119,7 +126,9 @@ def python_page() -> str:
         ],
         "Gradients": [
             ("betatron.Gradient", bt.Gradient),
+            ("betatron.EnvelopeGradient", bt.EnvelopeGradient),
             ("betatron.Objective", bt.Objective),
+            ("betatron.EnvelopeObjective", bt.EnvelopeObjective),
             *((f"betatron.losses.{name}", getattr(losses, name)) for name in losses.__all__),
         ],
         "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
@@ -155,7 +164,15 @@ def _class(name: str, cls: type) -> list[str]:
         "__init__" in vars(cls)
         and not name.endswith(".plot")
         and name
-        not in ("betatron.Track", "betatron.Envelope", "betatron.Gradient", "betatron.losses.Loss")
+        not in (
+            "betatron.Track",
+            "betatron.Envelope",
+            "betatron.Gradient",
+            "betatron.EnvelopeGradient",
+            "betatron.State",
+            "betatron.UserCodeError",
+            "betatron.losses.Loss",
+        )
     ):
         lines += _signature(name.rpartition(".")[2], cls.__init__)
     lines += [_markdown(inspect.getdoc(cls) or ""), ""]

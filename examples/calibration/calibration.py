@@ -164,7 +164,9 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--particles", type=int, default=5000, metavar="N")
-    parser.add_argument("--settings", type=int, default=16, help="of the quadrupoles, one picture each")
+    parser.add_argument(
+        "--settings", type=int, default=16, help="of the quadrupoles, one picture each"
+    )
     parser.add_argument("--steps", type=int, default=60, help="of the optimiser, at most")
     parser.add_argument("--rough", action="store_true", help="accept any result (for quick runs)")
     parser.add_argument("--seed", type=int, default=1)

@@ -112,7 +112,9 @@ def run_all(slices: int) -> tuple[list[Run], dict[str, float]]:
     options = {"space_charge": SPACE_CHARGE}
     scale = 10.0  # 1/m^2
 
-    def timed(run: Run, k: np.ndarray, work: Callable[[], Any], value: Callable[[Any], float]) -> Any:
+    def timed(
+        run: Run, k: np.ndarray, work: Callable[[], Any], value: Callable[[Any], float]
+    ) -> Any:
         start = time.perf_counter()
         result = work()
         run.note(k, value(result), time.perf_counter() - start)
@@ -219,7 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"{cost['gradient'] / cost['simulation']:.2f} times that, with the Jacobian of four numbers "
         f"{cost['Jacobian'] / cost['simulation']:.2f} times"
     )
-    print(f"\n{'':20}{'arrived':>9}{'at cost':>9}{'in all':>8}{'at cost':>9}{'ms':>8}   found [1/m^2]")
+    print(
+        f"\n{'':20}{'arrived':>9}{'at cost':>9}{'in all':>8}{'at cost':>9}{'ms':>8}   found [1/m^2]"
+    )
     for run in runs:
         unit = in_simulations(run, cost)
         arrived = run.arrived

@@ -13,8 +13,10 @@ all at once, for the least emittance at the end, with the gradient by all of the
 Writes to the output folder: `moments.csv` (beam moments behind every element, for each way), `lenses.csv`,
 `monitors/` (the beam behind every stage, openPMD), `moments.png`, `phase_space.png`, `lenses.png`.
 
+Learned stages say how many particles were outside of what they were trained for.
+
 Exit status: 0 if the beam arrives above 100 GeV (of fifteen stages) with the emittance that it had within
-10 %, 1 if not, 2 for unusable arguments.
+20 %, 1 if not, 2 for unusable arguments.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import argparse
 import math
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -295,7 +298,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs: dict[str, pd.DataFrame] = {}
     strengths: dict[str, list[float]] = {}
 
+    learned = [e for e in line if hasattr(e, "reset_counts")]
+
     def finish(name: str, moments: pd.DataFrame, seconds: float, note: str) -> None:
+        if learned:
+            note += f"; {sum(e.counts[1] for e in learned)} outside of the training"
         end = moments.iloc[-1]
         runs[name], strengths[name] = moments, [lens.k1 for lens in lenses]
         print(
@@ -308,6 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{args.count} {args.stages} stages, {line.length:.2f} m; {len(first):,} electrons at"
         f" {first.reference.kinetic_energy / 1e9:.3f} GeV in {args.precision} precision"
     )
+    warnings.simplefilter("ignore", bt.OutsideDomainWarning)  # `finish` says how many
     beam = first.copy()
     start = time.perf_counter()
     moments = track_with_twiss_lenses(line, beam, args.output / "monitors")
@@ -323,6 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             note = f"({optimise_all(line, sample).evaluations} gradients)"
         seconds = time.perf_counter() - start
+        for stage in learned:
+            stage.reset_counts()
         beam = first.copy()
         finish(way, line.track(beam, record="all").moments, seconds, f"to optimise {note}")
 
@@ -341,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     start_emittance = first.moments().emittance_xn
     ends = [m.iloc[-1] for m in runs.values()]
-    kept = all(abs(m.emittance_xn / start_emittance - 1) < 0.1 for m in ends)
+    kept = all(abs(m.emittance_xn / start_emittance - 1) < 0.2 for m in ends)
     high = args.count < 15 or all((m.gamma - 1) * MC2 > 100e9 for m in ends)
     return 0 if kept and high else 1
 

@@ -100,14 +100,22 @@ def main(arguments: list[str] | None = None) -> int:
     reverse = time.perf_counter() - begin
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
 
-    print(f"particles              {options.particles} ({options.precision} precision), all there: {not gradient.lost}")
+    print(
+        f"particles              {options.particles} ({options.precision} precision), all there: {not gradient.lost}"
+    )
     print(f"kicks                  {4 * CELLS}, on a grid of {options.cells}^3 cells")
-    print(f"derivatives            {len(gradient.derivatives)} strengths, {gradient.initial.size} coordinates")
+    print(
+        f"derivatives            {len(gradient.derivatives)} strengths, {gradient.initial.size} coordinates"
+    )
     print(f"tracking               {forward:.2f} s")
     print(f"gradient               {reverse:.2f} s, {reverse / forward:.2f} x tracking")
     print(f"kept between passes    {gradient.memory / options.particles:.0f} bytes per particle")
-    print(f"peak memory            + {grown / options.particles:.0f} bytes per particle over that of tracking")
-    print(f"strategy               {gradient.strategy}, rewind error {gradient.relative_rewind_error:.1e} of the beam")
+    print(
+        f"peak memory            + {grown / options.particles:.0f} bytes per particle over that of tracking"
+    )
+    print(
+        f"strategy               {gradient.strategy}, rewind error {gradient.relative_rewind_error:.1e} of the beam"
+    )
 
     # weights, so that both directions matter; single precision needs longer steps
     rng = np.random.default_rng(2)
@@ -124,7 +132,9 @@ def main(arguments: list[str] | None = None) -> int:
         return result
 
     size = np.array([getattr(beam, c).std() for c in COORDINATES])
-    direction = size[:, None] * np.sign(gradient.initial) * rng.uniform(0, 1, gradient.initial.shape)
+    direction = (
+        size[:, None] * np.sign(gradient.initial) * rng.uniform(0, 1, gradient.initial.shape)
+    )
     checks = {
         "strengths": (difference(with_strengths, step), float(gradient.derivatives @ along)),
         "coordinates": (
@@ -136,7 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (simulated, computed) in checks.items():
         off = abs(simulated - computed) / abs(computed)
         worst = max(worst, off)
-        print(f"by {name:<19} {computed:.9e} m^2, by differences of simulations {simulated:.9e} (off by {off:.1e})")
+        print(
+            f"by {name:<19} {computed:.9e} m^2, by differences of simulations {simulated:.9e} (off by {off:.1e})"
+        )
     agreed = worst < (1e-5 if options.precision == "double" else 2e-2)
     print("differences agree" if agreed else "differences do not agree")
     return 0 if agreed else 1

@@ -121,7 +121,11 @@ def difference(views: list[View], pictures: list[torch.Tensor], z: torch.Tensor)
 
 
 def picture_file(
-    truth: np.ndarray, found: np.ndarray, views: list[View], pictures: list[torch.Tensor], file: Path
+    truth: np.ndarray,
+    found: np.ndarray,
+    views: list[View],
+    pictures: list[torch.Tensor],
+    file: Path,
 ) -> None:
     """Projections of both beams, and some pictures beside their reconstruction."""
     planes = [(0, 1), (2, 3), (4, 5), (0, 5)]
@@ -129,7 +133,8 @@ def picture_file(
     unit = np.array([1e3] * 6)
     for column, (i, j) in enumerate(planes):
         edges = [
-            np.linspace(*(unit[k] * np.quantile(truth[k], (0.001, 0.999)) * 1.3), 60) for k in (i, j)
+            np.linspace(*(unit[k] * np.quantile(truth[k], (0.001, 0.999)) * 1.3), 60)
+            for k in (i, j)
         ]
         for row, (name, beam) in enumerate((("true beam", truth), ("found", found))):
             axes[row, column].hist2d(unit[i] * beam[i], unit[j] * beam[j], bins=edges)

@@ -67,6 +67,7 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     if isinstance(parameters, str):
         parameters = [parameters]
     found: dict[tuple[int, str, int], Knob] = {}
+    inside = {id(e) for e in line.elements}
 
     def add(element: Element, parameter: str | None) -> int:
         count = 0
@@ -85,6 +86,9 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
             counts = [add(e, None if item == "all" else item) for e in line.elements]
             if item != "all" and not any(counts):
                 raise KeyError(f"no element of the line has a number {item!r} to differentiate by")
+            continue
+        if isinstance(item, Knob) and id(item.element) in inside:
+            found.setdefault((id(item.element), item.parameter, item.entry), item)
             continue
         if isinstance(item, Knob):
             item = (item.element, item.name)
@@ -346,24 +350,26 @@ def hessian_vector(
     """The derivative of ``slope(e)``, the exact gradient at ``values + e * direction``, at e = 0, and its error.
 
     Central differences of order 6, whose truncation is estimated by those of order 4. The step changes no parameter by
-    more than 1/16 of its size, and becomes shorter until the estimate is below 1e-8 of the result. Gradients are exact to
-    about 1e-13 of their size, and the result to about 1e-10. Source: B. Fornberg, Math. Comp. 51 (1988) 699.
+    more than 1/20 of its size, and becomes shorter until the estimate, which is that of order 4, is below 1e-6 of the
+    result. Gradients are exact to about 1e-13 of their size, and the result to about 1e-10. Source: B. Fornberg, Math. Comp. 51 (1988) 699.
     """
-    sizes = [max(abs(v), _LENGTHS.get(k.parameter, 0.1)) for v, k in zip(values, chosen, strict=True)]
+    sizes = [
+        max(abs(v), _LENGTHS.get(k.parameter, 0.1)) for v, k in zip(values, chosen, strict=True)
+    ]
     fastest = float(np.max(np.abs(direction) / sizes, initial=0.0))
     if not np.isfinite(fastest):
         raise ValueError("hessian_vector: the direction must be finite")
     if fastest == 0:
         return np.zeros(len(values)), 0.0
     best, error = np.zeros(len(values)), np.inf
-    for division in (48, 192, 768):
+    for division in (64, 256, 1024):
         step = 1 / (division * fastest)
         d = [slope(k * step) - slope(-k * step) for k in (1, 2, 3)]
         fine = (45 * d[0] - 9 * d[1] + d[2]) / (60 * step)
         doubt = float(np.max(np.abs(fine - (8 * d[0] - d[1]) / (12 * step))))
         if doubt < error:
             best, error = fine, doubt
-        if doubt <= 1e-8 * np.max(np.abs(fine)):
+        if doubt <= 1e-6 * np.max(np.abs(fine)):
             break
     return best, error
 
@@ -430,7 +436,9 @@ class Objective:
         def slope(step: float) -> np.ndarray:
             return self(at + step * np.asarray(p, dtype=float))[1]
 
-        product, _ = hessian_vector(slope, at * self.scale, np.asarray(p, dtype=float) * self.scale, self.knobs)
+        product, _ = hessian_vector(
+            slope, at * self.scale, np.asarray(p, dtype=float) * self.scale, self.knobs
+        )
         for knob, value in zip(self.knobs, at * self.scale, strict=True):
             knob.value = value
         self._x, self._result = at, kept

@@ -52,8 +52,8 @@ class Hooks:
         restricted; None: all.
 
     The state (see `betatron.State`) has the beam, whose columns may be changed in place, and the
-    place. A hook may set parameters of elements: maps are made when the beam comes to them. Lengths
-    and slices must stay, because they say where the beam stops.
+    place. A hook may set parameters of elements: maps are made when the beam comes to them. Only
+    before_turn may change slices, which say where the beam stops.
 
     At one place hooks are called in the order after_slice, after_element, after_turn, before_turn,
     before_element, before_slice; then collective effects kick; then after_kick. What is recorded
@@ -76,7 +76,7 @@ class Hooks:
         before_slice: Hook | None = None,
         after_slice: Hook | None = None,
         after_kick: Hook | None = None,
-        at: None | str | Element | Iterable[str | Element] = None,
+        at: str | Element | Iterable[str | Element] | None = None,
     ) -> None:
         given = (
             before_turn,

@@ -360,9 +360,7 @@ def _half_width(name: str, value: float | None) -> None:
         raise ValueError(f"{name} = {value} m is not allowed; allowed: > 0, or None for no limit")
 
 
-def gaussian_transmission(
-    x: float | None = None, y: float | None = None, at: Any = "end"
-) -> Loss:
+def gaussian_transmission(x: float | None = None, y: float | None = None, at: Any = "end") -> Loss:
     """The fraction of a Gaussian beam that is within +-x and +-y [m] (0 ... 1): smooth where hard apertures are not.
 
     Its moments are those of the beam, x and y count as independent. None: no limit. Maximise it by the loss
@@ -385,9 +383,7 @@ def gaussian_transmission(
     return of_moments(inside, at)
 
 
-def transmission(
-    x: float, y: float, softness: float = 0.1, *, rectangular: bool = False
-) -> Loss:
+def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool = False) -> Loss:
     """The fraction of the beam (0 ... 1, by weight) that is within an opening at the end of the line, with a soft edge.
 
     A particle counts ``1/(1 + exp((r^2 - 1)/softness))`` with ``r^2 = (px/x)^2 + (py/y)^2`` at its position (px, py);
@@ -490,7 +486,9 @@ class Screen:
             d = u - nearest
             shares.append(np.array([0.5 * (0.5 - d) ** 2, 0.75 - d * d, 0.5 * (0.5 + d) ** 2]))
             slopes.append(np.array([d - 0.5, -2 * d, d + 0.5]))
-            middle.append(nearest.astype(np.int64) + 10)  # in a frame of 10 pixels around the screen
+            middle.append(
+                nearest.astype(np.int64) + 10
+            )  # in a frame of 10 pixels around the screen
         return middle[1] * (nx + 20) + middle[0], shares, slopes
 
     def image(self, z: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:

@@ -80,22 +80,22 @@ class Programmable(_core.Programmable):
     push
         What happens to particles. A function ``push(beam, state)`` of Python is called once per
         slice with the whole beam, whose columns it changes in place; see `State` for what it is
-        told. Or a compiled function (of ``numba.cfunc``, ctypes, or the address of a C function as an
-        int), which is called inside the fused pass, by several threads, without Python: see
+        told. Or a compiled function (of ``numba.cfunc``, ctypes, or the address of a C function as
+        an int), which is called inside the fused pass, by several threads, without Python: see
         `c_signature`. None: as a drift.
     inverse
         ``inverse(beam, state)``: undoes push, for backward tracking.
     reference
         ``reference(ref, piece) -> Reference``: the reference particle at the end of a piece of the
-        element, from that at its start. ``piece.length`` is the path length [m], ``piece.start`` and
-        ``piece.end`` its ends as fractions of the element; start > end: backwards. It may be called
-        any number of times and must always do the same. None: straight ahead.
+        element, from that at its start. ``piece.length`` is the path length [m], ``piece.start``
+        and ``piece.end`` its ends as fractions of the element; start > end: backwards. It may be
+        called any number of times and must always do the same. None: straight ahead.
     push_single, pull, pull_single
         Compiled functions: push in single precision (without it, particles are converted), and the
         vector-Jacobian products, which derivatives need.
     differences
-        Six steps of x, px, y, py, t, pt: without pull, linear maps are found from compiled functions
-        by central differences with these steps, if they are given.
+        Six steps of x, px, y, py, t, pt: without pull, linear maps are found from compiled
+        functions by central differences with these steps, if they are given.
     cost
         Time per particle of a compiled function, about [ns]: how much work is worth a thread.
     **common
@@ -265,9 +265,7 @@ def _address(function: Any) -> int | None:
 
 
 def _tile_code(functions: dict[str, Any], given: dict[str, Any], where: str) -> _core.TileCode:
-    addresses: dict[str, int | None] = dict.fromkeys(
-        ("push", "push_single", "pull", "pull_single")
-    )
+    addresses: dict[str, int | None] = dict.fromkeys(("push", "push_single", "pull", "pull_single"))
     for name, function in functions.items():
         address = _address(function)
         if address is None or address <= 0:

@@ -29,8 +29,8 @@ import pandas as pd
 from betatron import distributions
 from betatron.beam import Beam, Reference, Species
 from betatron.elements import Element, common_parameters, element_from_dict, kinds
-from betatron.programmable import CODE
 from betatron.line import Line, Track
+from betatron.programmable import CODE
 
 DISTRIBUTIONS = ("Gaussian", "Waterbag", "KV", "Kurth4D", "Kurth6D", "SemiGaussian", "Triangle")
 THERMAL = "Thermal"  # has parameters of its own, and no other forms

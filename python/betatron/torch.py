@@ -151,7 +151,9 @@ def track(
         "tolerance": tolerance or 0.0,
         "threads": threads or 0,
         "nan": mark_lost,
-        "weight": None if weight is None else np.ascontiguousarray(weight, z.detach().numpy().dtype),
+        "weight": None
+        if weight is None
+        else np.ascontiguousarray(weight, z.detach().numpy().dtype),
         "space_charge": space_charge,
         "collective": collective,
         "turns": whole(turns, "turns", 2**31 - 1, 1),

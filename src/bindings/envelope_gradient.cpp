@@ -33,7 +33,8 @@ nb::object array_of(const std::vector<double>& values, std::initializer_list<std
 void bind_envelope_gradient(nb::module_& m) {
   using tracking::envelope_gradient;
   using knob_tuple = std::tuple<std::shared_ptr<lattice::element>, std::string, int>;
-  nb::class_<envelope_gradient>(m, "EnvelopeGradient", "Moments on their way through a line and back.")
+  nb::class_<envelope_gradient>(m, "EnvelopeGradient",
+                                "Moments on their way through a line and back.")
       .def(
           "__init__",
           [](envelope_gradient* self, const lattice::line& l, const beam::reference& ref,
@@ -81,7 +82,8 @@ void bind_envelope_gradient(nb::module_& m) {
              const doubles& kinetic) {
             const std::size_t n = kinetic.size();
             if (mean.size() != 6 * n || cov.size() != 36 * n) {
-              throw nb::value_error("derivatives by moments: shapes must be (r, 6), (r, 6, 6), (r,)");
+              throw nb::value_error(
+                  "derivatives by moments: shapes must be (r, 6), (r, 6, 6), (r,)");
             }
             std::vector<tracking::moment_derivative> by(n);
             for (std::size_t i = 0; i < n; ++i) {

@@ -191,7 +191,9 @@ void bind_surrogate(nb::module_& m) {
       .def("normalisation",
            [](const prepared_network& p) {
              const network& n = p.description();
-             const auto array = [](const std::vector<double>& v) { return array_of(v, {v.size()}); };
+             const auto array = [](const std::vector<double>& v) {
+               return array_of(v, {v.size()});
+             };
              return nb::make_tuple(array(n.input.offset), array(n.input.scale),
                                    array(n.output.offset), array(n.output.scale));
            })
@@ -199,8 +201,7 @@ void bind_surrogate(nb::module_& m) {
           "header",
           [](const prepared_network& p, const std::string& name, bool include_weights) {
             const auto code = surrogate::generate_header(p.description(), name, include_weights);
-            return nb::make_tuple(code.header,
-                                  nb::bytes(code.weights.data(), code.weights.size()));
+            return nb::make_tuple(code.header, nb::bytes(code.weights.data(), code.weights.size()));
           },
           "name"_a, "include_weights"_a)
       .def(
@@ -211,23 +212,21 @@ void bind_surrogate(nb::module_& m) {
           "format"_a)
       .def(
           "run",
-          [](const prepared_network& p, const std::string& format, const columns_of<const float>& in,
-             const columns_of<float>& out, unsigned threads) {
-            run(*p.in_format(format_named(format)), in, out, threads);
-          },
+          [](const prepared_network& p, const std::string& format,
+             const columns_of<const float>& in, const columns_of<float>& out,
+             unsigned threads) { run(*p.in_format(format_named(format)), in, out, threads); },
           "format"_a, "in_"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0)
       .def(
           "run",
           [](const prepared_network& p, const std::string& format,
-             const columns_of<const double>& in, const columns_of<double>& out, unsigned threads) {
-            run(*p.in_format(format_named(format)), in, out, threads);
-          },
+             const columns_of<const double>& in, const columns_of<double>& out,
+             unsigned threads) { run(*p.in_format(format_named(format)), in, out, threads); },
           "format"_a, "in_"_a.noconvert(), "out"_a.noconvert(), "threads"_a = 0)
       .def(
           "pull",
-          [](const prepared_network& p, const std::string& format, const columns_of<const float>& in,
-             const columns_of<const float>& out_bar, const columns_of<float>& in_bar,
-             unsigned threads) {
+          [](const prepared_network& p, const std::string& format,
+             const columns_of<const float>& in, const columns_of<const float>& out_bar,
+             const columns_of<float>& in_bar, unsigned threads) {
             pull(*p.in_format(format_named(format)), in, out_bar, in_bar, threads);
           },
           "format"_a, "in_"_a.noconvert(), "out_bar"_a.noconvert(), "in_bar"_a.noconvert(),

@@ -421,8 +421,8 @@ tracking::effect csr(const csr_options& o, const lattice::line& l) {
     const line_density d = deposit(b, grid, o.density, false, at.threads);
     if (d.total() == 0) return;
     check_length(b, grid, at.ref);
-    const auto cells = csr_cells(arcs_at(o, *at.line, at), at.ref, grid.step * at.ref.beta(),
-                                 grid.nodes, o.gap);
+    const auto cells =
+        csr_cells(arcs_at(o, *at.line, at), at.ref, grid.step * at.ref.beta(), grid.nodes, o.gap);
     std::vector<double> gain = csr_field(d, at.ref, cells);
     for (double& g : gain) g *= at.length;
     add_energy(b, grid, o.density.shape, gain, at.threads);
@@ -473,7 +473,8 @@ tracking::effect csr(const csr_options& o, const lattice::line& l) {
     // the width of a cell is beta times the step, the factor as 1/(beta^2 p0)
     const double gamma = at.ref.gamma(), inverse = at.ref.inverse_beta_gamma_squared();
     const double by_beta = by_width * grid.step - 2 * work / at.ref.beta();
-    const double beta_slope = 1 / (gamma * gamma * std::sqrt(at.ref.kinetic * (at.ref.kinetic + 2)));
+    const double beta_slope =
+        1 / (gamma * gamma * std::sqrt(at.ref.kinetic * (at.ref.kinetic + 2)));
     slopes.kinetic = by_beta * beta_slope - work * gamma * inverse +
                      central_slope(
                          [&](double kinetic) {

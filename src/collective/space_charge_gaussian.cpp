@@ -318,53 +318,53 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
   std::vector<double> by_value(size), by_slope(model.longitudinal ? size : 0);
   b.visit([&]<class F>(const beam::columns<F>& c) {
     const std::array<F*, 6>& by = lambda.of<F>();
-    for_numbered_blocks(size, threads, [&](std::size_t chunk, std::size_t first,
-                                           std::size_t count) {
-      partial& sum = parts[chunk];
-      double r[2][block] = {}, g[2][block] = {}, p[block] = {}, e[2][block], psi[block] = {},
-             by_r[2][block];
-      slice_profile::local here[block];
-      for (std::size_t i = 0; i < count; ++i) {
-        here[i] = density.at(static_cast<double>(c.z[4][first + i]));
-        const double f = strength * here[i].value;
-        for (std::size_t k = 0; k < 2; ++k) {
-          const double d = static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k];
-          const double l = f * static_cast<double>(by[2 * k + 1][first + i]);
-          for (std::size_t a = 0; a < 2; ++a) {
-            r[a][i] += own.axes[a][k] * d;
-            g[a][i] += own.axes[a][k] * l;
+    for_numbered_blocks(
+        size, threads, [&](std::size_t chunk, std::size_t first, std::size_t count) {
+          partial& sum = parts[chunk];
+          double r[2][block] = {}, g[2][block] = {}, p[block] = {}, e[2][block], psi[block] = {},
+                 by_r[2][block];
+          slice_profile::local here[block];
+          for (std::size_t i = 0; i < count; ++i) {
+            here[i] = density.at(static_cast<double>(c.z[4][first + i]));
+            const double f = strength * here[i].value;
+            for (std::size_t k = 0; k < 2; ++k) {
+              const double d = static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k];
+              const double l = f * static_cast<double>(by[2 * k + 1][first + i]);
+              for (std::size_t a = 0; a < 2; ++a) {
+                r[a][i] += own.axes[a][k] * d;
+                g[a][i] += own.axes[a][k] * l;
+              }
+            }
+            if (model.longitudinal) {
+              p[i] = -strength * here[i].slope * static_cast<double>(by[5][first + i]);
+            }
           }
-        }
-        if (model.longitudinal) {
-          p[i] = -strength * here[i].slope * static_cast<double>(by[5][first + i]);
-        }
-      }
-      // the way back takes the fields of the kick, the derivatives those of the rule
-      fields::field_of(shape, r[0], r[1], e[0], e[1], count);
-      if (model.longitudinal) fields::potential_of(rule, r[0], r[1], psi, count);
-      fields::pull_of(rule, {r[0], r[1]}, {g[0], g[1]}, p, {by_r[0], by_r[1]}, sum.by_covariance);
-      for (std::size_t i = 0; i < count; ++i) {
-        double seen = 0;
-        const double f = strength * here[i].value;
-        for (std::size_t k = 0; k < 2; ++k) {
-          const double field = own.axes[0][k] * e[0][i] + own.axes[1][k] * e[1][i];
-          const double slope = own.axes[0][k] * by_r[0][i] + own.axes[1][k] * by_r[1][i];
-          seen += static_cast<double>(by[2 * k + 1][first + i]) * field;
-          sum.by_mean[k] += slope;
-          add(by[2 * k][first + i], length * slope);
-          add(c.z[2 * k + 1][first + i], -length * f * field);
-        }
-        sum.work[0] += f * seen;
-        by_value[first + i] = length * strength * seen;
-        if (!model.longitudinal) continue;
-        const double u = centre - psi[i];
-        sum.along += p[i] * u;
-        sum.by_logarithm += p[i];
-        by_slope[first + i] =
-            -length * strength * static_cast<double>(by[5][first + i]) * u;
-        add(c.z[5][first + i], length * strength * here[i].slope * u);
-      }
-    });
+          // the way back takes the fields of the kick, the derivatives those of the rule
+          fields::field_of(shape, r[0], r[1], e[0], e[1], count);
+          if (model.longitudinal) fields::potential_of(rule, r[0], r[1], psi, count);
+          fields::pull_of(rule, {r[0], r[1]}, {g[0], g[1]}, p, {by_r[0], by_r[1]},
+                          sum.by_covariance);
+          for (std::size_t i = 0; i < count; ++i) {
+            double seen = 0;
+            const double f = strength * here[i].value;
+            for (std::size_t k = 0; k < 2; ++k) {
+              const double field = own.axes[0][k] * e[0][i] + own.axes[1][k] * e[1][i];
+              const double slope = own.axes[0][k] * by_r[0][i] + own.axes[1][k] * by_r[1][i];
+              seen += static_cast<double>(by[2 * k + 1][first + i]) * field;
+              sum.by_mean[k] += slope;
+              add(by[2 * k][first + i], length * slope);
+              add(c.z[2 * k + 1][first + i], -length * f * field);
+            }
+            sum.work[0] += f * seen;
+            by_value[first + i] = length * strength * seen;
+            if (!model.longitudinal) continue;
+            const double u = centre - psi[i];
+            sum.along += p[i] * u;
+            sum.by_logarithm += p[i];
+            by_slope[first + i] = -length * strength * static_cast<double>(by[5][first + i]) * u;
+            add(c.z[5][first + i], length * strength * here[i].slope * u);
+          }
+        });
   });
   partial all;
   for (const partial& part : parts) all.add(part);

@@ -165,13 +165,18 @@ namespace detail {
 class plasma_wake {
  public:
   plasma_wake(const plasma_stage& p, const beam::species& particle)
-      : stage_(p), linear_(p.wake == "linear"), start_(p.ramp_up), end_(p.length - p.ramp_down) {
+      : stage_(p),
+        linear_(p.wake == "linear"),
+        up_(p.ramp_up > shortest * p.length ? p.ramp_up : 0),
+        down_(p.ramp_down > shortest * p.length ? p.ramp_down : 0),
+        start_(up_),
+        end_(p.length - down_) {
     namespace constants = numerics::constants;
     if (start_ > end_ * (1 + 1e-12)) {
       throw std::domain_error("ramp_up + ramp_down = " + std::to_string(p.ramp_up + p.ramp_down) +
                               " m; allowed: up to the length, " + std::to_string(p.length) + " m");
     }
-    if (p.ramp == "adiabatic" && p.ramp_end == 0 && p.ramp_up + p.ramp_down > 0) {
+    if (p.ramp == "adiabatic" && p.ramp_end == 0 && up_ + down_ > 0) {
       throw std::domain_error("ramp_end = 0 with adiabatic ramps; allowed: above 0");
     }
     const double unit = std::fabs(particle.charge) / particle.mass_eV;
@@ -201,8 +206,8 @@ class plasma_wake {
 
   /// g, also a little outside of the stage, where stages of methods of higher order look at it.
   double profile(double s) const {
-    if (s < start_ && stage_.ramp_up > 0) return ramp((start_ - s) / stage_.ramp_up);
-    if (s > end_ && stage_.ramp_down > 0) return ramp((s - end_) / stage_.ramp_down);
+    if (s < start_ && up_ > 0) return ramp((start_ - s) / up_);
+    if (s > end_ && down_ > 0) return ramp((s - end_) / down_);
     return 1;
   }
 
@@ -219,9 +224,10 @@ class plasma_wake {
  private:
   double slipped(double s) const { return stage_.slip * s / stage_.length; }
 
-  /// v: distance from the plateau over the length of the ramp.
+  /// v: distance from the plateau over the length of the ramp. Not followed far beyond its end.
   double ramp(double v) const {
     const double g0 = stage_.ramp_end;
+    v = std::fmin(v, 2);
     if (stage_.ramp == "adiabatic") {
       const double root = 1 + (1 / std::sqrt(g0) - 1) * v;
       return 1 / (root * root);
@@ -257,12 +263,8 @@ class plasma_wake {
       }
       return (z - start_) * (force(start_) + force(z)) / 2;
     };
-    if (s < start_ && stage_.ramp_up > 0) {
-      return -on_ramp(start_ - s, start_, -1, stage_.ramp_up);
-    }
-    if (s > end_ && stage_.ramp_down > 0) {
-      return plateau(end_) + on_ramp(s - end_, end_, 1, stage_.ramp_down);
-    }
+    if (s < start_ && up_ > 0) return -on_ramp(start_ - s, start_, -1, up_);
+    if (s > end_ && down_ > 0) return plateau(end_) + on_ramp(s - end_, end_, 1, down_);
     return plateau(s);
   }
 
@@ -279,7 +281,9 @@ class plasma_wake {
   }
 
   const plasma_stage& stage_;
+  static constexpr double shortest = 1e-12;  // ramp, of the length: others are steps
   bool linear_;
+  double up_, down_;    // lengths of the ramps
   double start_, end_;  // of the plateau
   double a_ = 0, b_ = 0, kp_ = 0, ions_ = 0, curvature_ = 0, transverse_ = 0;
 };

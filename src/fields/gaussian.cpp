@@ -148,7 +148,8 @@ void potential_of(const gaussian_rule& rule, const double* x, const double* y, d
 void pull_of(const gaussian_rule& rule, const double* const (&r)[3], const double* const (&g)[3],
              double* const (&e)[3], double* const (&by_r)[3], double* sums) {
   const double* inverse[3] = {rule.inverse_x.data(), rule.inverse_y.data(), rule.inverse_z.data()};
-  kernels().pull_3d(inverse, rule.weight.data(), rule.size(), r, g, e, by_r, sums, gaussian_block);
+  gaussian_kernels().pull_3d(inverse, rule.weight.data(), rule.size(), r, g, e, by_r, sums,
+                             gaussian_block);
 }
 
 void pull_of(const gaussian_rule& rule, const double* const (&r)[2], const double* const (&g)[2],
@@ -157,8 +158,8 @@ void pull_of(const gaussian_rule& rule, const double* const (&r)[2], const doubl
   std::vector<double> weight = rule.weight;
   for (double& w : weight) w *= 2;
   const double* inverse[2] = {rule.inverse_x.data(), rule.inverse_y.data()};
-  kernels().pull_2d(inverse, weight.data(), rule.size(), r, g, by_potential, by_r, sums,
-                    gaussian_block);
+  gaussian_kernels().pull_2d(inverse, weight.data(), rule.size(), r, g, by_potential, by_r, sums,
+                             gaussian_block);
 }
 
 }  // namespace betatron::fields

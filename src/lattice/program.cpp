@@ -489,8 +489,8 @@ std::vector<piece> pieces(const line& l, const position& first, const position& 
     const int from = starts_inside ? first.part : 0, to = ends_inside ? last.part : parts;
     const int per_slice = parts / slices;
     const int first_slice = from / per_slice, end_slice = (to + per_slice - 1) / per_slice;
-    for (int j = 0; j < end_slice - first_slice; ++j) {
-      const int slice = forward ? first_slice + j : end_slice - 1 - j;
+    for (int m = 0; m < end_slice - first_slice; ++m) {
+      const int slice = forward ? first_slice + m : end_slice - 1 - m;
       const int k = forward ? slice : slices - 1 - slice;
       const int low = std::max(from, slice * per_slice);
       const int high = std::min(to, (slice + 1) * per_slice);

@@ -285,7 +285,10 @@ program matrix_program(const element& e, const slice_request& which, reference& 
   return r;
 }
 
-bool has_call(const program& p) { return !p.calls.empty(); }
+bool has_call(const program& p) {
+  return std::ranges::any_of(p.operations,
+                             [](const operation& op) { return op.code == operation::call; });
+}
 
 /// What undoes a slice with tile code: the maps around it, and the place of the call, whose number is counted within the
 /// slice.
@@ -436,8 +439,7 @@ class differentiator {
         }
       }
       if (at_end) break;
-      r_.stops.push_back(
-          {static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
+      r_.stops.push_back({static_cast<std::uint32_t>(p.operations.size()), 0, slices_.size(), ref});
       here = there;
     }
     if (n == 0 && options_.record_end) record(-1, 0);
@@ -458,9 +460,10 @@ class differentiator {
                                     ": code for the whole beam has no derivative");
       }
       if (!c.tiles->has_derivative()) {
-        throw std::invalid_argument(describe(*line_.elements[element]) +
-                                    ": its code has no derivative; allowed: code with a pull, or with "
-                                    "stated steps of differences");
+        throw std::invalid_argument(
+            describe(*line_.elements[element]) +
+            ": its code has no derivative; allowed: code with a pull, or with "
+            "stated steps of differences");
       }
       p.calls.push_back(c);
     }
@@ -509,6 +512,11 @@ class differentiator {
 
   void vary(slice_work& s, std::size_t number) {
     const knob& k = options_.knobs[number];
+    if (has_call(s.state.inverse) && !is_common(k)) {
+      throw std::invalid_argument(describe(*line_.elements[s.element]) +
+                                  " has no derivative by its " + name_of(k) +
+                                  ": it is not known how its code depends on that");
+    }
     element copy = *line_.elements[s.element];
     const double x = *number_of(copy, k);
     const parameter_info* info = info_of(copy, k.parameter);
@@ -535,9 +543,8 @@ class differentiator {
   template <class Make>
   values cached(const slice_work& s, std::size_t what, Make&& make) {
     if (clock_) return make();
-    const auto key =
-        std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
-                   s.front.kinetic);
+    const auto key = std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
+                                s.front.kinetic);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -548,8 +555,7 @@ class differentiator {
     std::size_t first = options_.reference_energy ? 0 : first_moved_;
     for (; first < slices_.size(); ++first) {
       slice_work& s = slices_[first];
-      if (std::ranges::any_of(s.state.inverse.operations,
-                              [](const operation& op) { return op.code == operation::call; })) {
+      if (has_call(s.state.inverse)) {
         throw std::invalid_argument(
             describe(*line_.elements[s.element]) +
             ": what its code does with another energy of the reference is not known; allowed: no derivative "
@@ -640,8 +646,7 @@ class differentiator {
       }
       const std::size_t undone = forward_maps[--map];
       if (op.code == operation::call) {
-        r_.backward.push_back({reverse_operation::call,
-                               r_.forward.operations[undone].coefficients,
+        r_.backward.push_back({reverse_operation::call, r_.forward.operations[undone].coefficients,
                                static_cast<std::uint32_t>(undone)});
         continue;
       }
@@ -699,14 +704,17 @@ std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
       }
     }
   };
-  const bool filter = std::visit(
+  const bool fixed = std::visit(
       [](const auto& body) {
         using kind = std::decay_t<decltype(body)>;
+        if constexpr (std::is_same_v<kind, elements::programmable>) {
+          return body.tiles != nullptr || body.beam != nullptr;
+        }
         return std::is_same_v<kind, elements::aperture> ||
                std::is_same_v<kind, elements::polygon_aperture>;
       },
       e->body);
-  if (!filter) add(find_kind(kind_of(*e)).parameters);
+  if (!fixed) add(find_kind(kind_of(*e)).parameters);
   add(common_parameters());
   std::erase_if(all, [&](const knob& k) {
     element copy = *e;
@@ -784,9 +792,8 @@ double derivative_along(const knob& k, const line& l,
   double* number = number_of(*changed, k);
   const double x = *number;
   line other = l;
-  std::ranges::replace(other.elements, k.of, changed, [](const auto& e) {
-    return std::shared_ptr<const element>(e);
-  });
+  std::ranges::replace(other.elements, k.of, changed,
+                       [](const auto& e) { return std::shared_ptr<const element>(e); });
   const values slope = derivative_of(
       [&](double there) -> std::optional<values> {
         *number = there;
@@ -922,8 +929,8 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
     return r;
   } catch (const std::domain_error& why) {
     throw std::invalid_argument(describe(p.of) + " cannot be differentiated with respect to " +
-                                (p.turned ? name_of(*p.turned) : "the reference particle") +
-                                " = " + std::to_string(v.value) + ": " + why.what());
+                                (p.turned ? name_of(*p.turned) : "the reference particle") + " = " +
+                                std::to_string(v.value) + ": " + why.what());
   }
 }
 

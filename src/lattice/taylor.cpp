@@ -60,9 +60,8 @@ taylor_series expand_to(int order, const std::array<double, 6>& start, const Vis
 
 taylor_series expand(const line& l, std::size_t first, std::size_t last, beam::reference& ref,
                      int order, const std::array<double, 6>& start) {
-  return expand_to(order, start, [&](const map_visitor& receive) {
-    visit_maps(l, first, last, ref, receive);
-  });
+  return expand_to(order, start,
+                   [&](const map_visitor& receive) { visit_maps(l, first, last, ref, receive); });
 }
 
 taylor_series expand(const element& e, int index, int count, beam::reference& ref, int order,

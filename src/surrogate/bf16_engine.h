@@ -121,9 +121,9 @@ class bf16_engine {
   }
 
  private:
-  /// Steps of inputs that are multiplied in one go, and groups of two tiles of weights that go together: over these steps
-  /// they stay in the first-level cache, with one block.
-  static constexpr std::size_t most_steps = 8, most_groups = 2;
+  /// Steps of inputs that are multiplied in one go: two tiles of weights over these, and one block, stay in the
+  /// first-level cache.
+  static constexpr std::size_t most_steps = 8;
   static constexpr std::size_t most_bf16_blocks = 16;
 
   static std::size_t pairs(std::size_t features) {  // filled up
@@ -149,9 +149,9 @@ class bf16_engine {
 
   /// The memory of a panel.
   struct memory {
-    float *input, *result;  // first and last value, and derivatives by them
-    float* sums;            // of groups of outputs
-    float *dense, *dense_z;       // the first layer, one block
+    float *input, *result;   // first and last value, and derivatives by them
+    float* sums;             // of one group of outputs
+    float *dense, *dense_z;  // the first layer, one block
     std::uint32_t *values, *gradients, *kept;
     std::byte* columns;
     std::size_t value_size;
@@ -162,7 +162,7 @@ class bf16_engine {
       const std::size_t rows = std::max(pairs(n.inputs()), pairs(n.outputs())) * 2;
       const std::size_t parts[] = {n.inputs() * s.particles,
                                    rows * s.particles,
-                                   2 * most_groups * tile_outputs * s.particles,
+                                   2 * tile_outputs * s.particles,
                                    n.layers.front().outputs * s.block,
                                    n.layers.front().outputs * s.block,
                                    e.plan_.forward_slots * value_size,
@@ -192,7 +192,8 @@ class bf16_engine {
   };
 
   /// Rows of blocks to pairs, filled up with 0.
-  void to_pairs(const float* from, std::size_t rows, const panel_shape& s, std::uint32_t* to) const {
+  void to_pairs(const float* from, std::size_t rows, const panel_shape& s,
+                std::uint32_t* to) const {
     s.for_blocks([&](std::size_t b, std::size_t packs) {
       block_to_pairs(from + b * rows, rows, packs, to + b * pairs(rows));
     });
@@ -246,39 +247,30 @@ class bf16_engine {
     });
   }
 
-  /// finish(b, packs, row, result) for each block and group of outputs: `result` has sums and sizes filled in. Some groups
-  /// go together, so that inputs of a block, once in the first-level cache, serve all of them.
+  /// finish(b, packs, row, result) for each block and group of outputs: `result` has sums and sizes filled in.
   template <class Finish>
   void multiply(const tiled_weights& w, const std::uint32_t* x, const panel_shape& s,
                 const memory& m, Finish&& finish) const {
-    constexpr std::size_t tile_size = tile_outputs * tile_inputs;
     const std::size_t ranges = (w.steps + most_steps - 1) / most_steps;
-    for (std::size_t begin_tile = 0; begin_tile < w.tiles; begin_tile += 2 * most_groups) {
-      const std::size_t end_tile = std::min(begin_tile + 2 * most_groups, w.tiles);
-      const auto sums = [&](std::size_t tile, std::size_t b) {
-        return m.sums + (tile - begin_tile) * tile_outputs * s.particles + b * 2 * tile_outputs;
-      };
+    for (std::size_t tile = 0; tile < w.tiles; tile += 2) {
+      const std::size_t tiles = std::min<std::size_t>(2, w.tiles - tile);
+      const std::uint16_t* weights = w.weights.data() + tile * w.steps * tile_outputs * tile_inputs;
       for (std::size_t r = 0; r < ranges; ++r) {
         const std::size_t begin = w.steps * r / ranges, end = w.steps * (r + 1) / ranges;
         s.for_blocks([&](std::size_t b, std::size_t packs) {
-          for (std::size_t tile = begin_tile; tile < end_tile; tile += 2) {
-            const std::size_t tiles = std::min<std::size_t>(2, w.tiles - tile);
-            products_.multiply({w.weights.data() + (tile * w.steps + begin * tiles) * tile_size,
-                                x + b * w.steps * (tile_inputs / 2) +
-                                    begin * (tile_inputs / 2) * packs * bf16_lanes,
-                                sums(tile, b), end - begin, tiles, packs, r == 0});
-          }
+          products_.multiply(
+              {weights + begin * tiles * tile_outputs * tile_inputs,
+               x + b * w.steps * (tile_inputs / 2) + begin * (tile_inputs / 2) * packs * bf16_lanes,
+               m.sums + b * 2 * tile_outputs, end - begin, tiles, packs, r == 0});
         });
       }
-      for (std::size_t tile = begin_tile; tile < end_tile; tile += 2) {
-        s.for_blocks([&](std::size_t b, std::size_t packs) {
-          bf16_result result{};
-          result.sums = sums(tile, b);
-          result.rows = std::min<std::size_t>(2, w.tiles - tile) * tile_outputs;
-          result.packs = packs;
-          finish(b, packs, tile * tile_outputs, result);
-        });
-      }
+      s.for_blocks([&](std::size_t b, std::size_t packs) {
+        bf16_result result{};
+        result.sums = m.sums + b * 2 * tile_outputs;
+        result.rows = tiles * tile_outputs;
+        result.packs = packs;
+        finish(b, packs, tile * tile_outputs, result);
+      });
     }
   }
 
@@ -352,9 +344,9 @@ class bf16_engine {
     std::call_once(transposed_once_, [this] {
       for (std::size_t k = 0; k < network_.layers.size(); ++k) {
         const dense_layer& l = network_.layers[k];
-        transposed_.emplace_back(
-            l.outputs, l.inputs, k == 0,
-            [&](std::size_t m, std::size_t j) { return l.weights[j * l.inputs + m]; });
+        transposed_.emplace_back(l.outputs, l.inputs, k == 0, [&](std::size_t m, std::size_t j) {
+          return l.weights[j * l.inputs + m];
+        });
       }
     });
     return transposed_;

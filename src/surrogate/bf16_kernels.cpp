@@ -45,8 +45,7 @@ void multiply_rows(const bf16_product& p, std::size_t first_row) {
   }
   const std::size_t tile = first_row / tile_outputs, row = first_row % tile_outputs;
   for (std::size_t s = 0; s < p.steps; ++s) {
-    const std::uint16_t* w =
-        p.weights + ((s * p.tiles + tile) * tile_outputs + row) * tile_inputs;
+    const std::uint16_t* w = p.weights + ((s * p.tiles + tile) * tile_outputs + row) * tile_inputs;
     const std::uint32_t* x = p.x + s * (tile_inputs / 2) * N * 16;
     for (std::size_t j = 0; j < tile_inputs / 2; ++j) {
       __m512bh in[N];
@@ -131,15 +130,23 @@ void derive_with(const float* slope, const std::uint32_t* z, std::uint32_t* grad
 template <class Body>
 BETATRON_INLINE void with(activation a, Body&& body) {
   switch (a) {
-    case activation::identity: return body.template operator()<activation::identity>();
-    case activation::relu: return body.template operator()<activation::relu>();
+    case activation::identity:
+      return body.template operator()<activation::identity>();
+    case activation::relu:
+      return body.template operator()<activation::relu>();
     case activation::leaky_relu:
-    case activation::prelu: return body.template operator()<activation::prelu>();
-    case activation::tanh: return body.template operator()<activation::tanh>();
-    case activation::sigmoid: return body.template operator()<activation::sigmoid>();
-    case activation::silu: return body.template operator()<activation::silu>();
-    case activation::gelu: return body.template operator()<activation::gelu>();
-    case activation::gelu_tanh: return body.template operator()<activation::gelu_tanh>();
+    case activation::prelu:
+      return body.template operator()<activation::prelu>();
+    case activation::tanh:
+      return body.template operator()<activation::tanh>();
+    case activation::sigmoid:
+      return body.template operator()<activation::sigmoid>();
+    case activation::silu:
+      return body.template operator()<activation::silu>();
+    case activation::gelu:
+      return body.template operator()<activation::gelu>();
+    case activation::gelu_tanh:
+      return body.template operator()<activation::gelu_tanh>();
   }
 }
 

@@ -26,7 +26,7 @@ struct bf16_product {
 
 /// Sums to results: (sums + bias + before), through the activation function, + behind. What is null is left out.
 struct bf16_result {
-  const float* sums;  ///< rows x packs
+  const float* sums;        ///< rows x packs
   std::size_t rows, packs;  ///< rows: an even number
   const float* bias;        ///< one per row
   const float* slope;       ///< one per row, if the activation function has any

@@ -415,8 +415,8 @@ std::string text_of_layers(const network& n, const number_row& row, const evalua
     const bool skips = l.skip >= 0;
     out << "  dense<layer<" << l.inputs << ", " << l.outputs << ", " << name_of(l.function) << ", "
         << l.slope.size() << ", " << (skips && l.skip_inside ? "true" : "false") << ">>(numbers + "
-        << p.weights << ", numbers + " << p.bias << ", numbers + " << p.slope << ",\n      memory.slot["
-        << plan.forward[k - 1] << "], ";
+        << p.weights << ", numbers + " << p.bias << ", numbers + " << p.slope
+        << ",\n      memory.slot[" << plan.forward[k - 1] << "], ";
     if (skips) {
       out << "memory.slot[" << plan.forward[static_cast<std::size_t>(l.skip)] << "]";
     } else {
@@ -456,8 +456,8 @@ generated_code generate_header(const network& n, const std::string& name, bool i
          "-march=native).\n//\n//   static "
       << name << "::workspace memory;\n";
   if (!include_weights) {
-    out << "//   static " << name << "::parameters numbers;\n//   " << name
-        << "::load(numbers, \"" << name << ".bin\");\n";
+    out << "//   static " << name << "::parameters numbers;\n//   " << name << "::load(numbers, \""
+        << name << ".bin\");\n";
   }
   out << "//   " << name << "::run(in, out, count, memory" << (include_weights ? "" : ", numbers")
       << ");\n#pragma once\n";
@@ -468,7 +468,8 @@ generated_code generate_header(const network& n, const std::string& name, bool i
          "detail::block";
   if (bytes > cached_weights) {
     const std::size_t particles = panel_bytes / (plan.forward_slots * widest * sizeof(float));
-    out << " < " << particles << " ? " << particles << " / detail::block * detail::block : detail::block";
+    out << " < " << particles << " ? " << particles
+        << " / detail::block * detail::block : detail::block";
   }
   out << ";\n\n/// All memory that a call needs.\nstruct workspace {\n  alignas(64) float slot["
       << plan.forward_slots << "][" << widest << " * panel];\n};\n";

@@ -9,7 +9,7 @@
 namespace betatron::surrogate {
 
 struct generated_code {
-  std::string header;        ///< C++17 for GCC and Clang
+  std::string header;         ///< C++17 for GCC and Clang
   std::vector<char> weights;  ///< file of weights that it reads; empty if they are in the header
 };
 

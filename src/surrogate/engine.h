@@ -101,8 +101,8 @@ class engine {
   template <class C>
   void run_panel(const C* const* in, C* const* out, std::size_t first, std::size_t count) const {
     const panel_shape s = shape_of(count);
-    F* values = reinterpret_cast<F*>(
-        scratch(plan_.forward_slots * widest_ * s.particles * sizeof(F)));
+    F* values =
+        reinterpret_cast<F*>(scratch(plan_.forward_slots * widest_ * s.particles * sizeof(F)));
     gate_.load(in, gate_.input, s, values + slot(plan_.forward[0], s), first);
     for (std::size_t k = 1; k <= layers_.size(); ++k) forward(k, s, values, nullptr);
     gate_.store(values + slot(plan_.forward.back(), s), network_.outputs(), gate_.output, s, out,
@@ -186,12 +186,11 @@ class engine {
             ? nullptr
             : values + slot(plan_.forward[static_cast<std::size_t>(description.skip)], s);
     const bool inside = description.skip_inside;
-    multiply(l.weights, s, values + slot(plan_.forward[k - 1], s),
-             values + slot(plan_.forward[k], s), task, inside ? skipped : nullptr,
-             inside ? nullptr : skipped,
-             kept && l.end.function != activation::identity
-                 ? kept + plan_.kept_at[k - 1] * s.particles
-                 : nullptr);
+    multiply(
+        l.weights, s, values + slot(plan_.forward[k - 1], s), values + slot(plan_.forward[k], s),
+        task, inside ? skipped : nullptr, inside ? nullptr : skipped,
+        kept && l.end.function != activation::identity ? kept + plan_.kept_at[k - 1] * s.particles
+                                                       : nullptr);
   }
 
   void backward(std::size_t k, const panel_shape& s, F* gradients, const F* kept,
@@ -211,7 +210,8 @@ class engine {
     };
     if (description.skip >= 0 && !description.skip_inside) add_to_skipped();
     s.for_blocks([&](std::size_t b, std::size_t packs) {
-      kernels_.derive(l.end, l.slope.data(), kept + plan_.kept_at[k - 1] * s.particles + b * outputs,
+      kernels_.derive(l.end, l.slope.data(),
+                      kept + plan_.kept_at[k - 1] * s.particles + b * outputs,
                       gradient + b * outputs, outputs, packs);
     });
     if (description.skip >= 0 && description.skip_inside) add_to_skipped();

@@ -148,15 +148,24 @@ void derive_by(const real* z, real* gradient, std::size_t numbers, real slope) {
 template <class Body>
 BETATRON_INLINE void with(activation a, Body&& body) {
   switch (a) {
-    case activation::identity: return body.template operator()<activation::identity>();
-    case activation::relu: return body.template operator()<activation::relu>();
-    case activation::leaky_relu: return body.template operator()<activation::leaky_relu>();
-    case activation::prelu: return body.template operator()<activation::prelu>();
-    case activation::tanh: return body.template operator()<activation::tanh>();
-    case activation::sigmoid: return body.template operator()<activation::sigmoid>();
-    case activation::silu: return body.template operator()<activation::silu>();
-    case activation::gelu: return body.template operator()<activation::gelu>();
-    case activation::gelu_tanh: return body.template operator()<activation::gelu_tanh>();
+    case activation::identity:
+      return body.template operator()<activation::identity>();
+    case activation::relu:
+      return body.template operator()<activation::relu>();
+    case activation::leaky_relu:
+      return body.template operator()<activation::leaky_relu>();
+    case activation::prelu:
+      return body.template operator()<activation::prelu>();
+    case activation::tanh:
+      return body.template operator()<activation::tanh>();
+    case activation::sigmoid:
+      return body.template operator()<activation::sigmoid>();
+    case activation::silu:
+      return body.template operator()<activation::silu>();
+    case activation::gelu:
+      return body.template operator()<activation::gelu>();
+    case activation::gelu_tanh:
+      return body.template operator()<activation::gelu_tanh>();
   }
 }
 

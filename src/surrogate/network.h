@@ -17,17 +17,7 @@ namespace betatron::surrogate {
 /// What a layer does to each of its sums. leaky_relu has one slope for z < 0, prelu one or one per output.
 /// gelu is z Phi(z), Phi the normal distribution function; gelu_tanh the form with a hyperbolic tangent
 /// (D. Hendrycks and K. Gimpel, arXiv:1606.08415, section 2). silu is z/(1 + exp(-z)).
-enum class activation {
-  identity,
-  relu,
-  leaky_relu,
-  prelu,
-  tanh,
-  sigmoid,
-  silu,
-  gelu,
-  gelu_tanh
-};
+enum class activation { identity, relu, leaky_relu, prelu, tanh, sigmoid, silu, gelu, gelu_tanh };
 
 /// All names, in the order of the enumeration.
 const std::vector<std::string>& activation_names();

@@ -68,7 +68,8 @@ six to_fixed_place(const six& u, const frame& f) {
   const double excess = (pz - 1) * (pz + 1) + px * px + py * py;
   const double energy = std::sqrt(f.inverse_beta * f.inverse_beta + excess);
   const double path = (f.xi - u[2]) / pz;
-  return {u[0] + path * px, px,           u[1] + path * py, py,
+  return {u[0] + path * px, px,
+          u[1] + path * py, py,
           path * energy,    -excess / (energy + f.inverse_beta)};
 }
 
@@ -99,13 +100,10 @@ class fixed_time_map {
     const six_pointers u = pointers(columns);
     for (std::size_t first = 0; first < tile.count; first += most_lanes) {
       const std::size_t some = std::min(most_lanes, tile.count - first);
-      for_each(some, [&](std::size_t i) {
-        set(u, i, to_fixed_time(get(tile.z, first + i), in));
-      });
+      for_each(some, [&](std::size_t i) { set(u, i, to_fixed_time(get(tile.z, first + i), in)); });
       net_->run(u.data(), u.data(), some);
-      for_each(some, [&](std::size_t i) {
-        set(tile.z, first + i, to_fixed_place(get(u, i), out));
-      });
+      for_each(some,
+               [&](std::size_t i) { set(tile.z, first + i, to_fixed_place(get(u, i), out)); });
     }
   }
 
@@ -117,9 +115,7 @@ class fixed_time_map {
     const six_pointers u = pointers(columns);
     for (std::size_t first = 0; first < tile.count; first += most_lanes) {
       const std::size_t some = std::min(most_lanes, tile.count - first);
-      for_each(some, [&](std::size_t i) {
-        set(u, i, to_fixed_time(get(tile.z, first + i), in));
-      });
+      for_each(some, [&](std::size_t i) { set(u, i, to_fixed_time(get(tile.z, first + i), in)); });
       const evaluator::turn<double> turn = [&](std::size_t begin, std::size_t count,
                                                double* const* o) {
         for_each(count, [&](std::size_t i) {
@@ -199,7 +195,9 @@ std::shared_ptr<const elements::tile_code> code_of(const network_map& m) {
     code->pull_double = pull;
     code->pull_single = pull;
   } else {
-    const auto push = [net](const auto&, const auto& tile) { net->run(tile.z, tile.z, tile.count); };
+    const auto push = [net](const auto&, const auto& tile) {
+      net->run(tile.z, tile.z, tile.count);
+    };
     const auto pull = [net](const auto&, const auto& tile, auto lambda) {
       net->pull(tile.z, lambda, lambda, tile.count);
     };
@@ -216,8 +214,8 @@ void advance(const network_map& m, beam::reference& ref, const elements::referen
   const double gain = m.energy_gain / ref.particle.mass_eV * share;
   const double gamma = ref.gamma(), momentum = ref.beta_gamma();
   if (!(ref.kinetic + gain > 0)) {
-    throw std::domain_error("Surrogate '" + m.name + "': energy_gain = " +
-                            beam::number_text(m.energy_gain) +
+    throw std::domain_error("Surrogate '" + m.name +
+                            "': energy_gain = " + beam::number_text(m.energy_gain) +
                             " eV leaves the reference particle no kinetic energy (it has " +
                             beam::number_text(ref.kinetic * ref.particle.mass_eV) + " eV)");
   }

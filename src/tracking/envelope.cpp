@@ -55,8 +55,7 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
     place.ref = e.ref;
     place.turn = turn;
     const effect& acting = options.collective[now.effect];
-    const beam::matrix6 matrix =
-        acting.envelope_kick(e.mean, e.covariance, options.charge, place);
+    const beam::matrix6 matrix = acting.envelope_kick(e.mean, e.covariance, options.charge, place);
     if (options.visit) options.visit({e, matrix, nullptr, &place, now.effect, false});
     e.covariance = transported(matrix, e.covariance);
   };

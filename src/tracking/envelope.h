@@ -23,12 +23,12 @@ struct envelope {
 
 /// What track_envelope has just done: passed a piece of lattice, or a kick.
 struct envelope_step {
-  envelope front;                ///< before it
-  const beam::matrix6& matrix;   ///< that the covariance was transported by
-  const lattice::piece* piece;   ///< null for a kick
-  const kick_place* kick;        ///< null for a piece
-  std::size_t effect;            ///< of the kick
-  bool recorded;                 ///< a record follows
+  envelope front;               ///< before it
+  const beam::matrix6& matrix;  ///< that the covariance was transported by
+  const lattice::piece* piece;  ///< null for a kick
+  const kick_place* kick;       ///< null for a piece
+  std::size_t effect;           ///< of the kick
+  bool recorded;                ///< a record follows
 };
 
 struct envelope_options {

@@ -154,7 +154,9 @@ struct envelope_gradient::state {
   std::map<point, std::unique_ptr<quadratic_part>> quadratics{};
 
   state(const lattice::line& l, const envelope& start, envelope_gradient_options o)
-      : options(std::move(o)), line(l), clock(lattice::follows_clock(l)),
+      : options(std::move(o)),
+        line(l),
+        clock(lattice::follows_clock(l)),
         start_reference(start.ref) {
     for (const effect& e : options.collective) {
       if (!e.envelope_pull) {
@@ -189,14 +191,14 @@ struct envelope_gradient::state {
       const bool piece = now.kick == nullptr;
       if (!piece) kicks.push_back({now.effect, *now.kick, {}});
       steps.push_back({piece ? line.elements[now.piece->element].get() : nullptr,
-                       piece ? now.piece->index : 0, piece ? now.piece->count : 1,
-                       kicks.size() - 1, ref.kinetic, ref.t, now.recorded, now.front.mean,
-                       now.front.covariance, now.matrix});
+                       piece ? now.piece->index : 0, piece ? now.piece->count : 1, kicks.size() - 1,
+                       ref.kinetic, ref.t, now.recorded, now.front.mean, now.front.covariance,
+                       now.matrix});
     };
     std::size_t expected = 0;  // saves moving them
     for (const auto& e : line.elements) {
-      expected += static_cast<std::size_t>(lattice::slice_count(*e)) *
-                  (1 + 2 * options.collective.size());
+      expected +=
+          static_cast<std::size_t>(lattice::slice_count(*e)) * (1 + 2 * options.collective.size());
     }
     steps.reserve(std::min<std::size_t>(expected, 1 << 20));
     envelope e = start;
@@ -223,8 +225,8 @@ struct envelope_gradient::state {
       v.by = varied_piece::variable::knob;
       v.turned = &options.knobs[static_cast<std::size_t>(variable)];
     } else {
-      v.by = variable == of_kinetic ? varied_piece::variable::kinetic
-                                    : varied_piece::variable::time;
+      v.by =
+          variable == of_kinetic ? varied_piece::variable::kinetic : varied_piece::variable::time;
     }
     family& like = tangents[point_of(s, variable)];
     for (const known_tangent& t : like.known) {
@@ -271,8 +273,8 @@ struct envelope_gradient::state {
       if (centroid_moves) s.quadratic = quadratic(s);
       if (reference_moves) {
         s.by_kinetic = tangent(s, of_kinetic);
-        const bool follows = std::visit(
-            [](const auto& b) { return requires { b.follows_clock; }; }, s.element->body);
+        const bool follows = std::visit([](const auto& b) { return requires { b.follows_clock; }; },
+                                        s.element->body);
         if (follows) s.by_time = tangent(s, of_time);
         centroid_moves = centroid_moves || moves_centroid(*s.by_kinetic) ||
                          (follows && moves_centroid(*s.by_time));

@@ -23,9 +23,9 @@ namespace betatron::tracking {
 
 struct envelope_gradient_options {
   std::vector<lattice::knob> knobs{};
-  bool reference_energy = false;              ///< also the derivative with respect to it
-  bool initial_mean = false;                  ///< also those with respect to the centroid at the start
-  std::vector<std::uint8_t> recorded{};       ///< one flag per element, or empty: moments behind it
+  bool reference_energy = false;         ///< also the derivative with respect to it
+  bool initial_mean = false;             ///< also those with respect to the centroid at the start
+  std::vector<std::uint8_t> recorded{};  ///< one flag per element, or empty: moments behind it
   bool record_start = false;
   std::vector<effect> collective{};
   double charge = 0;  ///< of the beam [C]
@@ -33,10 +33,11 @@ struct envelope_gradient_options {
 
 struct envelope_pull_result {
   std::vector<double> knobs;
-  double kinetic = 0;  ///< by the kinetic energy over m c^2 of the reference at the start, if it was wanted
-  std::array<double, 6> mean{};  ///< by the centroid at the start, if it was wanted
-  beam::matrix6 covariance{};    ///< at the start, by each entry as if it were on its own
-  double charge = 0;             ///< [1/C]
+  double kinetic =
+      0;  ///< by the kinetic energy over m c^2 of the reference at the start, if it was wanted
+  std::array<double, 6> mean{};   ///< by the centroid at the start, if it was wanted
+  beam::matrix6 covariance{};     ///< at the start, by each entry as if it were on its own
+  double charge = 0;              ///< [1/C]
   std::vector<double> strengths;  ///< of the effects, see envelope_kick_pull
 };
 

@@ -12,10 +12,10 @@
 #include <thread>
 #include <variant>
 
+#include "elements/tile_code.h"
 #include "numerics/reduction.h"
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/executor.h"
-#include "elements/tile_code.h"
 #include "tracking/cpu/kernel_table.h"
 
 namespace betatron::tracking {
@@ -44,9 +44,9 @@ struct casualty {
 
 /// Operations between two places where the whole beam stops.
 struct section {
-  std::size_t first, last;                      ///< of the forward program
-  std::size_t first_backward, last_backward;    ///< of the reverse pass
-  std::array<double, 2> entrance, exit;         ///< 1/beta0 and 1/(beta0 gamma0)^2
+  std::size_t first, last;                    ///< of the forward program
+  std::size_t first_backward, last_backward;  ///< of the reverse pass
+  std::array<double, 2> entrance, exit;       ///< 1/beta0 and 1/(beta0 gamma0)^2
   std::size_t first_record = 0, last_record = 0;
 };
 
@@ -83,7 +83,8 @@ struct wide_tile {
   elements::code_tile<double> view;
 
   explicit wide_tile(const elements::code_tile<float>& t)
-      : numbers(7 * t.padded), view{{}, numbers.data() + 6 * t.padded, t.id, t.count, t.padded, t.outside} {
+      : numbers(7 * t.padded),
+        view{{}, numbers.data() + 6 * t.padded, t.id, t.count, t.padded, t.outside} {
     for (std::size_t c = 0; c < 6; ++c) {
       view.z[c] = numbers.data() + c * t.padded;
       std::copy_n(t.z[c], t.padded, view.z[c]);
@@ -220,8 +221,11 @@ class passes {
  public:
   using particles = beam::columns<const F>;
 
-  explicit passes(const lattice::sensitivity& plan)
-      : plan_(plan), coefficients_(narrowed<F>(plan.forward.coefficients)) {}
+  /// elements: of one turn.
+  passes(const lattice::sensitivity& plan, std::size_t elements)
+      : plan_(plan),
+        elements_(static_cast<std::int32_t>(std::max<std::size_t>(1, elements))),
+        coefficients_(narrowed<F>(plan.forward.coefficients)) {}
 
   /// Tracks all particles of `from` through a section; `to` may be the same columns. Sums of its records, and who was
   /// lost, in the order of the columns.
@@ -300,13 +304,13 @@ class passes {
     const section* part = nullptr;
     const reverse_pool* pool = nullptr;
     std::span<const casualty<F>> casualties{};
-    std::span<const record_pull> records{};  ///< of the whole line
+    std::span<const record_pull> records{};     ///< of the whole line
     const std::vector<F>* entrances = nullptr;  ///< coordinates at calls of code
-    particles start{};                       ///< at the start of the section: what is rewound to, or tracked again
-    std::array<const F*, 6> end{};           ///< coordinates at its end
-    std::array<const F*, 6> by_end{};        ///< derivatives by them; null: none
-    std::array<F*, 6> rewound{};             ///< out: coordinates at the start; null: not wanted
-    std::array<F*, 6> by_start{};            ///< out: derivatives by them; null: not wanted
+    particles start{};  ///< at the start of the section: what is rewound to, or tracked again
+    std::array<const F*, 6> end{};     ///< coordinates at its end
+    std::array<const F*, 6> by_end{};  ///< derivatives by them; null: none
+    std::array<F*, 6> rewound{};       ///< out: coordinates at the start; null: not wanted
+    std::array<F*, 6> by_start{};      ///< out: derivatives by them; null: not wanted
     bool keep_states = false;
   };
 
@@ -314,23 +318,22 @@ class passes {
     const std::size_t size = request.start.size, blocks = block_count(size);
     const section& part = *request.part;
     std::vector<reverse_result> of_block(blocks);
-    for_blocks(size, 3 * static_cast<double>(part.last_backward - part.first_backward), threads,
-               [&] {
-                 return [&, memory = std::make_unique<reverse_memory>(*this, request)](
-                            std::size_t b, std::size_t first, std::size_t last) mutable {
-                   std::vector<numerics::compensated_sum> sums(plan_.sums);
-                   for (std::size_t i = first; i < last; i += adjoint_tile_size) {
-                     memory->sums.assign(plan_.sums, 0.0);
-                     reverse_tile(request, i, std::min(adjoint_tile_size, last - i), *memory,
-                                  of_block[b]);
-                     for (std::size_t k = 0; k < sums.size(); ++k) sums[k].add(memory->sums[k]);
-                   }
-                   of_block[b].sums.resize(plan_.sums);
-                   for (std::size_t k = 0; k < sums.size(); ++k) {
-                     of_block[b].sums[k] = sums[k].value();
-                   }
-                 };
-               });
+    for_blocks(
+        size, 3 * static_cast<double>(part.last_backward - part.first_backward), threads, [&] {
+          return [&, memory = std::make_unique<reverse_memory>(*this, request)](
+                     std::size_t b, std::size_t first, std::size_t last) mutable {
+            std::vector<numerics::compensated_sum> sums(plan_.sums);
+            for (std::size_t i = first; i < last; i += adjoint_tile_size) {
+              memory->sums.assign(plan_.sums, 0.0);
+              reverse_tile(request, i, std::min(adjoint_tile_size, last - i), *memory, of_block[b]);
+              for (std::size_t k = 0; k < sums.size(); ++k) sums[k].add(memory->sums[k]);
+            }
+            of_block[b].sums.resize(plan_.sums);
+            for (std::size_t k = 0; k < sums.size(); ++k) {
+              of_block[b].sums[k] = sums[k].value();
+            }
+          };
+        });
     reverse_result r;
     std::vector<numerics::compensated_sum> sums(plan_.sums);
     for (const reverse_result& b : of_block) {
@@ -490,7 +493,7 @@ class passes {
     std::fill_n(left, count, std::uint8_t{0});
     elements::code_tile<F> view{{}, from.weight + first, from.id + first, count, t.count, left};
     std::ranges::copy(t.z, view.z);
-    push_code(*c.tiles, c.at(0, op.element), view);
+    push_code(*c.tiles, place_of(c, op), view);
     if (std::all_of(left, left + count, [](std::uint8_t flag) { return flag == 0; })) return false;
     const std::size_t width = kernels<F>().width;
     std::fill_n(t.outside, (t.count + width - 1) / width, 0u);
@@ -719,15 +722,15 @@ class passes {
       std::fill(t.z[k] + count, t.z[k] + t.count, F(0));
     }
     std::fill_n(memory.left, count, std::uint8_t{0});
-    elements::code_tile<F> view{{},    request.start.weight + first, request.start.id + first,
-                                count, t.count,                      memory.left};
+    elements::code_tile<F> view{
+        {}, request.start.weight + first, request.start.id + first, count, t.count, memory.left};
     std::ranges::copy(t.z, view.z);
     F* lambda[6];  // lambda_x = v_px, lambda_px = -v_x
     for (std::size_t k = 0; k < 6; ++k) {
       lambda[k] = t.v[k ^ 1];
       if (k % 2 == 1) std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
     }
-    pull_code(*c.tiles, c.at(0, plan_.forward.operations[op.forward].element), view, lambda);
+    pull_code(*c.tiles, place_of(c, plan_.forward.operations[op.forward]), view, lambda);
     for (std::size_t k = 1; k < 6; k += 2) {
       std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
     }
@@ -735,8 +738,9 @@ class passes {
 
   /// The user's matrix: lambda_in = M^T lambda_out, whatever M is.
   void pull_matrix(const reverse_operation& op, const reverse_request& request, std::size_t first,
-                   std::size_t count, const std::vector<const casualty<F>*>& dead, reverse_memory& memory,
-                   std::size_t& at_segment, const adjoint_tile<F>& t) const {
+                   std::size_t count, const std::vector<const casualty<F>*>& dead,
+                   reverse_memory& memory, std::size_t& at_segment,
+                   const adjoint_tile<F>& t) const {
     const double* c = plan_.coefficients.data() + op.coefficients;
     const double *m = c, *offset = c + 36, *inverse = c + 42;
     std::vector<std::array<double, 6>> lambda(t.count);
@@ -846,7 +850,8 @@ class passes {
   /// Sets the coordinates to those in front of forward operation `op`, which may be the end of the section.
   void load_state(const reverse_request& request, std::size_t op,
                   const std::vector<const casualty<F>*>& dead, std::size_t first, std::size_t count,
-                  reverse_memory& memory, std::size_t& at_segment, const adjoint_tile<F>& to) const {
+                  reverse_memory& memory, std::size_t& at_segment,
+                  const adjoint_tile<F>& to) const {
     const section& part = *request.part;
     const std::size_t wanted = op - part.first, segment = wanted / memory.segment;
     const F* start = memory.starts.data() + segment * 6 * adjoint_tile_size;
@@ -905,7 +910,13 @@ class passes {
     }
   }
 
+  /// Where code is called.
+  elements::code_place place_of(const elements::code_call& c, const operation& op) const {
+    return c.at(op.element / elements_, op.element % elements_);
+  }
+
   const lattice::sensitivity& plan_;
+  std::int32_t elements_;
   std::vector<F> coefficients_;
 };
 
@@ -1046,7 +1057,7 @@ class company {
   beam::columns<const F> beam_;
   std::array<F*, 6> z_;
   std::size_t size_;
-  std::shared_ptr<beam::bunch> bunch_{};  // made when needed: it looks at all numbers once
+  std::shared_ptr<beam::bunch> bunch_{};        // made when needed: it looks at all numbers once
   std::vector<std::uint64_t> origin_{}, id_{};  // empty: all particles of the beam
   std::vector<F> weight_{};
 };
@@ -1070,14 +1081,16 @@ struct gradient::state {
   beam::reference start;
   std::vector<std::uint8_t> recorded{};     ///< flags of all turns
   std::vector<kicked_stretch> stretches{};  ///< of one turn; empty without effects
-  std::vector<std::size_t> stretch_of{};    ///< of all turns: the stretch that each stop is in front of
+  std::vector<std::size_t>
+      stretch_of{};  ///< of all turns: the stretch that each stop is in front of
   lattice::sensitivity plan{};
   std::vector<section> sections{};
   std::vector<moment_record> records{};
   std::vector<std::size_t> lost{};
   std::variant<std::shared_ptr<float[]>, std::shared_ptr<double[]>> final{};
   /// Of each section.
-  std::variant<std::vector<std::vector<casualty<float>>>, std::vector<std::vector<casualty<double>>>>
+  std::variant<std::vector<std::vector<casualty<float>>>,
+               std::vector<std::vector<casualty<double>>>>
       casualties{};
   /// Coordinates at each call of code, of the particles that are in the beam then.
   std::variant<std::vector<std::vector<float>>, std::vector<std::vector<double>>> entrances{};
@@ -1119,7 +1132,7 @@ struct gradient::state {
   void track(const beam::columns<const F>& columns);
   /// What a reverse pass adds up.
   struct reverse_sums {
-    std::vector<double> contributions;     // see sensitivity::collect
+    std::vector<double> contributions;  // see sensitivity::collect
     std::array<double, 6> error{}, extent{};
     std::vector<double> by_kinetic;  // at each stop
     std::vector<double> knobs;       // directly through kicks
@@ -1184,7 +1197,7 @@ template <class F>
 void gradient::state::track(const beam::columns<const F>& columns) {
   auto memory = std::make_shared_for_overwrite<F[]>(6 * columns.size);
   const std::array<F*, 6> z = columns_in(memory.get(), columns.size);
-  const passes<F> pass(plan);
+  const passes<F> pass(plan, turn.elements.size());
   std::vector<std::vector<casualty<F>>> dead(sections.size());
   std::vector<std::vector<F>> kept(plan.forward.calls.size());
   company<F> beam(start, columns, z);
@@ -1260,7 +1273,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   const auto& dead = std::get<std::vector<std::vector<casualty<F>>>>(casualties);
   const std::size_t n = columns.size, count = sections.size();
   F* const end = std::get<std::shared_ptr<F[]>>(final).get();
-  const passes<F> pass(plan);
+  const passes<F> pass(plan, turn.elements.size());
   const typename passes<F>::reverse_pool pool(plan);
   reverse_sums sums;
   sums.by_kinetic.assign(plan.stops.size(), 0.0);
@@ -1330,8 +1343,8 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     beam.insert(dead[m - 1], lambda);
   };
 
+  section_request.end = {z[0], z[1], z[2], z[3], z[4], z[5]};
   if (!keep_states) {
-    section_request.end = {z[0], z[1], z[2], z[3], z[4], z[5]};
     section_request.rewound = z;
     for (std::size_t m = count; m-- > 0;) {
       section_request.start = beam.columns();
@@ -1356,8 +1369,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
         std::copy_n(k.z.data() + c * k.beam.size(), k.beam.size(), k.beam.coordinates()[c]);
       }
     };
-    const auto stride =
-        static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(count))));
+    const auto stride = static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(count))));
     std::vector<kept> milestones, between;
     company<F> scout(start, columns, z);
     for (std::size_t c = 0; c < 6; ++c) std::copy_n(columns.z[c], n, z[c]);
@@ -1511,7 +1523,8 @@ double gradient::push(const pull_request<F>& request, std::ptrdiff_t knob) const
   double total = s.bunch.visit([&](const auto& columns) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(columns)>, beam::columns<const F>>) {
       const auto& dead = std::get<std::vector<std::vector<casualty<F>>>>(s.casualties);
-      return passes<F>(s.plan).along(s.threads, columns, dead[0], records, request, tangents);
+      return passes<F>(s.plan, s.turn.elements.size())
+          .along(s.threads, columns, dead[0], records, request, tangents);
     } else {
       return 0.0;
     }

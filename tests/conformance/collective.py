@@ -102,7 +102,7 @@ def run(only: list[str] | None) -> tuple[dict[str, str], list[dict[str, Any]]]:
         found = evaluate(part)
         cells += found
         if part.distribution and not part.missing():
-            versions[part.code] = version(part.distribution)
+            versions[part.distribution] = version(part.distribution)
         for c in found:
             print(
                 f"{c['effect']:22s} {c['code']:13s} {c['figure']:44s} "
@@ -193,7 +193,13 @@ def space_charge_3d_exact() -> Iterator[Figure]:
         scaled = 1 + fine, 1.0
         yield Figure(f"ellipsoid 1 : 1 : {aspect:.0f}, rms error at 48³", *scaled, 0.06, "mesh")
         order = np.log2(coarse / fine)
-        yield Figure(f"ellipsoid 1 : 1 : {aspect:.0f}, order from 24³ to 48³", order, 2.0, 0.1, "")
+        yield Figure(
+            f"ellipsoid 1 : 1 : {aspect:.0f}, order from 24³ to 48³",
+            order,
+            2.0,
+            0.1,
+            "next order of the mesh",
+        )
 
 
 def pipe_images() -> Iterator[Figure]:

@@ -155,3 +155,13 @@ def test_hooks_are_measured(tmp_path: Path) -> None:
     assert len(calls) == 4 and all(m["microseconds_per_call"] < 1000 for m in calls)
     lenses = {m["what"] for m in results["measurements"] if m["what"].startswith("lens")}
     assert {"lens and drift: Multipole", "lens and drift: Python (NumPy)"} <= lenses
+
+
+def test_networks_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "surrogate.json"
+    done = run("surrogate.py", "--quick", "--no-peers", "--output", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads(file.read_text(encoding="utf-8"))["measurements"]
+    assert {m["format"] for m in measured} == {"float32", "bfloat16"}
+    assert {"Betatron", "Betatron, vjp"} <= {m["code"] for m in measured}
+    assert all(0 < m["ns_per_particle"] for m in measured)

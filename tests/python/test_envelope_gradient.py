@@ -111,12 +111,16 @@ def test_initial_moments_energy_and_charge(model: Any, charge: float | None) -> 
             sc = bt.SpaceChargeEnvelope("2D", current=0.3 * strength)
         q = None if charge is None else charge * strength
         ref = bt.Reference("proton", kinetic_energy=energy)
-        return line.envelope_gradient(
-            ref, c, loss, mean=list(m), space_charge=sc, charge=q
-        ).value
+        return line.envelope_gradient(ref, c, loss, mean=list(m), space_charge=sc, charge=q).value
 
     g = line.envelope_gradient(
-        REF, SHAPE, loss, space_charge=model, charge=charge, initial_mean=True, reference_energy=True
+        REF,
+        SHAPE,
+        loss,
+        space_charge=model,
+        charge=charge,
+        initial_mean=True,
+        reference_energy=True,
     )
     assert np.array_equal(g.covariance, g.covariance.T)
     rng = np.random.default_rng(1)
@@ -128,7 +132,9 @@ def test_initial_moments_energy_and_charge(model: Any, charge: float | None) -> 
         change = 0.1 * (root.T @ root)
         expected = slope(lambda e, d=change: value(c=covariance + e * d), 0.0, 0.01)
         assert np.sum(g.covariance * change) == pytest.approx(expected, rel=1e-8)
-    assert g.reference_energy == pytest.approx(slope(lambda e: value(energy=e), 6.7e6, 5e3), rel=1e-7)
+    assert g.reference_energy == pytest.approx(
+        slope(lambda e: value(energy=e), 6.7e6, 5e3), rel=1e-7
+    )
     by_strength = slope(lambda e: value(strength=e), 1.0, 0.01)
     assert g.current * 0.3 + g.charge * (charge or 0) == pytest.approx(by_strength, rel=1e-8, abs=0)
     assert (g.current == 0) == (model is not CURRENT)
@@ -144,10 +150,22 @@ def test_round_beams_have_the_derivatives_of_their_neighbours() -> None:
     for apart in (0.0, 1e-9, 1e-3):
         size = np.array([1e-3, 1e-4, 1e-3 * (1 + apart), 1e-4, 1e-3 / bg, 1e-3])
         for model, charge in CASES[1:]:
-            g = line.envelope_gradient(ELECTRON, np.diag(size**2), loss, space_charge=model, charge=charge)
-            change = np.outer(size, size) * [[1, 0.3, 0.5, 0, 0.2, 0]] * np.array([[1, 0.3, 0.5, 0, 0.2, 0]]).T
+            g = line.envelope_gradient(
+                ELECTRON, np.diag(size**2), loss, space_charge=model, charge=charge
+            )
+            change = (
+                np.outer(size, size)
+                * [[1, 0.3, 0.5, 0, 0.2, 0]]
+                * np.array([[1, 0.3, 0.5, 0, 0.2, 0]]).T
+            )
 
-            def value(e: float, model: Any = model, charge: Any = charge, change: Any = change, size: Any = size) -> float:
+            def value(
+                e: float,
+                model: Any = model,
+                charge: Any = charge,
+                change: Any = change,
+                size: Any = size,
+            ) -> float:
                 return line.envelope_gradient(
                     ELECTRON, np.diag(size**2) + e * change, loss, space_charge=model, charge=charge
                 ).value

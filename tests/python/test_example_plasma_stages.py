@@ -32,23 +32,34 @@ def test_lenses_are_set_and_results_are_written(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "results"
-    arguments = ["--count", "3", "--particles", "1000", "--sample", "300", "--output", str(folder)]
+    arguments = ["--count", "2", "--particles", "500", "--sample", "200", "--output", str(folder)]
     assert example.main(arguments) == 0, capsys.readouterr().out
     assert {f.name for f in folder.iterdir()} == {*example.RESULTS, "monitors"}
     moments = pd.read_csv(folder / "moments.csv")
     ends = moments.groupby("lenses").last()
     assert set(ends.index) == {"twiss", "stagewise", "gradient"}
-    gain = 3 * example.ACCELERATION * example.LENGTH / example.MC2
+    gain = 2 * example.ACCELERATION * example.LENGTH / example.MC2
     assert np.allclose(ends["gamma"], math.hypot(1958, 1) + gain, rtol=1e-9)
     # optimised lenses are not worse, but for the sample that they were optimised with
-    assert (ends["emittance_xn"] < ends.loc["twiss", "emittance_xn"] * 1.005).all()
-    last = bt.Beam.load(folder / "monitors" / "stage3.h5")
+    assert (ends["emittance_xn"] < ends.loc["twiss", "emittance_xn"] * 1.02).all()
+    last = bt.Beam.load(folder / "monitors" / "stage2.h5")
     assert last.moments().emittance_xn == pytest.approx(ends.loc["twiss", "emittance_xn"], rel=1e-9)
 
     with pytest.raises(SystemExit) as exit_status:
         example.main(arguments)
     assert exit_status.value.code == 2
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_learned_stages(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--stages", "surrogate", "--count", "2", "--particles", "500", "--optimise", "none"]
+    assert example.main([*arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().out
+    end = pd.read_csv(tmp_path / "moments.csv").iloc[-1]
+    gain = 2 * example.ACCELERATION * example.LENGTH / example.MC2
+    assert end["gamma"] - 1958 == pytest.approx(gain, rel=0.01)
+    assert end["emittance_xn"] < 1.2e-6
 
 
 def test_a_lens_turns_the_beam_around(example: ModuleType) -> None:

@@ -3,6 +3,7 @@ precision; adjointness along directions; losses of particles; several turns; cod
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from pathlib import Path
@@ -129,6 +130,22 @@ EFFECTS = {
         ),
         1e-11,
     ),
+    "plane linear": (
+        lambda o: bt.SpaceCharge2D(0.5, cells=(14, 16), shape="linear", order=o),
+        1e-11,
+    ),
+    "plane": (lambda o: bt.SpaceCharge2D(0.5, cells=(14, 16), margin=1.2, order=o), 1e-11),
+    "plane cubic": (lambda o: bt.SpaceCharge2D(0.5, cells=16, shape="cubic", order=o), 1e-11),
+    "slices": (lambda o: bt.SpaceCharge2p5D(cells=(14, 16), bins=20, smoothing=1, order=o), 1e-11),
+    "slices to 1 cm": (
+        lambda o: bt.SpaceCharge2p5D(cells=16, bins=20, longitudinal_scale=0.01, order=o),
+        1e-11,
+    ),
+    "gaussian": (lambda o: bt.SpaceChargeGaussian(tolerance=1e-10, order=o), 1e-11),
+    "long gaussian": (
+        lambda o: bt.SpaceChargeGaussian("2.5D", tolerance=1e-10, bins=20, order=o),
+        1e-11,
+    ),
     "resonator": (
         lambda o: bt.Wake(
             bt.Resonator(1e6, 5, 30e9), bins=30, shape="quadratic", order=o, **EVERYWHERE
@@ -152,9 +169,7 @@ EFFECTS = {
         1e-10,
     ),
     "structure": (
-        lambda o: bt.Wake(
-            bt.StructureWake(5e-3, 8e-3, 10e-3), bins=30, shape="quadratic", order=o
-        ),
+        lambda o: bt.Wake(bt.StructureWake(5e-3, 8e-3, 10e-3), bins=30, shape="quadratic", order=o),
         1e-9,
     ),
 }
@@ -166,9 +181,10 @@ def test_derivatives_are_those_of_tracking(name, order):
     make, charge = EFFECTS[name]
     # piecewise shapes have kinks: steps are short, so that few particles cross one
     case = Case(straight(), [make(order)], charge)
-    g = case.check(STRAIGHT, tolerance=1e-6, step=1e-6 if name in ("linear", "dipole") else 1e-5)
+    smooth = name in ("quadratic", "cubic", "fitted", "sheet", "plane", "plane cubic", "gaussian")
+    g = case.check(STRAIGHT, tolerance=1e-6, step=1e-5 if smooth else 1e-6)
     charge_slope = difference(lambda h: case.loss(case.beam(charge=charge * (1 + h))), 1e-6)
-    assert g.charge * charge == pytest.approx(charge_slope, rel=1e-5)
+    assert g.charge * charge == pytest.approx(charge_slope, rel=1e-5, abs=1e-6)
     without = case.line.gradient(
         case.beam(),
         losses.of_particles(lambda z: (0.0, case.covector)),
@@ -196,7 +212,10 @@ def test_effects_together():
     Case(straight(), effects, 1e-11).check(STRAIGHT, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("name", ["linear", "quadratic", "cubic", "fitted", "resonator", "plates"])
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "quadratic", "cubic", "fitted", "plane", "gaussian", "resonator", "plates"],
+)
 def test_single_precision(name):
     make, charge = EFFECTS[name]
     case = Case(straight(), [make(1)], charge)
@@ -212,7 +231,7 @@ def test_single_precision(name):
     assert single.derivatives == pytest.approx(double.derivatives, rel=2e-2)
 
 
-@pytest.mark.parametrize("name", ["quadratic", "fitted", "plates"])
+@pytest.mark.parametrize("name", ["quadratic", "fitted", "plates", "slices", "long gaussian"])
 def test_strategies_and_threads_agree(name):
     make, charge = EFFECTS[name]
     case = Case(straight(), [make(1)], charge)
@@ -331,6 +350,54 @@ def test_tensors():
     g = case.gradient([("q", "k1")])
     assert np.allclose(z.grad.numpy(), g.initial, rtol=1e-12)
     assert float(k1.grad) == pytest.approx(g["q", "k1"])
+
+
+def c_kick():
+    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost: a C function, made by ctypes."""
+    column, numbers = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_double)
+    prototype = ctypes.CFUNCTYPE(
+        None, ctypes.c_int64, *[column] * 7, ctypes.POINTER(ctypes.c_uint64),
+        ctypes.POINTER(ctypes.c_uint8), numbers, numbers,
+    )  # fmt: skip
+
+    def push(n, x, px, y, py, t, pt, weight, ids, lost, place, settings):
+        for i in range(n):
+            px[i] -= 0.7 * (x[i] + 200 * x[i] ** 3)
+            py[i] += 0.7 * y[i]
+            lost[i] = pt[i] > 2.5e-3
+
+    return prototype(push)
+
+
+@pytest.mark.parametrize("effects", [[], [bt.SpaceCharge3D(cells=(12, 12, 12))]])
+def test_code_in_elements(effects):
+    """Tile code has no inverse: it is pulled back at the coordinates that were kept."""
+    steps = [1e-6, 1e-6, 1e-6, 1e-6, 1e-6, 1e-6]
+    code = bt.Programmable(push=c_kick(), steps=steps, name="code", dx=1e-4)
+    line = bt.Line(
+        [
+            bt.Drift(0.3, name="d"),
+            code,
+            bt.Quadrupole(0.2, k1=4.0, name="q"),
+            code,
+            bt.Drift(0.2, name="e"),
+        ]
+    )
+    case = Case(line, effects, 1e-12)
+    g = case.check([("q", "k1"), ("d", "length"), ("code", "dx")], tolerance=1e-5, energy=False)
+    again = case.gradient([("q", "k1"), ("d", "length"), ("code", "dx")], strategy="checkpoint")
+    assert again.derivatives == pytest.approx(g.derivatives, rel=1e-9)
+    assert g.memory > 12 * 8 * N
+    with pytest.raises(
+        ValueError, match=r"Programmable 'code'.*energy of the reference is not known"
+    ):
+        case.gradient(reference_energy=True)
+    with pytest.raises(ValueError, match="its code has no derivative"):
+        bt.Line([bt.Programmable(push=c_kick())]).gradient(case.beam(), losses.beam_size("x"))
+    with pytest.raises(ValueError, match="code for the whole beam has no derivative"):
+        bt.Line([bt.Programmable(push=lambda beam, state: None)]).gradient(
+            case.beam(), losses.beam_size("x")
+        )
 
 
 def test_example(capsys):

@@ -61,9 +61,7 @@ def test_gradient_is_that_of_differences(line, jit):
         up, down = list(start), list(start)
         up[i] += h
         down[i] -= h
-        assert float(g[1 + i]) == pytest.approx(
-            float(f(z, *up) - f(z, *down)) / (2 * h), rel=1e-5
-        )
+        assert float(g[1 + i]) == pytest.approx(float(f(z, *up) - f(z, *down)) / (2 * h), rel=1e-5)
     step = np.random.default_rng(2).normal(size=z.shape) * SIZE * 1e-4
     difference = (f(z + step, *start) - f(z - step, *start)) / 2
     assert float(jnp.sum(g[0] * step)) == pytest.approx(float(difference), rel=1e-6)

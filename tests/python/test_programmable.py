@@ -37,10 +37,12 @@ def thin_lens(beam: bt.Beam, state: bt.State) -> None:
 def same(a: bt.Beam, b: bt.Beam, **tolerance: float) -> None:
     for name in COORDINATES:
         scale = np.abs(b[name]).max()
-        np.testing.assert_allclose(a[name], b[name], **{"rtol": 0, "atol": 1e-13 * scale, **tolerance})
+        np.testing.assert_allclose(
+            a[name], b[name], **{"rtol": 0, "atol": 1e-13 * scale, **tolerance}
+        )
 
 
-# --- whole beams ------------------------------------------------------------------------------------
+# --- whole beams --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", ["single", "double"])
@@ -53,9 +55,7 @@ def test_a_function_of_python_is_an_element(precision: str) -> None:
     bt.Line([d, quad, d]).track(b, turns=3)
     tolerance = 1e-12 if precision == "double" else 1e-5
     for name in COORDINATES:
-        np.testing.assert_allclose(
-            a[name], b[name], rtol=0, atol=tolerance * np.abs(b[name]).max()
-        )
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=tolerance * np.abs(b[name]).max())
 
 
 def test_columns_are_the_memory_of_the_beam() -> None:
@@ -197,7 +197,7 @@ def test_not_finite_coordinates_are_found() -> None:
     assert list(beam.lost["id"]) == [2] and list(beam.lost["reason"]) == ["non_finite"]
 
 
-# --- errors -----------------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 def test_an_exception_stops_with_the_beam_in_one_place() -> None:
@@ -249,7 +249,10 @@ def test_what_cannot_be_done_is_refused_by_name() -> None:
         ({"push": 3.5}, "push must be a function, got 3.5"),
         ({"inverse": thin_lens}, "inverse needs a push"),
         ({"push": thin_lens, "pull": 17}, "pull cannot be given with no compiled push"),
-        ({"push": thin_lens, "differences": [1e-6] * 6}, "differences cannot be given with no compiled push"),
+        (
+            {"push": thin_lens, "differences": [1e-6] * 6},
+            "differences cannot be given with no compiled push",
+        ),
         ({"push": 17, "inverse": thin_lens}, "inverse cannot be given with a compiled function"),
         ({"push": 17, "pull": thin_lens}, "pull must be a compiled function"),
         ({"push": -1}, "push must be a compiled function, got -1"),
@@ -267,12 +270,14 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
         bt.Programmable(**arguments)
 
 
-# --- reference particle and backward ----------------------------------------------------------------
+# --- reference particle and backward ------------------------------------------------------------
 
 
 def gain(ref: bt.Reference, piece: Any) -> bt.Reference:
     """1 MeV per element, on a straight path."""
-    moved = bt.Reference(ref.species, kinetic_energy=ref.kinetic_energy + 1e6 * (piece.end - piece.start))
+    moved = bt.Reference(
+        ref.species, kinetic_energy=ref.kinetic_energy + 1e6 * (piece.end - piece.start)
+    )
     return moved.copy(
         s=ref.s + piece.length,
         t=ref.t + piece.length / ref.beta,
@@ -311,7 +316,7 @@ def test_wrong_reference_functions() -> None:
     with pytest.raises(TypeError, match="must return a Reference, got None"):
         bt.Line([p]).track(make_beam(3))
     p = bt.Programmable(1.0, push=thin_lens, reference=lambda ref, piece: 1 / 0, name="p")
-    with pytest.raises(bt.UserCodeError, match="reference function .* raised ZeroDivisionError"):
+    with pytest.raises(bt.UserCodeError, match=r"reference function .* raised ZeroDivisionError"):
         bt.Line([p]).track(make_beam(3))
 
 
@@ -323,7 +328,7 @@ def test_collective_kicks_stand_in_front_of_its_slices() -> None:
     assert calls == [0.5, 0.5]
 
 
-# --- dictionary form ---------------------------------------------------------------------------------
+# --- dictionary form ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -349,7 +354,9 @@ def test_code_given_as_text_has_a_dictionary_form(module: str) -> None:
 
 def test_a_function_has_none() -> None:
     lens = bt.Programmable(push=thin_lens, settings=[0.7], name="lens")
-    with pytest.raises(TypeError, match="Programmable 'lens': push is code, which cannot be written"):
+    with pytest.raises(
+        TypeError, match="Programmable 'lens': push is code, which cannot be written"
+    ):
         bt.Line([lens]).to_dict()
     assert "push=thin_lens" in repr(lens)
     assert lens != bt.Programmable(push=accelerate, settings=[0.7], name="lens")
@@ -374,21 +381,22 @@ def test_functions_that_refer_to_their_element_are_collected() -> None:
     owner = Owner()
 
     def push(beam: bt.Beam, state: bt.State) -> None:
-        owner.element.settings = [1.0]  # type: ignore[attr-defined]
+        owner.element.settings = [1.0]  # type: ignore[attr-defined]  # noqa: F821
 
     owner.element = bt.Programmable(push=push, inverse=push)  # type: ignore[attr-defined]
     bt.Line([owner.element]).track(make_beam(3))  # type: ignore[attr-defined]
     gone = weakref.ref(owner)
-    del owner, push
+    del push, owner
     gc.collect()
     assert gone() is None
 
 
-# --- compiled code -----------------------------------------------------------------------------------
+# --- compiled code ------------------------------------------------------------------------------
+
 
 def c_lens(precision: str = "double") -> Any:
-    """A lens of strength settings[0] as a function of C, made by ctypes: called back into Python, and
-    therefore slow, but what is called is a plain C function."""
+    """A lens of strength settings[0] as a function of C, made by ctypes: it calls back into Python
+    and is slow, but what is called is a plain C function."""
     real: Any = ctypes.c_double if precision == "double" else ctypes.c_float
     column = ctypes.POINTER(real)
     numbers = ctypes.POINTER(ctypes.c_double)

@@ -102,3 +102,19 @@ def test_wrong_parameters(line):
         track(line, z, REF, {("m", "knl"): torch.tensor(1.0)})
     with pytest.raises(TypeError, match="tensor of one number"):
         track(line, z, REF, {("q", "k1"): 1.0})
+
+
+def test_images_have_derivatives():
+    from betatron import losses
+    from betatron.torch import image
+
+    screen = losses.Screen((-3e-3, 3e-3, 12), (-2e-3, 2e-3, 10), smoothing=1.1)
+    torch.manual_seed(2)
+    z = torch.randn(6, 7, dtype=torch.float64, requires_grad=True)
+    # quadratic splines have steps in their second derivative, and differences see them
+    assert torch.autograd.gradcheck(lambda u: image(screen, u * 1e-3), [z], eps=1e-6, atol=1e-5)
+    assert torch.equal(image(screen, z * 1e-3).detach(), torch.tensor(screen.image(z.detach().numpy() * 1e-3)))
+    with pytest.raises(ValueError, match="shape"):
+        image(screen, z[:5])
+    with pytest.raises(TypeError, match="tensor"):
+        image(screen, np.zeros((6, 3)))

@@ -2,8 +2,8 @@
 
 Everything else about such a case (beam, elements, expected numbers) is read like that of any other. A
 program may change the elements of the lattice before tracking starts (:attr:`Program.prepare`) and
-by a hook before each period (:attr:`Program.before_period`), and may say which particles have to be left at the
-end where the case says it in words (:attr:`Program.survivors`).
+by a hook before each period (:attr:`Program.before_period`), and may say which particles have to
+be left at the end where the case says it in words (:attr:`Program.survivors`).
 """
 
 from __future__ import annotations

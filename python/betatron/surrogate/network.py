@@ -101,7 +101,8 @@ class Network:
     name
         For messages and files.
     input_offset, input_scale
-        Shape (inputs,) or one number: the first layer sees (x - offset) * scale. 0 and 1 if left out.
+        Shape (inputs,) or one number: the first layer sees (x - offset) * scale. 0 and 1 if left
+        out.
     output_offset, output_scale
         Shape (outputs,) or one number: the result is y * scale + offset.
     format
@@ -145,7 +146,11 @@ class Network:
 
         def wide(what: str, value: ArrayLike | None, columns: int) -> np.ndarray:
             numbers = _numbers(what, value)
-            return np.full(columns, float(numbers)) if value is not None and numbers.ndim == 0 else numbers
+            return (
+                np.full(columns, float(numbers))
+                if value is not None and numbers.ndim == 0
+                else numbers
+            )
 
         self._core = _core.Network(
             str(name),
@@ -248,11 +253,11 @@ class Network:
         Parameters
         ----------
         x
-            Array of shape (inputs, n), or a sequence of arrays of shape (n,); float32 or float64. Rows
-            are read where they lie if their numbers are neighbours, else from a copy.
+            Array of shape (inputs, n), or a sequence of arrays of shape (n,); float32 or float64.
+            Rows are read where they lie if their numbers are neighbours, else from a copy.
         out
-            Where the result is written: shape (outputs, n), or arrays of shape (n,), of the same type
-            as x. Columns of x may be given: they are overwritten.
+            Where the result is written: shape (outputs, n), or arrays of shape (n,), of the same
+            type as x. Columns of x may be given: they are overwritten.
         format
             Instead of the network's own.
         threads
@@ -290,7 +295,8 @@ class Network:
         x
             As for a call.
         cotangent
-            Shape (outputs, n), or arrays of shape (n,): derivatives of some quantity by the outputs.
+            Shape (outputs, n), or arrays of shape (n,): derivatives of some quantity by the
+            outputs.
         out
             Where the result is written, shape (inputs, n); columns of x or cotangent may be given.
 
@@ -315,7 +321,8 @@ class Network:
     # --- files ------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the network to a new file in the safetensors format, with everything that `load` needs.
+        """Write the network to a new file in the safetensors format, with everything that `load`
+        needs.
 
         Numbers that single precision holds exactly are written in it, others in double precision.
 

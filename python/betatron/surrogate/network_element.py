@@ -1,4 +1,5 @@
-"""A network as an element of a lattice: from the six coordinates in front of it to those behind it."""
+"""A network as an element of a lattice: from the six coordinates in front of it to those behind
+it."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ class Surrogate(Programmable):
         Of the reference particle [eV].
     coordinates
         "canonical": x, px, y, py, t, pt, relative to the reference particle, in front of the element
-        and behind it. "fixed_time": x, y, xi [m], px, py, pz [m c] of all particles at the time when
-        the reference particle is at the entrance, and when it is at the exit; particles fly freely to
-        the plane and from it. Those that do not move forward are lost.
+        and behind it. "fixed_time": x, y, xi [m], px, py, pz [m c] of all particles at the time
+        when the reference particle is at the entrance, and when it is at the exit; particles fly
+        freely to the plane and from it. Those that do not move forward are lost.
     xi
         Place of the reference particle along the axis at the entrance and at the exit, in the xi of
         fixed_time [m].

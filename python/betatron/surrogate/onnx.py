@@ -2,8 +2,9 @@
 
 The graph is read node by node. Every value is some layer's result (or the input) with element-wise
 operations behind it; these are collected as a function of that result, and what the function is (an
-activation function, a scale and an offset) is found when a matrix product, a sum of two results or the end
-of the graph needs it. So it does not matter in which of the many ways an exporter has written GELU or SiLU.
+activation function, a scale and an offset) is found when a matrix product, a sum of two results or
+the end of the graph needs it. So it does not matter in which of the many ways an exporter has
+written GELU or SiLU.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ SUPPORTED = f"MatMul, Gemm, Identity, Dropout, Cast, Flatten, {_ELEMENTWISE}"
 
 @dataclass
 class _Value:
-    """A function, element by element, of the sums of layer `layer` (0: the input), or, if `done`, of its
-    result, behind its activation function. Arguments and results have the shape (..., features); None
-    stands for the sums or the result itself."""
+    """A function, element by element, of the sums of layer `layer` (0: the input), or, if `done`,
+    of its result, behind its activation function. Arguments and results have the shape (...,
+    features); None stands for the sums or the result itself."""
 
     layer: int
     function: Function | None = None
@@ -67,7 +68,9 @@ def from_onnx(model: Any, **network: Any) -> Network:
         except FileNotFoundError:
             raise
         except Exception as error:  # a DecodeError of protobuf, which is not always importable
-            raise ValueError(f"{path}: not an ONNX file ({type(error).__name__}: {error})") from error
+            raise ValueError(
+                f"{path}: not an ONNX file ({type(error).__name__}: {error})"
+            ) from error
     reader = _Graph(model.graph, numpy_helper)
     return reader.network(**network)
 
@@ -212,7 +215,7 @@ class _Graph:
             function = lambda z: z * _sigmoid(alpha * z)  # noqa: E731
         elif op == "Clip":
             bounds = [self._constants.get(name) for name in node.input[1:]]
-            if len(bounds) < 1 or bounds[0] is None or len(bounds) > 1 and node.input[2]:
+            if len(bounds) < 1 or bounds[0] is None or (len(bounds) > 1 and node.input[2]):
                 raise _NotSupported("only a lower bound is supported")
             low = bounds[0]
             function = lambda z: np.maximum(z, low)  # noqa: E731
@@ -251,8 +254,8 @@ class _Graph:
         return self._sum(u, v, (a, b))
 
     def _with_constant(self, node: Any, name: str, function: Function, affine: bool) -> _Value:
-        """A scale or an offset becomes part of the layer in front, but what leads to the output becomes the
-        normalisation of outputs, which is computed in the precision of the columns."""
+        """A scale or an offset becomes part of the layer in front, but what leads to the output
+        becomes the normalisation of outputs, which is computed in the precision of the columns."""
         value = self._value(name)
         layer = self._layers[value.layer - 1] if value.layer else {}
         if (
@@ -336,8 +339,8 @@ class _Graph:
         )
 
     def _settle(self, value: _Value) -> tuple[np.ndarray | None, np.ndarray]:
-        """Gives the layer of `value` its activation function; what is left is a scale and an offset of its
-        result (None: none)."""
+        """Gives the layer of `value` its activation function; what is left is a scale and an
+        offset of its result (None: none)."""
         width = self._width(value.layer)
         if value.layer == 0 and value.function is None and self._input_affine is not None:
             raise _NotSupported("the input is needed both with and without its normalisation")
@@ -354,7 +357,9 @@ class _Graph:
         if name != "identity" and (value.done or value.layer == 0):
             if value.layer != len(self._layers):
                 raise _NotSupported("a function of a result that is not that of the layer in front")
-            self._layers.append({"name": f"identity {len(self._layers) + 1}", "weights": np.eye(width)})
+            self._layers.append(
+                {"name": f"identity {len(self._layers) + 1}", "weights": np.eye(width)}
+            )
             value.layer, value.done = len(self._layers), False
         if not value.done and value.layer > 0:
             layer = self._layers[value.layer - 1]

@@ -35,8 +35,8 @@ def from_torch(
         stand in their order: ``*.weight`` with two axes is a layer, ``*.bias`` of the same name its
         bias, a ``*.weight`` with one axis and no bias that follows it the slopes of a PReLU.
     activations
-        Of a state dictionary, needed there: one name for each layer (see `Layer`), or one for all but
-        the last.
+        Of a state dictionary, needed there: one name for each layer (see `Layer`), or one for all
+        but the last.
     skips
         Layer number (from 1) -> number of the layer whose result it adds (0: the inputs).
     skip_inside
@@ -79,7 +79,9 @@ def from_safetensors(path: str | Path, **how: Any) -> Network:
     arrays, strings = read_tensors(path)
     if "betatron" in strings:
         if how:
-            raise ValueError(f"{path}: says all about its network; {', '.join(how)} cannot be given")
+            raise ValueError(
+                f"{path}: says all about its network; {', '.join(how)} cannot be given"
+            )
         return Network.load(path)
     ordered = dict(sorted(arrays.items(), key=lambda item: _by_number(item[0])))
     return from_torch(ordered, **how)

@@ -1,7 +1,8 @@
-"""Files of named arrays in the safetensors format: eight bytes with the length of a header, the header in JSON, then
-the numbers. Source: https://github.com/huggingface/safetensors, "Format".
+"""Files of named arrays in the safetensors format: eight bytes with the length of a header, the
+header in JSON, then the numbers. Source: https://github.com/huggingface/safetensors, "Format".
 
-Written and read here because it is short and spares a dependency; files of the package of that name are the same.
+Written and read here because it is short and spares a dependency; files of the package of that
+name are the same.
 """
 
 from __future__ import annotations

@@ -48,14 +48,21 @@ inline network random_network(std::size_t layers, std::size_t units, activation 
 
 inline double activated(activation a, double z, double slope) {
   switch (a) {
-    case activation::identity: return z;
-    case activation::relu: return z < 0 ? 0 : z;
+    case activation::identity:
+      return z;
+    case activation::relu:
+      return z < 0 ? 0 : z;
     case activation::leaky_relu:
-    case activation::prelu: return z < 0 ? z * slope : z;
-    case activation::tanh: return std::tanh(z);
-    case activation::sigmoid: return 1 / (1 + std::exp(-z));
-    case activation::silu: return z / (1 + std::exp(-z));
-    case activation::gelu: return 0.5 * z * std::erfc(-z / std::sqrt(2.0));
+    case activation::prelu:
+      return z < 0 ? z * slope : z;
+    case activation::tanh:
+      return std::tanh(z);
+    case activation::sigmoid:
+      return 1 / (1 + std::exp(-z));
+    case activation::silu:
+      return z / (1 + std::exp(-z));
+    case activation::gelu:
+      return 0.5 * z * std::erfc(-z / std::sqrt(2.0));
     case activation::gelu_tanh:
       return 0.5 * z *
              (1 + std::tanh(std::sqrt(2 / 3.14159265358979323846) * (z + 0.044715 * z * z * z)));

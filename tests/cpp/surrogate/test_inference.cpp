@@ -225,10 +225,13 @@ TEST_CASE("broken networks are refused, and the layer is named") {
   says(broken([](network& n) { n.layers[1].weights[3] = std::nan(""); }),
        "layer 2 'second': weights[3] = nan must be finite");
   says(broken([](network& n) { n.layers[1].weights.pop_back(); }), "layer 2 'second': 63 weights");
-  says(broken([](network& n) { n.layers[1].bias.pop_back(); }), "layer 2 'second': 7 numbers in bias");
+  says(broken([](network& n) { n.layers[1].bias.pop_back(); }),
+       "layer 2 'second': 7 numbers in bias");
   says(broken([](network& n) { n.layers[1].slope = {1, 2}; }), "layer 2 'second': 2 slopes");
-  says(broken([](network& n) { n.layers[1].skip = 2; }), "layer 2 'second' adds the result of layer 2");
-  says(broken([](network& n) { n.layers[1].skip = 0; }), "layer 2 'second' has 8 outputs but adds 6");
+  says(broken([](network& n) { n.layers[1].skip = 2; }),
+       "layer 2 'second' adds the result of layer 2");
+  says(broken([](network& n) { n.layers[1].skip = 0; }),
+       "layer 2 'second' has 8 outputs but adds 6");
   says(broken([](network& n) {
          n.layers[1].inputs = 4;
          n.layers[1].weights.resize(32);

@@ -135,8 +135,12 @@ TEST_CASE("to a fixed time and back is nothing") {
 
 TEST_CASE("the reference particle gains its energy, and pieces add up") {
   const auto start = beam::reference::from_kinetic_energy(beam::make_species("electron"), 1e6);
-  const network_map m{"gain", random_network(1, 4, activation::relu), number_format::single,
-                      coordinate_form::canonical, 2.0, 4e6};
+  const network_map m{"gain",
+                      random_network(1, 4, activation::relu),
+                      number_format::single,
+                      coordinate_form::canonical,
+                      2.0,
+                      4e6};
   beam::reference whole = start, pieces = start;
   advance(m, whole, {2.0, 0, 1});
   advance(m, pieces, {2.0, 0, 0.25});
@@ -154,8 +158,12 @@ TEST_CASE("the reference particle gains its energy, and pieces add up") {
   advance(m, whole, {2.0, 1, 0});
   CHECK(whole.kinetic == doctest::Approx(start.kinetic).epsilon(1e-13));
   CHECK(whole.t == doctest::Approx(0.0).scale(1));
-  const network_map loss{"loss", random_network(1, 4, activation::relu), number_format::single,
-                         coordinate_form::canonical, 2.0, -2e6};
+  const network_map loss{"loss",
+                         random_network(1, 4, activation::relu),
+                         number_format::single,
+                         coordinate_form::canonical,
+                         2.0,
+                         -2e6};
   CHECK_THROWS_AS(advance(loss, whole, {2.0, 0, 1}), std::domain_error);
   CHECK_THROWS_AS(coordinate_form_named("polar"), std::invalid_argument);
 }

