@@ -174,6 +174,7 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
     const double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
     if (options_.pipe && i < 2) {
       edges[i] = (high[i] - low[i]) / cells;
+      result.follows[i] = 3;
       continue;
     }
     const double size = (high[i] - low[i]) * options_.margin;

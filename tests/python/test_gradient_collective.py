@@ -124,6 +124,12 @@ EFFECTS = {
     "quadratic": (lambda o: bt.SpaceCharge3D(cells=(14, 16, 18), order=o), 1e-11),
     "cubic": (lambda o: bt.SpaceCharge3D(cells=(14, 16, 18), shape="cubic", order=o), 1e-11),
     "fitted": (lambda o: bt.SpaceCharge3D(cells=(14, 16, 18), grid_step=0, order=o), 1e-11),
+    "pipe": (
+        lambda o: bt.SpaceCharge3D(
+            cells=(14, 16, 18), pipe=bt.RectangularPipe(6e-3, 5e-3), shape="cubic", order=o
+        ),
+        1e-11,
+    ),
     "sheet": (
         lambda o: bt.SpaceCharge3D(
             cells=(14, 16, 18), shape="cubic", grid_step=0, margin=1.5, order=o
@@ -202,6 +208,21 @@ def test_coherent_radiation(model, shielding_gap):
     # the integrals behind the wake are good to 1e-8 or so, and to less near corners of the orbit
     case = Case(bends(), [effect], 1e-9, energy=50e6)
     case.check([("b", "angle"), ("b", "length"), ("e", "length")], tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("effect", "message"),
+    [
+        (
+            bt.SpaceCharge3D(12, grid_step=0, pipe=bt.RectangularPipe(6e-3, 5e-3)),
+            "has cells that follow the beam in a pipe",
+        ),
+        (bt.SpaceCharge2D(0.1, 12, pipe=bt.RoundPipe(6e-3)), "stands in a conducting pipe"),
+    ],
+)
+def test_pipes_that_have_no_derivatives_say_so(effect, message):
+    with pytest.raises(ValueError, match=message):
+        Case(straight(), [effect], 1e-11).gradient()
 
 
 def test_effects_together():
