@@ -532,6 +532,7 @@ class differentiator {
     const auto place = sum >= 0 ? static_cast<std::uint32_t>(sum) : unused_sum();
     r_.slices.back().knobs.push_back({number, place, behind});
     if (moves_reference_ && first_moved_ == none) first_moved_ = slices_.size();
+    if (behind.kinetic != 0 && first_accelerated_ == none) first_accelerated_ = slices_.size();
   }
 
   std::uint32_t unused_sum() {
@@ -553,9 +554,12 @@ class differentiator {
   /// The dependence on the reference particle, where something in front can move it.
   void vary_reference() {
     std::size_t first = options_.reference_energy ? 0 : first_moved_;
+    bool energy = options_.reference_energy;  // can be moved in front of here
     for (; first < slices_.size(); ++first) {
       slice_work& s = slices_[first];
+      energy = energy || (first_accelerated_ != none && first >= first_accelerated_);
       if (has_call(s.state.inverse)) {
+        if (!energy) continue;  // its derivative is that at a given time of the reference
         throw std::invalid_argument(
             describe(*line_.elements[s.element]) +
             ": what its code does with another energy of the reference is not known; allowed: no derivative "
@@ -575,6 +579,7 @@ class differentiator {
       const values t = derivative(s, s.front.t, 0.1, "the time of the reference",
                                   [](element&, reference& ref, double v) { ref.t = v; });
       to.by_time = {t[t.size() - 2], t[t.size() - 1]};
+      energy = energy || to.by_time.kinetic != 0;
       to.time_sum = add(s, t);
     }
   }
@@ -683,7 +688,8 @@ class differentiator {
   std::vector<slice_work> slices_{};
   std::map<std::tuple<const element*, int, int, std::size_t, double>, values> cache_{};
   reference end_{};
-  std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none;
+  std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none,
+              first_accelerated_ = none;
   bool moves_reference_ = false;
 };
 
