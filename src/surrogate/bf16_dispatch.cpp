@@ -2,8 +2,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "numerics/dispatch.h"
 #include "surrogate/bf16_table.h"
-#include "tracking/cpu/executor.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -61,7 +61,7 @@ bf16_support find() {
   const char* variable = std::getenv("BETATRON_BF16");
   const std::string_view wish = variable ? variable : "";
   const features f = ask();
-  if (std::string_view(tracking::instruction_set()) != "v4" || !f.dot || wish == "off") return {};
+  if (numerics::instruction_level() < 4 || !f.dot || wish == "off") return {};
 #if defined(BETATRON_HAS_AMX)
   if (f.tiles && wish != "dot" && granted_tiles()) return {&bf16_products_amx, &bf16_kernels_dot};
 #endif

@@ -69,7 +69,7 @@ struct output_groups {
       : count((outputs + rows - 1) / rows), smaller(outputs / count), larger(outputs % count) {}
 };
 
-/// The table for this processor, see tracking::instruction_set.
+/// The table for this processor, see numerics/dispatch.h.
 template <class F>
 const dense_kernels<F>& kernels();
 

@@ -10,7 +10,6 @@
 #include "beam/text.h"
 #include "numerics/constants.h"
 #include "surrogate/stage_kernels.h"
-#include "tracking/cpu/executor.h"
 
 namespace betatron::surrogate {
 
@@ -425,65 +424,6 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
   ref.t += fraction * (d.length - p.slip * end / std::sqrt(end * end - 1));
   for (std::size_t i = 0; i < 3; ++i) ref.position[i] += path * ref.frame[6 + i];
   ref.kinetic = kinetic;
-}
-
-#define BETATRON_DECLARE(isa)                                    \
-  extern const stage_kernels<float> stage_kernels_##isa##_float; \
-  extern const stage_kernels<double> stage_kernels_##isa##_double;
-
-#if defined(BETATRON_HAS_V4)
-BETATRON_DECLARE(v4)
-#endif
-#if defined(BETATRON_HAS_V3)
-BETATRON_DECLARE(v3)
-#endif
-#if defined(BETATRON_HAS_V2)
-BETATRON_DECLARE(v2)
-#endif
-#if defined(BETATRON_HAS_BASE)
-BETATRON_DECLARE(base)
-#endif
-
-namespace {
-
-template <class F>
-const stage_kernels<F>& find_kernels() {
-  const std::string wanted = tracking::instruction_set();
-#define BETATRON_TRY(isa)                     \
-  if (wanted == #isa) {                       \
-    if constexpr (std::is_same_v<F, float>) { \
-      return stage_kernels_##isa##_float;     \
-    } else {                                  \
-      return stage_kernels_##isa##_double;    \
-    }                                         \
-  }
-#if defined(BETATRON_HAS_V4)
-  BETATRON_TRY(v4)
-#endif
-#if defined(BETATRON_HAS_V3)
-  BETATRON_TRY(v3)
-#endif
-#if defined(BETATRON_HAS_V2)
-  BETATRON_TRY(v2)
-#endif
-#if defined(BETATRON_HAS_BASE)
-  BETATRON_TRY(base)
-#endif
-#undef BETATRON_TRY
-  throw std::runtime_error("betatron: no kernels for plasma stages for instruction set " + wanted);
-}
-
-}  // namespace
-
-template <>
-const stage_kernels<float>& kernels_of_stages<float>() {
-  static const stage_kernels<float>& table = find_kernels<float>();
-  return table;
-}
-template <>
-const stage_kernels<double>& kernels_of_stages<double>() {
-  static const stage_kernels<double>& table = find_kernels<double>();
-  return table;
 }
 
 }  // namespace betatron::surrogate

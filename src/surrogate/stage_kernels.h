@@ -64,7 +64,7 @@ struct stage_kernels {
   std::size_t width;  ///< lanes per pack
 };
 
-/// The table for this processor, see tracking::instruction_set.
+/// The table for this processor, see numerics/dispatch.h.
 template <class F>
 const stage_kernels<F>& kernels_of_stages();
 
