@@ -32,6 +32,7 @@
 #include <numbers>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "elements/drift.h"
 #include "elements/element.h"
@@ -132,24 +133,27 @@ struct plasma_stage {
                 required},
       parameter{"density", &plasma_stage::density, "1/m^3", "electron density of the plateau",
                 range::not_negative, required},
-      parameter{"acceleration", &plasma_stage::acceleration, "V/m",
-                "energy gain per length over the charge |q|: of the reference particle where it enters (blowout), on "
-                "crest (linear)"},
+      parameter{
+          "acceleration", &plasma_stage::acceleration, "V/m",
+          "energy gain per length over the charge |q|: of the reference particle where it enters (blowout), on "
+          "crest (linear)"},
       parameter{"slope", &plasma_stage::slope, "V/m^2",
                 "growth of the acceleration with the place in the wake, forwards (blowout)"},
       parameter{"wake", &plasma_stage::wake, "blowout|linear", "the wake", ""},
-      parameter{"focusing", &plasma_stage::focusing, "1",
-                "focusing over that of the bare ions (blowout): 1 if no electrons are left; it acts with the sign of "
-                "the charge, and focuses electrons"},
-      parameter{"phase", &plasma_stage::phase, "rad",
-                "where the reference particle enters the wave (linear): 0 crest, pi/2 the best focusing, ahead"},
+      parameter{
+          "focusing", &plasma_stage::focusing, "1",
+          "focusing over that of the bare ions (blowout): 1 if no electrons are left; it acts with the sign of "
+          "the charge, and focuses electrons"},
+      parameter{
+          "phase", &plasma_stage::phase, "rad",
+          "where the reference particle enters the wave (linear): 0 crest, pi/2 the best focusing, ahead"},
       parameter{"width", &plasma_stage::width, "m",
                 "width w of the driver, intensity as exp(-2 r^2/w^2) (linear); 0 for a plane wave",
                 range::not_negative},
       parameter{"slip", &plasma_stage::slip, "m",
                 "how far the reference particle gets ahead in the wake over the length"},
-      parameter{"ramp_up", &plasma_stage::ramp_up, "m", "length of the ramp of density at the entrance",
-                range::not_negative},
+      parameter{"ramp_up", &plasma_stage::ramp_up, "m",
+                "length of the ramp of density at the entrance", range::not_negative},
       parameter{"ramp_down", &plasma_stage::ramp_down, "m", "length of that at the exit",
                 range::not_negative},
       parameter{"ramp", &plasma_stage::ramp, "linear|cosine|adiabatic", "shape of the ramps", ""},
@@ -157,6 +161,11 @@ struct plasma_stage {
                 "density at the outer end of a ramp over that of the plateau; above 0 if adiabatic",
                 range{0, 1, false}},
   };
+
+  /// A width of 0 is a plane wave, and without a ramp the first kick is that of the plateau: no derivatives there.
+  static bool zero_is_none(std::string_view parameter) {
+    return parameter == "width" || parameter == "ramp_up" || parameter == "ramp_down";
+  }
 };
 
 namespace detail {
@@ -185,8 +194,8 @@ class plasma_wake {
     const double kp2 = 4 * std::numbers::pi * constants::classical_electron_radius * p.density;
     kp_ = std::sqrt(kp2);
     if (!linear_) {
-      ions_ = -particle.charge * p.focusing * kp2 / 2 * constants::electron_mass_eV /
-              particle.mass_eV;
+      ions_ =
+          -particle.charge * p.focusing * kp2 / 2 * constants::electron_mass_eV / particle.mass_eV;
     } else if (p.width > 0) {
       if (p.density == 0) {
         throw std::domain_error("density = 0 in a linear wake with a width; allowed: above 0");
@@ -251,9 +260,7 @@ class plasma_wake {
     return sum / 2;
   }
 
-  double force(double s) const {
-    return linear_ ? a_ * std::cos(phase(s)) : a_ + b_ * slipped(s);
-  }
+  double force(double s) const { return linear_ ? a_ * std::cos(phase(s)) : a_ + b_ * slipped(s); }
 
   /// From the start of the plateau to s.
   double gained(double s) const {
@@ -372,7 +379,7 @@ void emit_maps(const plasma_stage& p, const slice& s, Emit&& emit) {
       p, ref, piece,
       [&](double, double z, double before, double behind) { kick(0, z, before, behind); },
       [&](double k, double z, double l, const beam::reference& at) {
-        const slice here{at,      s.model, s.order,    s.steps,   s.index,
+        const slice here{at,      s.model,    s.order,    s.steps,    s.index,
                          s.count, s.fraction, s.in_steps, s.radiation};
         const double bg = at.beta_gamma();
         radiate(l, {}, here, emit, [&] {

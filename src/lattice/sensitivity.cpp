@@ -724,7 +724,17 @@ std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
   add(common_parameters());
   std::erase_if(all, [&](const knob& k) {
     element copy = *e;
-    return number_of(copy, k) == nullptr;
+    const double* number = number_of(copy, k);
+    if (number == nullptr) return true;
+    // 0 may say that there is none of something, which is no limit of a little of it
+    return *number == 0 && std::visit(
+                               [&](const auto& body) {
+                                 if constexpr (requires { body.zero_is_none(k.parameter); }) {
+                                   return body.zero_is_none(k.parameter);
+                                 }
+                                 return false;
+                               },
+                               e->body);
   });
   return all;
 }

