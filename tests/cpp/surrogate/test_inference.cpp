@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "networks.h"
 #include "surrogate/bf16_table.h"
@@ -108,10 +109,11 @@ TEST_CASE("every activation function and skip connection, in every format") {
 }
 
 TEST_CASE("layers of many widths, and few particles") {
-  for (const std::size_t units : {1, 2, 5, 6, 7, 13, 16, 17, 31, 33, 48, 129, 257}) {
+  for (const std::size_t units :
+       std::vector<std::size_t>{1, 2, 5, 6, 7, 13, 16, 17, 31, 33, 48, 129, 257}) {
     CAPTURE(units);
     const network n = random_network(2, units, activation::tanh, skips::behind);
-    for (const std::size_t count : {1, 3, 16, 47, 64, 65}) {
+    for (const std::size_t count : std::vector<std::size_t>{1, 3, 16, 47, 64, 65}) {
       CAPTURE(count);
       CHECK(compare<double>(n, number_format::double_, count).value < 1e-14);
       CHECK(compare<double>(n, number_format::single, count).value < 3e-6);
@@ -134,7 +136,8 @@ TEST_CASE("a result depends neither on the place of the particle nor on threads"
     e.pull(in.in().data(), in.in().data(), bar_one.out().data(), count, 1);
     e.pull(in.in().data(), in.in().data(), bar_two.out().data(), count, 3);
     CHECK(bar_one.data == bar_two.data);
-    for (const std::size_t first : {1, 17, 777, 1500}) {  // from another place, in other company
+    for (const std::size_t first :
+         std::vector<std::size_t>{1, 17, 777, 1500}) {  // from another place, in other company
       auto from = in.in();
       auto to = two.out();
       auto bar = bar_two.out();

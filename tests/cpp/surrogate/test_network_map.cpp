@@ -87,7 +87,7 @@ TEST_CASE("pull is the transposed derivative of push") {
       for (double& v : down.columns[j]) v -= h;
       code->push_double(place, up.view());
       code->push_double(place, down.view());
-      for (const std::size_t i : {0, 1, 77, 383, 384, 449}) {
+      for (const std::size_t i : std::vector<std::size_t>{0, 1, 77, 383, 384, 449}) {
         double sum = 0;
         for (std::size_t k = 0; k < 6; ++k) {
           sum += weights[k][i] * (up.columns[k][i] - down.columns[k][i]) / (2 * h);
