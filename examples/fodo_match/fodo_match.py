@@ -184,7 +184,7 @@ def picture(runs: list[Run], slices: int, file: Path) -> None:
         middle.axhline(value, color="k", lw=0.5)
     left.set(xlabel="simulations", ylabel="mismatch of both planes", xscale="log")
     left.legend(loc="upper right")
-    left.set_ylim(top=20)
+    left.set_ylim(top=2e3)
     middle.set(xlabel="simulations", ylabel="k$_1$ [1/m$^2$] (q1 solid, q2 dashed)", xscale="log")
     for k, style, label in ((START, ":", "start"), (runs[-1].path[-1], "-", "matched")):
         line = cell(slices)
