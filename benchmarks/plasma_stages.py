@@ -1,11 +1,13 @@
-"""The fifteen plasma stages of examples/plasma_stages: tracking, and the gradient by all lenses, on one pinned core.
+"""The fifteen plasma stages of examples/plasma_stages: tracking, and the gradient by all lenses, on
+one pinned core.
 
     python benchmarks/plasma_stages.py                     # about a minute
     python benchmarks/plasma_stages.py --stages surrogate  # others than the analytic ones
     python benchmarks/plasma_stages.py --quick             # a few particles: does it work?
 
 1. Seconds for 10^6 particles through all stages, gaps and lenses, in both precisions.
-2. Time of the gradient of the emittance at the end with respect to all 14 lenses, over that of tracking
+2. Time of the gradient of the emittance at the end with respect to all 14 lenses, over that of
+  tracking
    the same 10^5 particles once.
 
 Tables are printed, and everything is written as JSON to benchmarks/results/plasma_stages.json. Exit

@@ -226,7 +226,8 @@ def run(plan: Plan, with_peers: bool, compile_too: bool, folder: Path) -> Report
     else:
         report.settings["peak_GFLOPs"] = {"float32": rates[0], "bfloat16 tiles": rates[1]}
         console.print(
-            f"this core: {rates[0]:.0f} GFLOP/s multiply-adds, {rates[1]:.0f} GFLOP/s tiles of bfloat16"
+            f"this core: {rates[0]:.0f} GFLOP/s multiply-adds, {rates[1]:.0f} GFLOP/s tiles of "
+            "bfloat16"
         )
     table = Table(
         "network", "format", "particles", "code", "ns/particle", "GFLOP/s", "share", "time ratio"

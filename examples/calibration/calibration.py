@@ -3,10 +3,11 @@
 
     python examples/calibration/calibration.py --output here
 
-Six quadrupoles stand somewhat beside their places and are somewhat stronger or weaker than they say.
-A screen behind them was looked at with different settings of the quadrupoles; its pictures have noise.
-From the pictures alone, all 18 errors are found at once, by the gradient of the difference between
-pictures and simulation. Prints them beside the true ones and writes `calibration.png`.
+Six quadrupoles stand somewhat beside their places and are somewhat stronger or weaker than they
+say. A screen behind them was looked at with different settings of the quadrupoles; its pictures
+have noise. From the pictures alone, all 18 errors are found at once, by the gradient of the
+difference between pictures and simulation. Prints them beside the true ones and writes
+`calibration.png`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def measure(
 
 
 def exact_sample(particles: int, seed: int) -> bt.Beam:
-    """A sample of the beam with exactly its first and second moments, so that a few particles say much."""
+    """A sample of the beam with exactly its first and second moments, so that a few particles say
+    much."""
     z = np.array(bt.Beam(REFERENCE, SHAPE, n=particles, seed=seed).array)
     z -= z.mean(axis=1, keepdims=True)
     wanted, own = np.linalg.cholesky(SHAPE.covariance), np.linalg.cholesky(np.cov(z, bias=True))
@@ -78,9 +80,11 @@ def exact_sample(particles: int, seed: int) -> bt.Beam:
 
 
 class Difference:
-    """Minus the logarithm of the probability of the errors, given the pictures, and its derivatives.
+    """Minus the logarithm of the probability of the errors, given the pictures, and its
+    derivatives.
 
-    Noise and errors are normal: that is half of chi^2, and half of the squares of the errors over their expected size.
+    Noise and errors are normal: that is half of chi^2, and half of the squares of the errors over
+    their expected size.
     """
 
     def __init__(
@@ -106,8 +110,8 @@ class Difference:
         return np.array([bright.sum(axis=0) @ x, bright.sum(axis=1) @ y]) / bright.sum()
 
     def loss(self, number: int) -> losses.Loss:
-        """That of one picture. At first the distance of its centre, known to some 20 um, which leads there from far
-        away; then of its pixels."""
+        """That of one picture. At first the distance of its centre, known to some 20 um, which
+        leads there from far away; then of its pixels."""
         if not self.coarse:
             return self.losses[number]
         cx, cy = self.centroids[number]
@@ -159,7 +163,8 @@ def picture_file(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example; returns the exit status: 0 if all errors were found to a quarter of their expected size."""
+    """Run the example; returns the exit status: 0 if all errors were found to a quarter of their
+    expected size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

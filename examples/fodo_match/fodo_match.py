@@ -3,8 +3,8 @@
 
     python examples/fodo_match/fodo_match.py --output here
 
-A proton beam of 0.5 A and 6.7 MeV shall leave the cell as it came: its Twiss parameters are those at
-the entrance if the quadrupoles have -103.12 and 103.12 1/m^2. Three methods look for them from
+A proton beam of 0.5 A and 6.7 MeV shall leave the cell as it came: its Twiss parameters are those
+at the entrance if the quadrupoles have -103.12 and 103.12 1/m^2. Three methods look for them from
 (-85, 80) 1/m^2. Prints what each needed, and writes `fodo_match.png` to the output folder.
 """
 
@@ -52,8 +52,8 @@ def cell(slices: int) -> bt.Line:
 
 
 def mismatch() -> list[losses.Loss]:
-    """Four numbers that are 0 where both planes are matched. Half the sum of the two squares of a plane is the
-    mismatch of M. Sands, as in `losses.twiss_mismatch`."""
+    """Four numbers that are 0 where both planes are matched. Half the sum of the two squares of a
+    plane is the mismatch of M. Sands, as in `losses.twiss_mismatch`."""
 
     def slope(plane: str, alpha: float) -> Callable[[losses.Moments], Any]:
         def number(m: losses.Moments) -> Any:
@@ -90,7 +90,8 @@ class Run:
 
     @property
     def arrived(self) -> int | None:
-        """The number of simulations after which both strengths are, and stay, close to the published ones."""
+        """The number of simulations after which both strengths are, and stay, close to the
+        published ones."""
         far = [i for i, k in enumerate(self.path) if np.any(np.abs(k / PUBLISHED - 1) > CLOSE)]
         first = far[-1] + 2 if far else 1
         return first if first <= len(self.path) else None
@@ -184,7 +185,7 @@ def picture(runs: list[Run], slices: int, file: Path) -> None:
         middle.axhline(value, color="k", lw=0.5)
     left.set(xlabel="simulations", ylabel="mismatch of both planes", xscale="log")
     left.legend(loc="upper right")
-    left.set_ylim(top=20)
+    left.set_ylim(top=2e3)
     middle.set(xlabel="simulations", ylabel="k$_1$ [1/m$^2$] (q1 solid, q2 dashed)", xscale="log")
     for k, style, label in ((START, ":", "start"), (runs[-1].path[-1], "-", "matched")):
         line = cell(slices)
@@ -218,7 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
     runs, cost = run_all(args.slices)
     print(
         f"one simulation {1e3 * cost['simulation']:.2f} ms, one with the gradient "
-        f"{cost['gradient'] / cost['simulation']:.2f} times that, with the Jacobian of four numbers "
+        f"{cost['gradient'] / cost['simulation']:.2f} times that, with the Jacobian of four "
+        "numbers "
         f"{cost['Jacobian'] / cost['simulation']:.2f} times"
     )
     print(
@@ -235,7 +237,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"{1e3 * run.seconds:8.1f}   {k[0]:.3f}, {k[1]:.3f}"
         )
     print(
-        f"\narrived: simulations until both strengths are within {CLOSE:.1%} of {PUBLISHED[1]:.2f}; "
+        f"\narrived: simulations until both strengths are within {CLOSE:.1%} of "
+        f"{PUBLISHED[1]:.2f}; "
         "at cost: in\nsimulations without gradients; in all: until the method stops by itself. "
         "Published: 167 and 37 simulations."
     )

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Focus and steer the HTU beamline with all its magnets at once, from the gradient of a particle beam.
+"""Focus and steer the HTU beamline with all its magnets at once, from the gradient of a particle
+beam.
 
     python examples/htu_focus/htu_focus.py --output here
     python examples/htu_focus/htu_focus.py --particles 5000 --steps 20
 
-The lattice and the beam are those of examples/htu. Every quadrupole gets a random displacement and the
-beam a wrong direction; then 14 gradients and 24 corrector kicks are found that bring the beam through
-the middle of the screens with the size that is wanted there. Prints what was reached and writes
-`htu_focus.png` to the output folder.
+The lattice and the beam are those of examples/htu. Every quadrupole gets a random displacement and
+the beam a wrong direction; then 14 gradients and 24 corrector kicks are found that bring the beam
+through the middle of the screens with the size that is wanted there. Prints what was reached and
+writes `htu_focus.png` to the output folder.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def make_line(data: dict[str, Any], seed: int) -> bt.Line:
 
 
 def make_beam(data: dict[str, Any], particles: int, seed: int) -> bt.Beam:
-    """The beam at the plasma exit with a wrong direction. Its energy spread is a tenth of that of examples/htu: with
-    2.5 % no quadrupoles give a small spot."""
+    """The beam at the plasma exit with a wrong direction. Its energy spread is a tenth of that of
+    examples/htu: with 2.5 % no quadrupoles give a small spot."""
     reference = bt.Reference(
         data["reference"]["species"], kinetic_energy=data["reference"]["kinetic_energy"]
     )
@@ -68,7 +69,8 @@ def make_beam(data: dict[str, Any], particles: int, seed: int) -> bt.Beam:
 
 
 def make_loss() -> losses.Loss:
-    """Squares of the distances from the middle of each screen, and of what is wrong with the sizes."""
+    """Squares of the distances from the middle of each screen, and of what is wrong with the
+    sizes."""
     total = losses.Loss([])
     for screen in ALL_SCREENS:
         for q in "xy":
@@ -106,12 +108,13 @@ def picture(tables: dict[str, Any], history: list[float], file: Path) -> None:
             )
     screens = tables["after"]["name"].isin(UNDULATOR)
     axes[1].plot(tables["after"]["s"][screens], [1e3 * SIZE] * screens.sum(), "k+", label="wanted")
-    axes[0].set(ylabel="centroid [mm]", ylim=(-2, 2))
+    axes[0].set(ylabel="centroid [mm]", ylim=(-2.8, 2.8))
     axes[1].set(xlabel="s [m]", ylabel="rms size [mm]")
     axes[2].semilogy(np.minimum.accumulate(history), "k-")
     axes[2].set(xlabel="evaluations of loss and gradient", ylabel="loss")
     axes[0].legend(ncols=2)
-    axes[1].legend(ncols=3)
+    axes[1].set_ylim(bottom=1e-3)
+    axes[1].legend(ncols=3, loc="lower center")
     figure.savefig(file, dpi=130)
     plt.close(figure)
 
@@ -160,7 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     per_gradient = seconds / len(history)
     print(
-        f"{len(knobs)} parameters, {len(beam):,} particles: {len(history)} gradients in {seconds:.1f} s,"
+        f"{len(knobs)} parameters, {len(beam):,} particles: {len(history)} gradients in "
+        f"{seconds:.1f} s,"
         f" {per_gradient:.3f} s each, {per_gradient / forward:.1f} times a tracking"
     )
     print(f"loss {history[0]:.4g} -> {min(history):.4g}\n")

@@ -1,22 +1,25 @@
 #!/usr/bin/env python3
-"""Accelerate a 1 GeV beam in fifteen plasma stages to above 100 GeV, and optimise the lenses between them.
+"""Accelerate a 1 GeV beam in fifteen plasma stages to above 100 GeV, and optimise the lenses
+between them.
 
     python examples/plasma_stages/plasma_stages.py                          # analytic wakes
-    python examples/plasma_stages/plasma_stages.py --stages surrogate       # learned from a simulation
+    python examples/plasma_stages/plasma_stages.py --stages surrogate  # learned from a simulation
     python examples/plasma_stages/plasma_stages.py --count 4 --particles 2000 --optimise none
 
-Between two stages of 28 cm there are 3 cm with a plasma lens of 3 mm in the middle. The lenses are set
-in three ways: each from the Twiss parameters of the beam that comes to it, as it is tracked ("twiss");
-one after the other, by Nelder and Mead, for the least emittance behind the next stage ("stagewise"); and
-all at once, for the least emittance at the end, with the gradient by all of them ("gradient").
+Between two stages of 28 cm there are 3 cm with a plasma lens of 3 mm in the middle. The lenses are
+set in three ways: each from the Twiss parameters of the beam that comes to it, as it is tracked
+("twiss"); one after the other, by Nelder and Mead, for the least emittance behind the next stage
+("stagewise"); and all at once, for the least emittance at the end, with the gradient by all of them
+("gradient").
 
-Writes to the output folder: `moments.csv` (beam moments behind every element, for each way), `lenses.csv`,
-`monitors/` (the beam behind every stage, openPMD), `moments.png`, `phase_space.png`, `lenses.png`.
+Writes to the output folder: `moments.csv` (beam moments behind every element, for each way),
+`lenses.csv`, `monitors/` (the beam behind every stage, openPMD), `moments.png`, `phase_space.png`,
+`lenses.png`.
 
 Learned stages say how many particles were outside of what they were trained for.
 
-Exit status: 0 if the beam arrives above 100 GeV (of fifteen stages) with the emittance that it had within
-20 %, 1 if not, 2 for unusable arguments.
+Exit status: 0 if the beam arrives above 100 GeV (of fifteen stages) with the emittance that it had
+within 20 %, 1 if not, 2 for unusable arguments.
 """
 
 from __future__ import annotations
@@ -39,8 +42,9 @@ from betatron.plasma import ion_focusing
 
 RESULTS = ("moments.csv", "lenses.csv", "moments.png", "phase_space.png", "lenses.png")
 
-# The stage, as fitted to pairs of Wake-T (n0 = 1.7e23 1/m^3 in a channel of 40 um, a0 = 2.36, w0 = 36 um):
-# the mean gain of 13,880 m c^2, its slope along the bunch, and the focusing over that of bare ions.
+# The stage, as fitted to pairs of Wake-T (n0 = 1.7e23 1/m^3 in a channel of 40 um, a0 = 2.36, w0 =
+# 36 um): the mean gain of 13,880 m c^2, its slope along the bunch, and the focusing over that of
+# bare ions.
 LENGTH = 0.28  # m
 DENSITY = 1.7e23  # 1/m^3
 ACCELERATION = 25.33e9  # V/m
@@ -104,10 +108,11 @@ def lenses_of(line: bt.Line) -> list[bt.Element]:
 
 
 def refocusing_strength(alpha: float, beta: float, length: float) -> float:
-    """k^2 [1/m^2] of the lens of this length that turns alpha around: tan(k l) = -2 alpha/(k beta - gamma/k),
-    by bisection between the allowed k; ValueError where none is among them.
+    """k^2 [1/m^2] of the lens of this length that turns alpha around: tan(k l) = -2 alpha/(k beta -
+    gamma/k), by bisection between the allowed k; ValueError where none is among them.
 
-    Behind it the beam is the mirror image of what came, and meets the next stage as it left the last.
+    Behind it the beam is the mirror image of what came, and meets the next stage as it left the
+    last.
     """
 
     def miss(k: float) -> float:
@@ -127,8 +132,8 @@ def refocusing_strength(alpha: float, beta: float, length: float) -> float:
 
 
 def track_with_twiss_lenses(line: bt.Line, beam: bt.Beam, folder: Path | None) -> pd.DataFrame:
-    """Track, setting each lens from the beam that comes to it; the beam behind each stage is saved in
-    `folder`. Returns the moments behind every element."""
+    """Track, setting each lens from the beam that comes to it; the beam behind each stage is saved
+    in `folder`. Returns the moments behind every element."""
 
     def set_lens(state: bt.State) -> None:
         m, lens = state.beam.moments(), line[state.element]
@@ -152,8 +157,8 @@ def normalised_emittance(beam: bt.Beam) -> float:
 
 
 def optimise_stagewise(line: bt.Line, beam: bt.Beam) -> int:
-    """Set the lenses one after the other so that the emittance behind the next stage is least. Returns how
-    often a stage was tracked."""
+    """Set the lenses one after the other so that the emittance behind the next stage is least.
+    Returns how often a stage was tracked."""
     from scipy.optimize import minimize
 
     beam = beam.copy()
@@ -191,7 +196,8 @@ def final_emittance() -> losses.Loss:
 
 
 def optimise_all(line: bt.Line, beam: bt.Beam) -> bt.Objective:
-    """Set all lenses at once so that the emittance at the end is least, by its gradient (L-BFGS-B)."""
+    """Set all lenses at once so that the emittance at the end is least, by its gradient
+    (L-BFGS-B)."""
     from scipy.optimize import minimize
 
     knobs = [(lens, "k1") for lens in lenses_of(line)]
@@ -268,9 +274,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--particles", type=int, default=100_000, metavar="N")
     parser.add_argument("--precision", choices=("single", "double"), default="double")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--optimise", choices=("none", "stagewise", "gradient", "all"), default="all")
     parser.add_argument(
-        "--sample", type=int, default=5000, metavar="N", help="particles that the lenses are optimised with"
+        "--optimise", choices=("none", "stagewise", "gradient", "all"), default="all"
+    )
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=5000,
+        metavar="N",
+        help="particles that the lenses are optimised with",
     )
     parser.add_argument("--output", type=Path, default=Path("plasma-stages-results"), metavar="DIR")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results")

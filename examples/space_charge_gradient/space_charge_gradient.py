@@ -1,9 +1,10 @@
 """The derivatives of the size of a beam at the end of a channel with 100 space-charge kicks.
 
-A proton beam at 6.7 MeV in 25 FODO cells; every magnet and drift gets one kick of the field of the whole bunch on a
-grid. One forward and one reverse pass give the derivative of the loss by the strength of each of the 50 quadrupoles and by
-each of the 6 n initial coordinates. The script prints what that takes, and compares with differences of whole simulations:
-along one direction in the strengths, and along one in the initial coordinates.
+A proton beam at 6.7 MeV in 25 FODO cells; every magnet and drift gets one kick of the field of the
+whole bunch on a grid. One forward and one reverse pass give the derivative of the loss by the
+strength of each of the 50 quadrupoles and by each of the 6 n initial coordinates. The script prints
+what that takes, and compares with differences of whole simulations: along one direction in the
+strengths, and along one in the initial coordinates.
 
     python examples/space_charge_gradient/space_charge_gradient.py --particles 1000000 --cells 64
 """
@@ -81,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     line, beam = channel(), start(options.particles, options.precision)
-    # cells that do not follow the beam within 25 %: the differences below must not cross a step of the grid
+    # cells that do not follow the beam within 25 %: the differences below must not cross a step of
+    # the grid
     field = bt.SpaceCharge3D(cells=(options.cells,) * 3, grid_step=0.25)
     passes = {"space_charge": field, "threads": options.threads}
 
@@ -101,20 +103,24 @@ def main(arguments: list[str] | None = None) -> int:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024
 
     print(
-        f"particles              {options.particles} ({options.precision} precision), all there: {not gradient.lost}"
+        f"particles              {options.particles} ({options.precision} precision), all there: "
+        f"{not gradient.lost}"
     )
     print(f"kicks                  {4 * CELLS}, on a grid of {options.cells}^3 cells")
     print(
-        f"derivatives            {len(gradient.derivatives)} strengths, {gradient.initial.size} coordinates"
+        f"derivatives            {len(gradient.derivatives)} strengths, {gradient.initial.size} "
+        "coordinates"
     )
     print(f"tracking               {forward:.2f} s")
     print(f"gradient               {reverse:.2f} s, {reverse / forward:.2f} x tracking")
     print(f"kept between passes    {gradient.memory / options.particles:.0f} bytes per particle")
     print(
-        f"peak memory            + {grown / options.particles:.0f} bytes per particle over that of tracking"
+        f"peak memory            + {grown / options.particles:.0f} bytes per particle over that of "
+        "tracking"
     )
     print(
-        f"strategy               {gradient.strategy}, rewind error {gradient.relative_rewind_error:.1e} of the beam"
+        f"strategy               {gradient.strategy}, rewind error "
+        f"{gradient.relative_rewind_error:.1e} of the beam"
     )
 
     # weights, so that both directions matter; single precision needs longer steps
@@ -147,7 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
         off = abs(simulated - computed) / abs(computed)
         worst = max(worst, off)
         print(
-            f"by {name:<19} {computed:.9e} m^2, by differences of simulations {simulated:.9e} (off by {off:.1e})"
+            f"by {name:<19} {computed:.9e} m^2, by differences of simulations {simulated:.9e} (off "
+            f"by {off:.1e})"
         )
     agreed = worst < (1e-5 if options.precision == "double" else 2e-2)
     print("differences agree" if agreed else "differences do not agree")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Phase-space tomography: find the distribution of a beam in six dimensions from pictures of screens.
+"""Phase-space tomography: find the distribution of a beam in six dimensions from pictures of
+screens.
 
     python examples/tomography/tomography.py --output here
 
@@ -8,7 +9,8 @@ spectrometer magnet that is off or on see two dimensions each. A small neural ne
 numbers into a beam; it is trained until that beam, tracked to the screens, gives the same pictures.
 Gradients go from the pictures through the beamline into the network. Needs PyTorch. Prints how well
 the beam was found and writes `tomography.png`.
-After R. Roussel et al., Phys. Rev. Lett. 130 (2023) 145001, and arXiv:2404.10853 for six dimensions.
+After R. Roussel et al., Phys. Rev. Lett. 130 (2023) 145001, and arXiv:2404.10853 for six
+dimensions.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def make_views(strengths: np.ndarray) -> list[View]:
 
 
 def true_beam(particles: int, seed: int) -> np.ndarray:
-    """Bent in x, px; two lobes in y; a chirp with curvature in t, pt, correlated with x: shape (6, n)."""
+    """Bent in x, px; two lobes in y; a chirp with curvature in t, pt, correlated with x: shape (6,
+    n)."""
     g = np.random.default_rng(seed).normal(size=(6, particles))
     z = np.empty_like(g)
     z[0] = 0.8 * g[0]
@@ -190,7 +193,8 @@ def main(arguments: list[str] | None = None) -> int:
     with torch.no_grad():
         found = network(torch.randn(6, 10 * args.particles)).numpy()
     print(
-        f"{len(views)} pictures, {args.particles:,} particles, {args.steps} steps in {seconds:.1f} s; "
+        f"{len(views)} pictures, {args.particles:,} particles, {args.steps} steps in {seconds:.1f} "
+        "s; "
         f"difference of the pictures {history[0]:.3f} -> {history[-1]:.3f}\n"
     )
     print("covariance over the product of the true sizes (true, found):")

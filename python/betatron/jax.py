@@ -1,4 +1,5 @@
-"""JAX: tracking as a differentiable function of arrays, also under ``jax.jit``. Needs the extra ``betatron[jax]``.
+"""JAX: tracking as a differentiable function of arrays, also under ``jax.jit``. Needs the extra
+``betatron[jax]``.
 
 >>> # z = betatron.jax.track(line, z0, reference, {("q1", "k1"): k1})      doctest: +SKIP
 """
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["track"]
 
-# Callbacks may come from several threads of JAX, and parameters of elements are set for as long as one tracks.
+# Callbacks may come from several threads of JAX, and parameters of elements are set for as long as
+# one tracks.
 _busy = threading.Lock()
 
 
@@ -101,17 +103,17 @@ def track(
     threads: int | None = None,
     mark_lost: bool = False,
 ) -> jax.Array:
-    """Coordinates at the end of a line, as a function of coordinates at its start and of parameters that
-    ``jax.grad``, ``jax.vjp`` and ``jax.jit`` can work on.
+    """Coordinates at the end of a line, as a function of coordinates at its start and of parameters
+    that ``jax.grad``, ``jax.vjp`` and ``jax.jit`` can work on.
 
-    Reverse mode only: ``jax.jvp`` and second derivatives are refused by JAX. Tracking runs on the host. The reverse
-    pass tracks forward once more, for JAX may keep arrays only.
+    Reverse mode only: ``jax.jvp`` and second derivatives are refused by JAX. Tracking runs on the
+    host. The reverse pass tracks forward once more, for JAX may keep arrays only.
 
     Parameters
     ----------
     line
-        The line. Its elements have the values of ``parameters`` while the beam is tracked, and their own behind it;
-        under ``jax.jit`` other parameters are those at the time of each call.
+        The line. Its elements have the values of ``parameters`` while the beam is tracked, and
+        their own behind it; under ``jax.jit`` other parameters are those at the time of each call.
     z
         Coordinates x, px, y, py, t, pt, shape (6, n), float64 (with ``jax_enable_x64``) or float32.
     reference
@@ -123,8 +125,8 @@ def track(
     strategy, tolerance, threads
         As for `Line.gradient`.
     mark_lost
-        Coordinates of lost particles are NaN. Else they are those that the particle had when it was lost. Their
-        derivatives are 0 in any case.
+        Coordinates of lost particles are NaN. Else they are those that the particle had when it was
+        lost. Their derivatives are 0 in any case.
 
     Returns
     -------

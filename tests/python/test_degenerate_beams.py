@@ -44,7 +44,7 @@ def kick(model, made):
 @pytest.mark.parametrize("n", [0, 1])
 def test_no_particle_and_one(model, precision, n):
     change = kick(model, beam(n, precision=precision))
-    if model.__class__ is bt.SpaceCharge3D and model.pipe or getattr(model, "pipe", None):
+    if (model.__class__ is bt.SpaceCharge3D and model.pipe) or getattr(model, "pipe", None):
         return  # one feels its image
     assert np.all(change == 0)
 

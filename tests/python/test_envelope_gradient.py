@@ -26,7 +26,9 @@ def machine() -> bt.Line:
     return bt.Line(
         [
             bt.Drift(0.1, slices=2, name="d"), q, bt.Kicker(hkick=1e-3, vkick=-5e-4, name="steer"),
-            bt.Bend(0.2, angle=0.15, e1=0.05, hgap=0.02, fint1=0.4, fint2=0.3, slices=2, name="bend"),
+            bt.Bend(
+                0.2, angle=0.15, e1=0.05, hgap=0.02, fint1=0.4, fint2=0.3, slices=2, name="bend"
+            ),
             bt.Quadrupole(0.06, k1=-25.0, dx=2e-4, roll=0.1, slices=2, name="skew"),
             bt.RFCavity(voltage=2e5, frequency=2e8, phase=-0.5, name="cavity"),
             bt.Drift(0.05, name="middle"), q, bt.Solenoid(0.1, ks=2.0, name="solenoid"),
@@ -174,7 +176,8 @@ def test_round_beams_have_the_derivatives_of_their_neighbours() -> None:
 
 
 def test_several_losses_and_repeated_elements() -> None:
-    """An element that stands at two places has the sum of both derivatives; pieces that are alike are found out once."""
+    """An element that stands at two places has the sum of both derivatives; pieces that are alike
+    are found out once."""
     q = bt.Quadrupole(0.1, k1=20.0, slices=5, name="q")
     line = bt.Line([q, bt.Drift(0.2, slices=3), q, bt.Drift(0.1, name="end")])
     first, second = (bt.Quadrupole(0.1, k1=20.0, slices=5) for _ in range(2))

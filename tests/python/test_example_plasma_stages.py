@@ -54,7 +54,16 @@ def test_lenses_are_set_and_results_are_written(
 def test_learned_stages(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--stages", "surrogate", "--count", "2", "--particles", "500", "--optimise", "none"]
+    arguments = [
+        "--stages",
+        "surrogate",
+        "--count",
+        "2",
+        "--particles",
+        "500",
+        "--optimise",
+        "none",
+    ]
     assert example.main([*arguments, "--output", str(tmp_path)]) == 0, capsys.readouterr().out
     end = pd.read_csv(tmp_path / "moments.csv").iloc[-1]
     gain = 2 * example.ACCELERATION * example.LENGTH / example.MC2

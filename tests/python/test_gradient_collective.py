@@ -1,5 +1,6 @@
-"""Gradients through collective effects, against differences of tracking: for every effect, order of the splitting and
-precision; adjointness along directions; losses of particles; several turns; code in elements."""
+"""Gradients through collective effects, against differences of tracking: for every effect, order of
+the splitting and precision; adjointness along directions; losses of particles; several turns; code
+in elements."""
 
 from __future__ import annotations
 
@@ -290,7 +291,8 @@ def test_moments_and_objective():
 
 
 def test_lost_particles():
-    """They take part until they are lost, also between kicks; the others are as in tracking, to the bit."""
+    """They take part until they are lost, also between kicks; the others are as in tracking, to the
+    bit."""
     line = bt.Line(
         [
             bt.Drift(0.3, name="d"),
@@ -376,7 +378,8 @@ def test_tensors():
 
 
 def c_kick():
-    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost: a C function, made by ctypes."""
+    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost: a C function, made by
+    ctypes."""
     column, numbers = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_double)
     prototype = ctypes.CFUNCTYPE(
         None, ctypes.c_int64, *[column] * 7, ctypes.POINTER(ctypes.c_uint64),

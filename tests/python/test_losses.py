@@ -9,8 +9,8 @@ from betatron import losses
 
 REF = bt.Reference("electron", kinetic_energy=100e6)
 SHAPE = bt.Gaussian.from_twiss(
-    beta_x=2, alpha_x=0.5, emittance_x=1e-7, beta_y=3, alpha_y=-0.5, emittance_y=1e-7, beta_t=1, alpha_t=0,
-    emittance_t=1e-6, mean=(2e-4, 0, -1e-4, 0, 0, 0),
+    beta_x=2, alpha_x=0.5, emittance_x=1e-7, beta_y=3, alpha_y=-0.5, emittance_y=1e-7, beta_t=1,
+    alpha_t=0, emittance_t=1e-6, mean=(2e-4, 0, -1e-4, 0, 0, 0),
 )  # fmt: skip
 SCREEN = losses.Screen((-2e-3, 2e-3, 30), (-1.5e-3, 1.5e-3, 24), smoothing=1.2)
 
@@ -128,7 +128,8 @@ def test_refusals(make: object, words: str) -> None:
 
 
 def test_second_derivatives() -> None:
-    """A quadrupole's Hessian by differences of the loss; symmetry; and the same from an envelope."""
+    """A quadrupole's Hessian by differences of the loss; symmetry; and the same from an
+    envelope."""
     lattice, particles = line(), beam(500)
     loss = 1e6 * losses.beam_size("x") + losses.of_moments(lambda m: losses.log(m.cov[2, 2]))
     knobs = [("q1", "k1"), ("q2", "k1"), ("d", "length")]

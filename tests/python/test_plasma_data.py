@@ -1,4 +1,5 @@
-"""Particles in front of and behind plasma stages: formulas, samples, openPMD files of several codes, Wake-T."""
+"""Particles in front of and behind plasma stages: formulas, samples, openPMD files of several
+codes, Wake-T."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from betatron import plasma
 from betatron.plasma import waket
 
@@ -149,7 +149,9 @@ def write(path: Path, code: str, time: float, rows: np.ndarray, ids: np.ndarray)
         put(beam["momentum"], axis, columns[:, 3 + i], momentum_unit)
     put(beam["weighting"], scalar, np.ones(len(ids)))
     mass = 1.0 if code == "hipace" else 9.1093837139e-31
-    put(beam["mass"], scalar, np.full(len(ids), mass), 9.1093837139e-31 if code == "hipace" else 1.0)
+    put(
+        beam["mass"], scalar, np.full(len(ids), mass), 9.1093837139e-31 if code == "hipace" else 1.0
+    )
     if code == "warpx":  # of before 2024
         put(beam["cpu"], scalar, np.full(len(ids), 3, np.int32))
     put(beam["id"], scalar, ids)
@@ -158,7 +160,8 @@ def write(path: Path, code: str, time: float, rows: np.ndarray, ids: np.ndarray)
 
 @pytest.mark.parametrize("code", ["warpx", "fbpic", "hipace"])
 def test_output_of_other_codes(code: str, tmp_path: Path) -> None:
-    """The same particles in the units and frames of each; some do not arrive, the order changes, others appear."""
+    """The same particles in the units and frames of each; some do not arrive, the order changes,
+    others appear."""
     a = stage(9)
     ids = np.arange(9, dtype=np.uint64) + 11
     write(tmp_path / "a.h5", code, 1e-12, a.source, ids)
@@ -198,7 +201,8 @@ def test_ids_must_be_there_and_unique(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_wake_t_accelerates_and_focuses() -> None:
-    """A short plasma on a coarse grid: the gain follows the wave, the beam oscillates, angular momentum stays."""
+    """A short plasma on a coarse grid: the gain follows the wave, the beam oscillates, angular
+    momentum stays."""
     pytest.importorskip("wake_t")
     source = waket.sample(60, [0, 0, -63e-6, 0, 0, 2000], [2e-6, 2e-6, 1e-6, 4, 4, 20], seed=5)
     data = waket.simulate(

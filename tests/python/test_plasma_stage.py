@@ -1,6 +1,8 @@
-"""PlasmaStage: known solutions of its equation of motion, its limits, radiation, and what it refuses.
+"""PlasmaStage: known solutions of its equation of motion, its limits, radiation, and what it
+refuses.
 
-The properties that every element has (symplectic, reversible, derivatives, ...) are in test_physics.py.
+The properties that every element has (symplectic, reversible, derivatives, ...) are in
+test_physics.py.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def electron(gamma: float = 2000.0) -> bt.Reference:
     return bt.Reference("electron", gamma=gamma)
 
 
-def through(element: bt.Element, ref: bt.Reference, z: list[float], **how: object) -> tuple[np.ndarray, bt.Beam]:
+def through(
+    element: bt.Element, ref: bt.Reference, z: list[float], **how: object
+) -> tuple[np.ndarray, bt.Beam]:
     beam = particle(ref, z)
     bt.Line([element]).track(beam, **how)
     return np.array(beam.array)[:, 0], beam
@@ -37,29 +41,37 @@ def through(element: bt.Element, ref: bt.Reference, z: list[float], **how: objec
 
 @pytest.mark.parametrize("model", ["linear", "paraxial", "exact"])
 def test_betatron_motion_with_acceleration_is_that_of_bessel_functions(model: str) -> None:
-    """(gamma x')' = -K x with gamma = gamma0 + a s: x = A J0(u) + B Y0(u), u = 2 sqrt(K gamma)/a, and
-    gamma x' = -sqrt(K gamma) (A J1(u) + B Y1(u)), up to 1/gamma^2 and the square of the angle."""
+    """(gamma x')' = -K x with gamma = gamma0 + a s: x = A J0(u) + B Y0(u), u = 2 sqrt(K gamma)/a,
+    and gamma x' = -sqrt(K gamma) (A J1(u) + B Y1(u)), up to 1/gamma^2 and the square of the
+    angle."""
     special = pytest.importorskip("scipy.special")
     ref = electron()
     a, k = FIELD / MC2, ion_focusing(DENSITY)
-    stage = bt.PlasmaStage(LENGTH, density=DENSITY, acceleration=FIELD, steps=200, order=4, model=model)
+    stage = bt.PlasmaStage(
+        LENGTH, density=DENSITY, acceleration=FIELD, steps=200, order=4, model=model
+    )
     x0, p0 = 2e-7, 3e-5 * ref.beta_gamma
     out, beam = through(stage, ref, [x0, p0 / ref.beta_gamma, 0, 0, 0, 0])
 
     def at(gamma: float) -> np.ndarray:
         u, root = 2 * math.sqrt(k * gamma) / a, math.sqrt(k * gamma)
-        return np.array([[special.j0(u), special.y0(u)], [-root * special.j1(u), -root * special.y1(u)]])
+        return np.array(
+            [[special.j0(u), special.y0(u)], [-root * special.j1(u), -root * special.y1(u)]]
+        )
 
     end = ref.gamma + a * LENGTH
     x, p = at(end) @ np.linalg.solve(at(ref.gamma), [x0, p0])
     assert beam.reference.gamma == pytest.approx(end, rel=1e-13)
     size = math.hypot(x0, p0 / math.sqrt(k * ref.gamma))
     assert out[0] == pytest.approx(x, abs=3e-5 * size)
-    assert out[1] * beam.reference.beta_gamma == pytest.approx(p, abs=3e-5 * size * math.sqrt(k * end))
+    assert out[1] * beam.reference.beta_gamma == pytest.approx(
+        p, abs=3e-5 * size * math.sqrt(k * end)
+    )
 
 
 def test_order_of_the_integration() -> None:
-    """Errors fall with the steps as the order says; with that of 2 where a ramp meets the plateau."""
+    """Errors fall with the steps as the order says; with that of 2 where a ramp meets the
+    plateau."""
     ref, z = electron(), [2e-6, 0, 0, 1e-3, 1e-6, -1e-3]
     ramp = {"ramp_up": 0.002, "ramp": "adiabatic", "ramp_end": 0.3}
     for order, expected, more in ((2, 2, {}), (4, 4, {}), (6, 6, {}), (2, 2, ramp), (4, 2, ramp)):
@@ -80,8 +92,8 @@ def test_a_matched_beam_is_damped_adiabatically() -> None:
     beta = matched_beta(DENSITY, ref.gamma)
     emittance = 1e-6 / ref.beta_gamma
     shape = bt.Gaussian.from_twiss(
-        beta_x=beta, alpha_x=0, emittance_x=emittance, beta_y=beta, alpha_y=0, emittance_y=emittance,
-        beta_t=1e-6, alpha_t=0, emittance_t=1e-16,
+        beta_x=beta, alpha_x=0, emittance_x=emittance, beta_y=beta, alpha_y=0,
+        emittance_y=emittance, beta_t=1e-6, alpha_t=0, emittance_t=1e-16,
     )  # fmt: skip
     beam = bt.Beam(ref, shape, n=4000, seed=3)
     before = beam.moments()
@@ -104,11 +116,14 @@ def test_ions_focus_electrons_and_defocus_their_opposite(species: str) -> None:
     force = ref.species.charge * ion_focusing(DENSITY) / mass * 1e-4 / ref.beta_gamma
     assert out[1] == pytest.approx(force * 1e-6, rel=2e-2)
     stage.focusing = -1.0
-    assert through(stage, ref, [1e-6, 0, 0, 0, 0, 0])[0][1] == pytest.approx(-force * 1e-6, rel=2e-2)
+    assert through(stage, ref, [1e-6, 0, 0, 0, 0, 0])[0][1] == pytest.approx(
+        -force * 1e-6, rel=2e-2
+    )
 
 
 def test_acceleration_along_the_bunch() -> None:
-    """Who is ahead (t < 0) gains `slope` more per metre; all gain |q| acceleration, whatever the charge."""
+    """Who is ahead (t < 0) gains `slope` more per metre; all gain |q| acceleration, whatever the
+    charge."""
     for species in ("electron", "positron"):
         ref = bt.Reference(species, gamma=5000.0)
         stage = bt.PlasmaStage(
@@ -123,7 +138,8 @@ def test_acceleration_along_the_bunch() -> None:
 
 
 def test_a_linear_wave_focuses_and_accelerates_by_its_phase() -> None:
-    """dgamma/ds = a cos(phi) (1 - 2 r^2/w^2), dp/ds = -(4 a/(kp w^2)) sin(phi) r (Panofsky and Wenzel)."""
+    """dgamma/ds = a cos(phi) (1 - 2 r^2/w^2), dp/ds = -(4 a/(kp w^2)) sin(phi) r (Panofsky and
+    Wenzel)."""
     ref = electron(20000.0)
     n, w, length, t, x = 1e23, 4e-5, 1e-4, 4e-6, 3e-6
     kp = math.sqrt(2 * ion_focusing(n))
@@ -175,8 +191,9 @@ def test_the_gain_is_the_integral_of_the_profile(ramp: str, wake: str) -> None:
 
 
 def test_an_adiabatic_ramp_transforms_the_beam_as_it_says() -> None:
-    """In n ~ (1 + q d)^-2, d behind the plateau, beta = b (1 + q d)/sqrt(1 - c^2), alpha = -c/sqrt(1 - c^2), with
-    c = q b/2 and b = sqrt(gamma/K): an exact solution, and matched everywhere."""
+    """In n ~ (1 + q d)^-2, d behind the plateau, beta = b (1 + q d)/sqrt(1 - c^2), alpha =
+    -c/sqrt(1 - c^2), with c = q b/2 and b = sqrt(gamma/K): an exact solution, and matched
+    everywhere."""
     ref = electron()
     b, length, end = matched_beta(DENSITY, ref.gamma), 0.05, 0.01
     q = (end**-0.5 - 1) / length
@@ -195,8 +212,8 @@ def test_an_adiabatic_ramp_transforms_the_beam_as_it_says() -> None:
 
 @pytest.mark.parametrize("order", [2, 4])
 def test_betatron_radiation_is_that_of_the_transverse_force(order: int) -> None:
-    """The mean loss of gamma is (2/3) r_e gamma^2 K^2 r^2 per metre; over oscillations <r^2> = A^2/2.
-    E. Esarey et al., Phys. Rev. E 65 (2002) 056505."""
+    """The mean loss of gamma is (2/3) r_e gamma^2 K^2 r^2 per metre; over oscillations <r^2> =
+    A^2/2. E. Esarey et al., Phys. Rev. E 65 (2002) 056505."""
     ref = electron(40_000.0)
     k = ion_focusing(DENSITY)
     amplitude = 3e-6
@@ -215,7 +232,9 @@ def test_betatron_radiation_is_that_of_the_transverse_force(order: int) -> None:
 def test_slices_and_radiation_with_acceleration_agree() -> None:
     """Radiation off and on give the same reference, and with no force the same beam."""
     ref = electron()
-    stage = bt.PlasmaStage(0.01, density=DENSITY, acceleration=FIELD, slope=-1e15, steps=40, slices=3)
+    stage = bt.PlasmaStage(
+        0.01, density=DENSITY, acceleration=FIELD, slope=-1e15, steps=40, slices=3
+    )
     a, beam_a = through(stage, ref, [0, 0, 0, 0, 1e-6, 1e-3])
     b, beam_b = through(stage, ref, [0, 0, 0, 0, 1e-6, 1e-3], radiation=bt.Radiation())
     assert beam_b.reference.gamma == pytest.approx(beam_a.reference.gamma, rel=1e-13)

@@ -1,4 +1,5 @@
-"""Plasma stages: formulas of wakes, particles in front of and behind a stage, and where they come from.
+"""Plasma stages: formulas of wakes, particles in front of and behind a stage, and where they come
+from.
 
 `PlasmaStage` (an element, see the reference) tracks with analytic wakes. `waket.simulate` runs
 Wake-T (extra "waket") for a laser and a plasma, `read_stage` reads what WarpX, FBPIC, HiPACE++ or

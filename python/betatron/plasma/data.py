@@ -5,8 +5,8 @@ entrance of the stage (z = 0), so that xi is the place in the wake: the driver a
 behind it.
 
 What `StageData.save` writes, in one openPMD file (standard 1.1): the iterations 0 (in front) and 1
-(behind), at their times; a species with position (z along the beamline: a constant positionOffset is
-c T), momentum in SI units, weighting, id, charge and mass; all settings of the simulation as
+(behind), at their times; a species with position (z along the beamline: a constant positionOffset
+is c T), momentum in SI units, weighting, id, charge and mass; all settings of the simulation as
 attributes of the series, `setting_NAME`. `read_stage` reads these and those of other codes:
 
 WarpX, FBPIC, Wake-T   z in the laboratory at the time of the iteration; momenta in SI units
@@ -40,12 +40,12 @@ _AXES = ("x", "y", "z")
 
 @dataclasses.dataclass(frozen=True)
 class StageData:
-    """Particles in front of (`source`) and behind (`target`) a stage, float64 arrays of shape (n, 6),
-    row by row the same particle.
+    """Particles in front of (`source`) and behind (`target`) a stage, float64 arrays of shape (n,
+    6), row by row the same particle.
 
-    ids: (n,) uint64. weight: (n,) real particles each stands for. length: of the stage [m]. settings:
-    what made them, names to numbers, texts or lists. lost: ids of particles that did not arrive.
-    ValueError names what has a wrong shape or is not finite.
+    ids: (n,) uint64. weight: (n,) real particles each stands for. length: of the stage [m].
+    settings: what made them, names to numbers, texts or lists. lost: ids of particles that did not
+    arrive. ValueError names what has a wrong shape or is not finite.
     """
 
     source: np.ndarray
@@ -58,7 +58,12 @@ class StageData:
 
     def __post_init__(self) -> None:
         n = len(self.source)
-        for name, shape in (("source", (n, 6)), ("target", (n, 6)), ("ids", (n,)), ("weight", (n,))):
+        for name, shape in (
+            ("source", (n, 6)),
+            ("target", (n, 6)),
+            ("ids", (n,)),
+            ("weight", (n,)),
+        ):
             value = getattr(self, name)
             if value.shape != shape:
                 raise ValueError(f"StageData: {name} has shape {value.shape}; wanted: {shape}")
@@ -66,7 +71,8 @@ class StageData:
             bad = ~np.isfinite(getattr(self, name)).reshape(n, -1).all(axis=1)
             if bad.any():
                 raise ValueError(
-                    f"StageData: {name} of {bad.sum()} particles is not finite, the first has the id "
+                    f"StageData: {name} of {bad.sum()} particles is not finite, the first has the "
+                    "id "
                     f"{self.ids[np.argmax(bad)]}"
                 )
 
@@ -134,8 +140,8 @@ def read_stage(
         stage; without `final`, both are in `initial`.
     species: its name; not needed where there is one only.
     iterations: their numbers; by default the first of `initial` and the last of `final`.
-    xi: added to z - c t [m]: where the driver was at t = 0 with the sign changed, so that it is at 0.
-    frame: of z, "lab" or "comoving"; by default comoving for HiPACE++ and lab for others.
+    xi: added to z - c t [m]: where the driver was at t = 0 with the sign changed, so that it is
+    at 0. frame: of z, "lab" or "comoving"; by default comoving for HiPACE++ and lab for others.
 
     Particles with numbers that are not finite count as lost. FileNotFoundError, KeyError (a species
     or an iteration that is not there), ValueError (no ids, ids that are not unique, no particle in

@@ -19,7 +19,9 @@ def _density(density: float, where: str) -> float:
 
 def plasma_wavenumber(density: float) -> float:
     """kp = sqrt(4 pi r_e n) [1/m] of a plasma with `density` electrons per m^3."""
-    return math.sqrt(4 * math.pi * CLASSICAL_ELECTRON_RADIUS * _density(density, "plasma_wavenumber"))
+    return math.sqrt(
+        4 * math.pi * CLASSICAL_ELECTRON_RADIUS * _density(density, "plasma_wavenumber")
+    )
 
 
 def wave_breaking_field(density: float) -> float:
@@ -28,8 +30,8 @@ def wave_breaking_field(density: float) -> float:
 
 
 def ion_focusing(density: float) -> float:
-    """K = kp^2/2 [1/m^2]: an electron in a column of ions, from which the electrons have gone, feels
-    the force -m c^2 K r, x'' = -(K/gamma) x."""
+    """K = kp^2/2 [1/m^2]: an electron in a column of ions, from which the electrons have gone,
+    feels the force -m c^2 K r, x'' = -(K/gamma) x."""
     return plasma_wavenumber(density) ** 2 / 2
 
 
@@ -37,6 +39,7 @@ def matched_beta(density: float, gamma: float, focusing: float = 1.0) -> float:
     """beta = sqrt(gamma/(focusing K)) [m] of a beam whose size an ion column keeps."""
     if not gamma >= 1 or not focusing > 0:
         raise ValueError(
-            f"matched_beta: gamma = {gamma!r} must be at least 1 and focusing = {focusing!r} above 0"
+            f"matched_beta: gamma = {gamma!r} must be at least 1 and focusing = {focusing!r} above "
+            "0"
         )
     return math.sqrt(gamma / (focusing * ion_focusing(density)))

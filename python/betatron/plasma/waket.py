@@ -1,11 +1,11 @@
-"""Pairs of particles from Wake-T: a laser drives a wake in a plasma, a diluted beam is tracked in it.
+"""Pairs of particles from Wake-T: a laser drives a wake in a plasma, a diluted beam is tracked in
+it.
 
-Wake-T solves the quasi-static equations of a cold plasma in r and z, with an envelope for the laser,
-which evolves. Its beams are so weak here (`charge`) that they do not change the wake: what is
-learned from the pairs is the map of single particles.
-Sources: A. Ferran Pousa et al., J. Phys. Conf. Ser. 1350 (2019) 012056 (Wake-T); P. Baxevanis and
-G. Stupakov, Phys. Rev. Accel. Beams 21 (2018) 071301 (the model "quasistatic_2d"). Needs the extra
-"waket".
+Wake-T solves the quasi-static equations of a cold plasma in r and z, with an envelope for the
+laser, which evolves. Its beams are so weak here (`charge`) that they do not change the wake: what
+is learned from the pairs is the map of single particles. Sources: A. Ferran Pousa et al., J. Phys.
+Conf. Ser. 1350 (2019) 012056 (Wake-T); P. Baxevanis and G. Stupakov, Phys. Rev. Accel. Beams 21
+(2018) 071301 (the model "quasistatic_2d"). Needs the extra "waket".
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Plasma:
         _check("Plasma", named)
         if self.ramp_up + self.ramp_down > self.length:
             raise ValueError(
-                f"Plasma: ramp_up + ramp_down = {self.ramp_up + self.ramp_down!r} m must be at most "
+                f"Plasma: ramp_up + ramp_down = {self.ramp_up + self.ramp_down!r} m must be at "
+                "most "
                 f"the length, {self.length!r} m"
             )
 
@@ -85,9 +86,9 @@ class Plasma:
         if self.channel_radius:
             kp = plasma_wavenumber(self.density)
             n = n * (1 + 4 * r**2 / (kp**2 * self.channel_radius**4))
-        for d, l in ((z, self.ramp_up), (self.length - z, self.ramp_down)):
-            if l:
-                n = n * (1 - np.cos(np.pi * np.clip(d / l, 0.0, 1.0))) / 2
+        for d, ramp in ((z, self.ramp_up), (self.length - z, self.ramp_down)):
+            if ramp:
+                n = n * (1 - np.cos(np.pi * np.clip(d / ramp, 0.0, 1.0))) / 2
         return n
 
 
@@ -95,8 +96,9 @@ class Plasma:
 class Grid:
     """What Wake-T solves its equations on: xi_min to xi_max in n_xi, 0 to r_max in n_r cells [m].
 
-    particles_per_cell: of the plasma, in r. step: distance [m] after which wake and laser are solved
-    again; by default a 20th of the length of the box. time of a run goes as n_xi n_r length/step.
+    particles_per_cell: of the plasma, in r. step: distance [m] after which wake and laser are
+    solved again; by default a 20th of the length of the box. time of a run goes as n_xi n_r
+    length/step.
     """
 
     xi_min: float
@@ -109,7 +111,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not self.xi_min < self.xi_max:
-            raise ValueError(f"Grid: xi_min = {self.xi_min!r} must be below {self.xi_max!r} (xi_max)")
+            raise ValueError(
+                f"Grid: xi_min = {self.xi_min!r} must be below {self.xi_max!r} (xi_max)"
+            )
         _check("Grid", {"r_max": self.r_max, "step": self.spacing}, positive=True)
         for name in ("n_xi", "n_r", "particles_per_cell"):
             value = getattr(self, name)
@@ -132,9 +136,9 @@ def sample(
 ) -> np.ndarray:
     """n particles, rows x, y, xi [m], px, py, pz [m c], shape (n, 6).
 
-    centre: (6,) means. size: (6,) standard deviations (gaussian), half widths (uniform), or half axes
-    (ellipsoid: uniform in the six-dimensional one). cut: of a gaussian, in standard deviations. Wide
-    beams train better surrogates than the narrow ones that they will be used for.
+    centre: (6,) means. size: (6,) standard deviations (gaussian), half widths (uniform), or half
+    axes (ellipsoid: uniform in the six-dimensional one). cut: of a gaussian, in standard
+    deviations. Wide beams train better surrogates than the narrow ones that they will be used for.
     """
     centre, size = np.asarray(centre, np.float64), np.asarray(size, np.float64)
     for name, value in (("centre", centre), ("size", size)):
@@ -157,9 +161,7 @@ def sample(
         while cut is not None and (out := np.abs(u) > cut).any():
             u[out] = random.normal(size=int(out.sum()))
     else:
-        raise ValueError(
-            f"sample: shape = {shape!r} must be 'gaussian', 'uniform' or 'ellipsoid'"
-        )
+        raise ValueError(f"sample: shape = {shape!r} must be 'gaussian', 'uniform' or 'ellipsoid'")
     return centre + size * u
 
 
@@ -175,10 +177,10 @@ def simulate(
 ) -> StageData:
     """Track `source`, (n, 6) rows x, y, xi [m], px, py, pz [m c], through a stage by Wake-T.
 
-    charge: of all particles together [C]; small, so that they do not change the wake. Particles that
-    leave the grid, or whose numbers are not finite at the end, count as lost. The settings of the
-    result hold all arguments, the version of Wake-T and the seconds that it took.
-    ImportError without Wake-T; ValueError for particles that are not in the grid at the start.
+    charge: of all particles together [C]; small, so that they do not change the wake. Particles
+    that leave the grid, or whose numbers are not finite at the end, count as lost. The settings of
+    the result hold all arguments, the version of Wake-T and the seconds that it took. ImportError
+    without Wake-T; ValueError for particles that are not in the grid at the start.
     """
     import time
     from importlib.metadata import version
