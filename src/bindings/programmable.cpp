@@ -11,6 +11,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <variant>
 
 #include "beam/text.h"
@@ -128,8 +130,14 @@ void with_state(beam::bunch& b, state&& made, Call&& call) {
   }
   close();
   if (s.lost.empty()) return;
+  if (b.size() != s.particles) {  // the mask does not say which of them are left
+    throw std::invalid_argument(
+        "lose() at " + s.place() + " was given a mask of " + std::to_string(s.particles) +
+        " particles, but the beam has " + std::to_string(b.size()) +
+        " when the function returns; allowed: no other losses in the same call");
+  }
   std::vector<beam::bunch::loss> losses;
-  for (std::size_t i = 0; i < std::min(b.size(), s.lost.size()); ++i) {
+  for (std::size_t i = 0; i < b.size(); ++i) {
     if (s.lost[i] != 0) {
       losses.push_back({i, s.ref.s, s.turn, s.element, beam::loss_reason::user});
     }

@@ -355,6 +355,7 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
                                             const tracking::kick_place& place) {
   tracking::kick_slopes slopes;
   std::lock_guard lock(busy_);
+  last_.reset();  // the grids are used for other things
   const std::optional<fitted> grid = fit(b, place.threads);
   if (!grid) return slopes;
   const fields::mesh_frame& frame = grid->frame;

@@ -692,7 +692,9 @@ orbit_map derivative(const elements::code_call& call, const std::array<double, 6
   };
   const auto push = [&](const elements::code_tile<double>& t) {
     code.push_double(place, t);
-    const auto lost = std::find(outside, outside + t.count, std::uint8_t{1}) - outside;
+    const auto lost =
+        std::find_if(outside, outside + t.count, [](std::uint8_t flag) { return flag != 0; }) -
+        outside;
     for (std::size_t i = 0; i < 6; ++i) {
       for (std::size_t k = 0; k < t.count; ++k) {
         if (std::isfinite(columns[i][k]) && static_cast<std::size_t>(lost) == t.count) continue;

@@ -334,8 +334,7 @@ struct envelope_gradient::state {
         kinetic += k.kinetic;
         for (const std::size_t number : at.lengths) {
           // kicks share the length of their element
-          r.knobs[number] +=
-              k.length * at.place.length / lattice::length(*line.elements[at.place.element]);
+          r.knobs[number] += k.length * (at.place.to - at.place.from);
         }
         r.charge += k.charge;
         r.strengths[at.effect] += k.strength;

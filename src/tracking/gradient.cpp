@@ -32,14 +32,18 @@ constexpr int map_count = static_cast<int>(elements::all_maps::size);
 
 static_assert(tile_size % adjoint_tile_size == 0);
 
-/// A particle that was lost in operation `op` of the forward program, and where it was in front of that. `index` counts
-/// the particles that were in the beam at the start of the section, `of` all of them.
+/// A particle that was lost in operation `op` of the forward program, and where it was then. `index` counts the
+/// particles that were in the beam at the start of the section, `of` all of them.
 template <class F>
 struct casualty {
   std::size_t index, of;
   std::size_t op;
+  bool in_code;  ///< lost by code, in front of which its coordinates are kept
   bool finite;
   std::array<F, 6> z;
+
+  /// It is known where it was in front of the operation.
+  bool is_known() const { return finite || in_code; }
 };
 
 /// Operations between two places where the whole beam stops.
@@ -430,14 +434,14 @@ class passes {
     std::fill_n(memory.gone, padded, false);
     const std::size_t dead_before = casualties.size();
     const auto& operations = plan_.forward.operations;
-    auto collect = [&](std::size_t op) {
+    auto collect = [&](std::size_t op, bool in_code = false) {
       for (std::size_t p = 0; p * table.width < padded; ++p) {
         for (std::uint32_t bits = t.outside[p]; bits != 0; bits &= bits - 1) {
           const std::size_t lane =
               p * table.width + static_cast<std::size_t>(std::countr_zero(bits));
           if (lane >= count || memory.gone[lane]) continue;
           memory.gone[lane] = true;
-          casualty<F> dead{first + lane, first + lane, op, true, {}};
+          casualty<F> dead{first + lane, first + lane, op, in_code, true, {}};
           for (std::size_t c = 0; c < 6; ++c) {
             dead.z[c] = t.z[c][lane];
             dead.finite = dead.finite && std::isfinite(dead.z[c]);
@@ -467,9 +471,9 @@ class passes {
           for (std::size_t c = 0; c < 6; ++c) std::copy_n(t.z[c], count, kept + c * from.size);
         }
         if (call(op, from, first, count, t, memory.left)) [[unlikely]]
-          collect(i);
+          collect(i, true);
         if (table.find_non_finite(t)) [[unlikely]]
-          collect(i);
+          collect(i, true);
       } else {
         if (table.find_non_finite(t)) [[unlikely]]
           collect(i);
@@ -566,16 +570,21 @@ class passes {
     std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<F>::op);
     std::size_t revived = 0;
 
-    // those that were lost in an operation behind `op`; with coordinates that are not finite they stay away
+    // those that were lost in an operation behind `op`; where they were is not always known: then they stay away
     auto revive_behind = [&](std::ptrdiff_t op) {
       bool any = false;
       for (; revived < dead.size() && static_cast<std::ptrdiff_t>(dead[revived]->op) > op;
            ++revived) {
         const casualty<F>& d = *dead[revived];
-        if (!d.finite) continue;
+        if (!d.is_known()) continue;
         const std::size_t lane = d.index - first;
+        const F* kept = nullptr;  // where code has moved it
+        if (d.in_code) {
+          const operation& call = plan_.forward.operations[d.op];
+          kept = request.entrances[call.coefficients].data() + d.index;
+        }
         for (std::size_t c = 0; c < 6; ++c) {
-          t.z[c][lane] = d.z[c];
+          t.z[c][lane] = kept ? kept[c * start.size] : d.z[c];
           t.v[c][lane] = F(0);
         }
         memory.weight[lane] = static_cast<double>(start.weight[d.index]);
@@ -619,6 +628,11 @@ class passes {
         t.still = table.refresh(own, t);
       } else if (op.code == reverse_operation::call) {
         pull_call(op, request, first, count, memory, t);
+        // the derivative of code may not be finite where it loses particles
+        for (std::size_t k = revived; k < dead.size(); ++k) {
+          const std::size_t lane = dead[k]->index - first;
+          for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
+        }
       } else if (op.code == operation::record) {
         const record_pull& record = request.records[op.coefficients];
         if (record.active) add_record(record, memory.weight, t);
@@ -831,7 +845,7 @@ class passes {
       std::copy_n(request.start.z[c] + first, count, t.z[c]);
       std::fill(t.z[c] + count, t.z[c] + padded, F(0));
       for (const casualty<F>* d : dead) {
-        if (!d->finite) t.z[c][d->index - first] = F(0);
+        if (!d->is_known()) t.z[c][d->index - first] = F(0);
       }
     }
     std::uint32_t energy = at_entrance;
@@ -891,7 +905,7 @@ class passes {
               const adjoint_tile<F>& t, reverse_result& result) const {
     std::vector<bool> unknown(dead.empty() ? 0 : count);
     for (const casualty<F>* d : dead) {
-      if (!d->finite) unknown[d->index - first] = true;
+      if (!d->is_known()) unknown[d->index - first] = true;
     }
     for (std::size_t c = 0; c < 6; ++c) {
       if (request.rewound[0]) std::copy_n(t.z[c], count, request.rewound[c] + first);

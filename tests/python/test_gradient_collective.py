@@ -54,7 +54,7 @@ class Case:
 
     def gradient(self, parameters=(), precision="double", **options):
         def of_particles(z):
-            return float(np.sum(self.covector * z)), self.covector
+            return float(np.nansum(self.covector * z)), self.covector  # the lost may be NaN
 
         return self.line.gradient(
             self.beam(precision=precision),
@@ -67,9 +67,9 @@ class Case:
             **options,
         )
 
-    def check(self, knobs, tolerance=1e-7, energy=True, step=1e-5):
+    def check(self, knobs, tolerance=1e-7, energy=True, step=1e-5, **options):
         """Central differences of tracking against the gradient."""
-        g = self.gradient(knobs, reference_energy=energy)
+        g = self.gradient(knobs, reference_energy=energy, **options)
         along = difference(lambda e: self.loss(self.beam(self.z + e * self.direction)), step)
         assert np.sum(g.initial * self.direction) == pytest.approx(along, rel=tolerance)
         for knob, derivative in zip(g.knobs, g.derivatives, strict=True):
@@ -377,9 +377,9 @@ def test_tensors():
     assert float(k1.grad) == pytest.approx(g["q", "k1"])
 
 
-def c_kick():
-    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost: a C function, made by
-    ctypes."""
+def c_kick(nan=False):
+    """px -= 0.7 (x + 200 x^3), py += 0.7 y, where pt > 2.5e-3 is lost, or made NaN: a C function,
+    made by ctypes."""
     column, numbers = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_double)
     prototype = ctypes.CFUNCTYPE(
         None, ctypes.c_int64, *[column] * 7, ctypes.POINTER(ctypes.c_uint64),
@@ -390,7 +390,9 @@ def c_kick():
         for i in range(n):
             px[i] -= 0.7 * (x[i] + 200 * x[i] ** 3)
             py[i] += 0.7 * y[i]
-            lost[i] = pt[i] > 2.5e-3
+            if pt[i] > 2.5e-3:
+                lost[i] = not nan
+                px[i] = float("nan") if nan else px[i]
 
     return prototype(push)
 
@@ -424,6 +426,28 @@ def test_code_in_elements(effects):
         bt.Line([bt.Programmable(push=lambda beam, state: None)]).gradient(
             case.beam(), losses.beam_size("x")
         )
+
+
+@pytest.mark.parametrize("nan", [False, True])
+@pytest.mark.parametrize("effects", [[], [bt.SpaceCharge3D(cells=(12, 12, 12))]])
+def test_particles_that_code_loses(effects, nan):
+    """They count up to the code, which may have no derivative for them, and are rewound from where it was called."""
+    code = bt.Programmable(push=c_kick(nan), differences=[1e-6] * 6, name="code")
+    quad = bt.Quadrupole(0.2, k1=4.0, name="q")
+    case = Case(bt.Line([quad, bt.Drift(0.3, name="d"), code, bt.Drift(0.2)]), effects, 1e-12)
+    beam = case.beam()
+    case.loss(beam)
+    assert 0 < len(beam.lost) < N
+    for strategy in ("rewind", "checkpoint"):
+        g = case.check([("q", "k1")], tolerance=1e-5, energy=False, strategy=strategy)
+        assert np.isfinite(g.initial).all()
+        assert not g.initial[:, beam.lost["id"]].any() or effects
+        # in front of the code no particle is lost
+        chosen = {"collective": effects, "threads": 1, "strategy": strategy}
+        in_front = losses.beam_size("x", at="d")
+        seen = case.line.gradient(case.beam(), in_front, [("q", "k1")], **chosen)
+        alone = case.line[:2].gradient(case.beam(), in_front, [("q", "k1")], **chosen)
+        assert seen["q", "k1"] == pytest.approx(alone["q", "k1"], rel=1e-9)
 
 
 def test_example(capsys):

@@ -210,6 +210,20 @@ def test_another_line_may_be_tracked_inside() -> None:
     assert len(probe) == 4
 
 
+def test_a_mask_is_refused_when_particles_have_been_lost_in_between() -> None:
+    beam = make_beam()
+    edge = float(np.abs(beam.x).max()) / 3
+    inside = bt.Line([bt.Aperture(x_max=edge, y_max=1.0)])
+
+    def code(state: bt.State) -> None:
+        state.lose(state.beam.x > edge)
+        inside.track(state.beam, progress=False)
+
+    with pytest.raises(ValueError, match=r"mask of 1000 particles, but the beam has \d+ when"):
+        make_line().track(beam, hooks=bt.Hooks(before_turn=code))
+    assert set(beam.lost["reason"]) == {"aperture"}
+
+
 def test_an_exception_names_the_place() -> None:
     def fail(state: bt.State) -> None:
         raise ValueError("enough")
