@@ -248,6 +248,7 @@ def plot_lenses(table: pd.DataFrame, file: Path) -> None:
     for name, marker in zip(table.columns[1:], "os^", strict=False):
         axis.plot(table["lens"], np.sqrt(table[name]), marker, label=name, fillstyle="none")
     axis.set(xlabel="lens", ylabel="sqrt(k1) [1/m]")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(frameon=False)
     figure.savefig(file, dpi=130)
     plt.close(figure)

@@ -35,6 +35,8 @@ def effects_on(line: Line, given: Any) -> list[_core.Effect]:
     """The effects of ``Line.track(collective=...)``, made ready for a line."""
     if given is None:
         return []
+    if not isinstance(given, (Effect, Iterable)):
+        raise TypeError(f"collective takes effects (CSR, Wake, ...), got {given!r}")
     items = [given] if isinstance(given, Effect) else list(given)
     for item in items:
         if not isinstance(item, Effect):

@@ -1,8 +1,9 @@
-"""Derivatives of losses on moments that are tracked as such (``Line.envelope``); see docs/gradients.md."""
+"""Derivatives of losses on moments that are tracked as such (``Line.envelope``); see
+docs/gradients.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from betatron import _core
 from betatron.beam import Reference
 from betatron.distributions import Distribution
 from betatron.elements import Element
-from betatron.gradient import Knob, Objective, Parameters, _places, knobs, table_of
-from betatron.losses import Loss, Moments
+from betatron.gradient import Knob, Objective, Parameters, _places, knobs, pair_of, table_of
+from betatron.losses import Loss, Moments, value_of
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class EnvelopeGradient:
-    """What `Line.envelope_gradient` gives. With a list of n losses, ``value`` and all derivatives have one more
-    axis in front, of length n.
+    """What `Line.envelope_gradient` gives. With a list of n losses, ``value`` and all derivatives
+    have one more axis in front, of length n.
 
     Attributes
     ----------
@@ -31,15 +32,16 @@ class EnvelopeGradient:
     knobs
         The numbers that were varied.
     derivatives
-        Of the loss by the knobs, shape (len(knobs),); also as ``gradient["q1", "k1"]``, by element or name.
+        Of the loss by the knobs, shape (len(knobs),); also as ``gradient["q1", "k1"]``, by element
+        or name.
     covariance
-        Derivatives by the covariance at the start, shape (6, 6), symmetric: the loss changes by the sum of
-        ``covariance * change``.
+        Derivatives by the covariance at the start, shape (6, 6), symmetric: the loss changes by the
+        sum of ``covariance * change``.
     mean
         Derivatives by the centroid at the start, shape (6,); None if not wanted.
     reference_energy
-        Derivative by the kinetic energy of the reference at the start [1/eV], at a fixed covariance (whose
-        coordinates are relative to it); None if not wanted.
+        Derivative by the kinetic energy of the reference at the start [1/eV], at a fixed covariance
+        (whose coordinates are relative to it); None if not wanted.
     charge
         Derivative by the charge of the bunch [1/C], for space charge in three dimensions, else 0.
     current
@@ -62,7 +64,7 @@ class EnvelopeGradient:
     end: tuple[np.ndarray, np.ndarray]
 
     def __getitem__(self, key: tuple[str | Element, str]) -> Any:
-        which, parameter = key
+        which, parameter = pair_of(key)
         for i, knob in enumerate(self.knobs):
             same = knob.element.name == which if isinstance(which, str) else knob.element is which
             if same and knob.name == parameter:
@@ -99,7 +101,8 @@ class _Terms:
         self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
 
     def __call__(self, run: _core.EnvelopeGradient) -> list[tuple[float, np.ndarray]]:
-        """Each loss and its derivatives by mean, covariance and energy of each record, shape (records, 43)."""
+        """Each loss and its derivatives by mean, covariance and energy of each record, shape
+        (records, 43)."""
         element, kinetic, mean, cov = run.records()
         rows = {int(e): i for i, e in enumerate(element)}
         rows[self.end] = len(element) - 1
@@ -113,7 +116,7 @@ class _Terms:
                     if row not in made:
                         made[row] = Moments(mean[row], cov[row], kinetic[row])
                     part = term.function(made[row])
-                    value += term.weight * float(part)
+                    value += term.weight * value_of(part)
                     if hasattr(part, "slope"):
                         slopes[row] += term.weight * part.slope
             if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
@@ -136,6 +139,13 @@ def envelope_gradient(
     charge: float | None = None,
 ) -> EnvelopeGradient:
     """See `Line.envelope_gradient`."""
+    if not isinstance(reference, Reference):
+        raise TypeError(
+            f"envelope_gradient: reference must be a betatron.Reference, got "
+            f"{type(reference).__name__}"
+        )
+    if not isinstance(loss, Iterable) and not isinstance(loss, Loss):
+        raise TypeError(f"loss must be a betatron.losses.Loss or a list of them, got {loss!r}")
     single = isinstance(loss, Loss)
     losses = [loss] if isinstance(loss, Loss) else list(loss)
     if not losses:
@@ -190,12 +200,13 @@ def envelope_gradient(
 
 
 class EnvelopeObjective(Objective):
-    """A loss on tracked moments as a function of a vector of parameters, for optimisers; as `Objective`.
+    """A loss on tracked moments as a function of a vector of parameters, for optimisers; as
+    `Objective`.
 
-    With a list of losses, ``fun`` gives their vector and ``jac`` their Jacobian, as ``scipy.optimize.least_squares``
-    takes them:
+    With a list of losses, ``fun`` gives their vector and ``jac`` their Jacobian, as
+    ``scipy.optimize.least_squares`` takes them:
 
-    >>> # scipy.optimize.least_squares(objective.fun, objective.x0, objective.jac)      doctest: +SKIP
+    >>> # scipy.optimize.least_squares(objective.fun, objective.x0, objective.jac)  doctest: +SKIP
 
     Parameters
     ----------
@@ -217,7 +228,8 @@ class EnvelopeObjective(Objective):
         **options: Any,
     ) -> None:
         self.reference, self.start = reference, start
-        super().__init__(line, None, loss, parameters, scale=scale, **options)  # type: ignore[arg-type]
+        # type: ignore[arg-type]
+        super().__init__(line, None, loss, parameters, scale=scale, **options)
 
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]
         return envelope_gradient(

@@ -16,7 +16,7 @@ from betatron._checks import number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
-from betatron.losses import Loss, Moments, _Weighted
+from betatron.losses import Loss, Moments, _Weighted, value_of
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     """
     if isinstance(parameters, str):
         parameters = [parameters]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"parameters takes names and pairs (element, parameter), not {parameters!r}"
+        )
     found: dict[tuple[int, str, int], Knob] = {}
     inside = {id(e) for e in line.elements}
 
@@ -85,7 +89,11 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
         if isinstance(item, str):
             counts = [add(e, None if item == "all" else item) for e in line.elements]
             if item != "all" and not any(counts):
-                raise KeyError(f"no element of the line has a number {item!r} to differentiate by")
+                pair = isinstance(parameters, tuple) and len(parameters) == 2
+                hint = f"; a pair goes into a list: [{parameters!r}]" if pair else ""
+                raise KeyError(
+                    f"no element of the line has a number {item!r} to differentiate by{hint}"
+                )
             continue
         if isinstance(item, Knob) and id(item.element) in inside:
             found.setdefault((id(item.element), item.parameter, item.entry), item)
@@ -95,7 +103,7 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
         if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[1], str):
             raise TypeError(f"parameters takes names and pairs (element, parameter), not {item!r}")
         which, parameter = item
-        for place in dict.fromkeys(line._matches(which)):
+        for place in dict.fromkeys(line._matches(which, "parameters")):
             element = line.element(place)
             if add(element, parameter) == 0:
                 known = ", ".join(Knob(element, p, i).name for p, i in _core.knobs_of(element))
@@ -120,6 +128,13 @@ def single_knob(line: Line, key: tuple[str | Element, str]) -> Knob:
     if len(found) != 1:
         raise ValueError(f"track: {key!r} names {len(found)} numbers; it must be one")
     return found[0]
+
+
+def pair_of(key: Any) -> tuple[str | Element, str]:
+    """The key of ``gradient[element, parameter]``, checked."""
+    if not isinstance(key, tuple) or len(key) != 2:
+        raise KeyError(f"derivatives are found by (element or name, parameter), not by {key!r}")
+    return key
 
 
 def table_of(chosen: Sequence[Knob], derivatives: np.ndarray) -> pd.DataFrame:
@@ -183,7 +198,7 @@ class Gradient:
     memory: int
 
     def __getitem__(self, key: tuple[str | Element, str]) -> float:
-        which, parameter = key
+        which, parameter = pair_of(key)
         for knob, derivative in zip(self.knobs, self.derivatives, strict=True):
             same = knob.element.name == which if isinstance(which, str) else knob.element is which
             if same and knob.name == parameter:
@@ -211,7 +226,20 @@ def _places(line: Line, at: Any) -> list[int]:
         if not 0 <= place < len(line):
             raise IndexError(f"at = {at}: the line has {len(line)} elements")
         return [place]
-    return line._matches(at)
+    return line._matches(at, "at")
+
+
+def _pair(returned: Any) -> tuple[Any, np.ndarray]:
+    """What a function of particles returned, checked."""
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(
+            "of_particles: the function must return (loss, derivatives), got "
+            f"{type(returned).__name__}"
+        )
+    try:
+        return returned[0], np.asarray(returned[1], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"of_particles: derivatives must be numbers: {error}") from error
 
 
 class _Evaluation:
@@ -240,23 +268,22 @@ class _Evaluation:
                     weight = np.array(beam["weight"], dtype=float)
                     weight /= weight.sum()
                     weight[run.lost] = 0
-                    part, slope = term.function(run.final, weight)
+                    part, slope = _pair(term.function(run.final, weight))
                 else:
-                    part, slope = term.function(run.final)
-                slope = np.asarray(slope)
+                    part, slope = _pair(term.function(run.final))
                 if slope.shape != run.final.shape:
                     raise ValueError(
                         f"of_particles: derivatives must have the shape {run.final.shape}, got {slope.shape}"
                     )
                 if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
                     raise ValueError("of_particles: derivatives must be finite")
-                value += term.weight * float(part)
+                value += term.weight * value_of(part)
                 slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
                 by_particles = slope if by_particles is None else by_particles + slope
                 continue
             for row in (r for place in places for r in rows[place]):
                 part = term.function(Moments(mean[row], cov[row], kinetic[row]))
-                value += term.weight * float(part)
+                value += term.weight * value_of(part)
                 if hasattr(part, "slope"):
                     slopes[row] += term.weight * part.slope
         if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
@@ -402,7 +429,15 @@ class Objective:
         self.knobs = knobs(line, parameters)
         if not self.knobs:
             raise ValueError("an objective needs at least one parameter")
-        self.scale = np.broadcast_to(np.asarray(scale, dtype=float), (len(self.knobs),))
+        try:
+            self.scale = np.broadcast_to(np.asarray(scale, dtype=float), (len(self.knobs),))
+        except (TypeError, ValueError):
+            self.scale = np.zeros(1)
+        if not np.all(np.isfinite(self.scale)) or not np.all(self.scale):
+            raise ValueError(
+                f"Objective: scale = {scale!r} must be one finite number other than 0, or "
+                f"{len(self.knobs)} of them, one per parameter"
+            )
         self.evaluations = 0
         self._x: np.ndarray | None = None
         self._result: tuple[float, np.ndarray] = (np.nan, np.empty(0))

@@ -87,6 +87,8 @@ class Hooks:
             after_slice,
             after_kick,
         )
+        if at is not None and not isinstance(at, (str, Element, Iterable)):
+            raise TypeError(f"Hooks: at takes names, regular expressions and elements, not {at!r}")
         self.at = at
         self._functions = {
             point: function
@@ -102,7 +104,7 @@ class Hooks:
         return f"Hooks({shown}{'' if self.at is None else f', at={self.at!r}'})"
 
     def _on(self, line: Line) -> list[tuple[str, Hook, list[int]]]:
-        flags = [] if self.at is None else line._flags(self.at)[0]
+        flags = [] if self.at is None else line._flags(self.at, "at")[0]
         return [
             (point, function, [] if point.endswith("_turn") else flags)
             for point, function in self._functions.items()
@@ -113,6 +115,8 @@ def hooks_on(line: Line, given: Any) -> list[tuple[str, Hook, list[int]]]:
     """The hooks of ``Line.track(hooks=...)``, made ready for a line."""
     if given is None:
         return []
+    if not isinstance(given, (Hooks, Iterable)):
+        raise TypeError(f"hooks takes betatron.Hooks, got {given!r}")
     items = [given] if isinstance(given, Hooks) else list(given)
     for item in items:
         if not isinstance(item, Hooks):

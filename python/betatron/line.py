@@ -500,7 +500,10 @@ class Line(_core.Line):
         One number per parameter.
         """
         objective = Objective(self, beam, loss, parameters, **options)
-        vector = np.asarray(direction, dtype=float)
+        try:
+            vector = np.asarray(direction, dtype=float)
+        except (TypeError, ValueError):
+            vector = np.empty(0)
         if vector.shape != (len(objective.knobs),) or not np.all(np.isfinite(vector)):
             raise ValueError(
                 f"hessian_vector: the direction must be {len(objective.knobs)} finite numbers, got {direction!r}"
@@ -530,6 +533,12 @@ class Line(_core.Line):
             )
         if not np.allclose(covariance, covariance.T, rtol=1e-10, atol=0):
             raise ValueError(f"{caller}: the covariance must be symmetric")
+        if np.any(np.diag(covariance) < 0):
+            i = int(np.argmin(np.diag(covariance)))
+            raise ValueError(
+                f"{caller}: the variance of {('x', 'px', 'y', 'py', 't', 'pt')[i]} is "
+                f"{covariance[i, i]}; allowed: >= 0"
+            )
         if centroid.shape != (6,) or not np.all(np.isfinite(centroid)):
             raise ValueError(f"{caller}: mean must be six finite numbers, got {centroid}")
         effects = effects_of(self, space_charge, ())
@@ -661,7 +670,7 @@ class Line(_core.Line):
             turns=whole(turns, "turns", minimum=1),
         )
 
-    def _flags(self, record: Recorded) -> tuple[list[int], bool]:
+    def _flags(self, record: Recorded, argument: str = "record") -> tuple[list[int], bool]:
         """(one flag per element or nothing, whether to record at the start)."""
         if record is None:
             return [], False
@@ -674,28 +683,30 @@ class Line(_core.Line):
         wanted = [record] if isinstance(record, (str, Element)) else list(record)
         flags = [0] * len(self)
         for item in wanted:
-            for i in self._matches(item):
+            for i in self._matches(item, argument):
                 flags[i] = 1
         return flags, False
 
     def _name_at(self, place: int) -> str:
         return self.element(place).name if 0 <= place < len(self) else ""
 
-    def _matches(self, item: str | Element) -> list[int]:
+    def _matches(self, item: str | Element, argument: str = "record") -> list[int]:
         if isinstance(item, Element):
             places = self.positions(item)
             if not places:
                 raise KeyError(f"{item!r} does not stand in the line")
             return places
         if not isinstance(item, str):
-            raise TypeError(f"record takes names, regular expressions and elements, not {item!r}")
+            raise TypeError(
+                f"{argument} takes names, regular expressions and elements, not {item!r}"
+            )
         places = self.positions(item)
         if not places:
             try:
                 pattern = re.compile(item)
             except re.error as error:
                 raise ValueError(
-                    f"record={item!r} is no name in the line and no regular expression: {error}"
+                    f"{argument}={item!r} is no name in the line and no regular expression: {error}"
                 )
             places = [i for i, e in enumerate(self) if pattern.fullmatch(e.name)]
         if not places:

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from betatron._checks import number, whole
+
 __all__ = [
     "Loss",
     "Moments",
@@ -115,7 +117,23 @@ class Number:
         return self.value >= _value(other)
 
     def __float__(self) -> float:
-        return float(self.value)
+        raise TypeError(
+            "a Number carries derivatives, which float() and the functions of math would drop: take "
+            "sqrt, exp, log and erf of betatron.losses; its value is Number.value"
+        )
+
+    # functions of NumPy call these
+    def sqrt(self) -> Number:
+        """Square root."""
+        return sqrt(self)
+
+    def exp(self) -> Number:
+        """Exponential."""
+        return exp(self)
+
+    def log(self) -> Number:
+        """Natural logarithm."""
+        return log(self)
 
     def __repr__(self) -> str:
         return f"Number({self.value})"
@@ -123,6 +141,11 @@ class Number:
 
 def _value(x: Any) -> float:
     return x.value if isinstance(x, Number) else float(x)
+
+
+def value_of(x: Any) -> float:
+    """What a function of moments or particles returned, as a number without derivatives."""
+    return number(x.value if isinstance(x, Number) else x, "a loss: what the function returned")
 
 
 def sqrt(x: Any) -> Any:
@@ -241,7 +264,8 @@ class Loss:
         return Loss([*self.terms, *other.terms])
 
     def __mul__(self, factor: float) -> Loss:
-        return Loss([_Term(t.weight * float(factor), t.at, t.function) for t in self.terms])
+        factor = _finite("the factor of a loss", factor)
+        return Loss([_Term(t.weight * factor, t.at, t.function) for t in self.terms])
 
     __rmul__ = __mul__
 
@@ -253,6 +277,25 @@ class Loss:
 
     def __repr__(self) -> str:
         return f"Loss of {len(self.terms)} terms"
+
+
+def _finite(name: str, value: Any) -> float:
+    result = number(value, name)
+    if not math.isfinite(result):
+        raise ValueError(f"{name} = {result} is not allowed; allowed: any finite number")
+    return result
+
+
+def _positive(name: str, value: Any, unit: str = "") -> float:
+    result = number(value, name)
+    if not 0 < result < math.inf:
+        raise ValueError(f"{name} = {result}{unit} is not allowed; allowed: > 0")
+    return result
+
+
+def _function(where: str, function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"{where} takes a function, got {function!r}")
 
 
 def of_moments(function: Callable[[Moments], Number], at: Any = "end") -> Loss:
@@ -267,6 +310,7 @@ def of_moments(function: Callable[[Moments], Number], at: Any = "end") -> Loss:
         "end", "start", or an element of the line by name, position or itself; the moments behind it. Where a
         name or an element stands several times in the line, the loss is summed over the places.
     """
+    _function("of_moments", function)
     return Loss([_Term(1.0, at, function)])
 
 
@@ -277,6 +321,7 @@ def of_particles(function: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> 
     same shape. Lost particles are in it with the coordinates that they had when they were lost; their derivatives
     are not used.
     """
+    _function("of_particles", function)
     return Loss([_Term(1.0, None, function)])
 
 
@@ -298,6 +343,7 @@ def of_weighted_particles(
     ``function(z, weight)`` gets them with shape (n,); they are those of the beam, over their sum at the start, and 0
     for particles that were lost on the way.
     """
+    _function("of_weighted_particles", function)
     return Loss([_Term(1.0, None, _Weighted(function))])
 
 
@@ -306,13 +352,15 @@ def beam_size(coordinate: str = "x", target: float | None = None, at: Any = "end
     i = _coordinate(coordinate)
     if target is None:
         return of_moments(lambda m: m.cov[i, i], at)
-    return of_moments(lambda m: (m.sigma(coordinate) / target - 1) ** 2, at)
+    size = _positive("beam_size: target", target)
+    return of_moments(lambda m: (m.sigma(coordinate) / size - 1) ** 2, at)
 
 
 def centroid(coordinate: str, target: float = 0.0, at: Any = "end") -> Loss:
     """(mean - target)^2."""
     i = _coordinate(coordinate)
-    return of_moments(lambda m: (m.mean[i] - target) ** 2, at)
+    wanted = _finite("centroid: target", target)
+    return of_moments(lambda m: (m.mean[i] - wanted) ** 2, at)
 
 
 def emittance(plane: str, normalized: bool = False, at: Any = "end") -> Loss:
@@ -329,7 +377,8 @@ def energy_spread(at: Any = "end") -> Loss:
 def dispersion(coordinate: str, target: float = 0.0, at: Any = "end") -> Loss:
     """(dispersion of the beam - target)^2."""
     _coordinate(coordinate)
-    return of_moments(lambda m: (m.dispersion(coordinate) - target) ** 2, at)
+    wanted = _finite("dispersion: target", target)
+    return of_moments(lambda m: (m.dispersion(coordinate) - wanted) ** 2, at)
 
 
 def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Loss:
@@ -339,8 +388,8 @@ def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Lo
     Source: M. Sands, SLAC-AP-85 (1991).
     """
     _plane(plane)
-    if not beta > 0:
-        raise ValueError(f"twiss_mismatch: beta = {beta} m is not allowed; allowed: > 0")
+    alpha = _finite("twiss_mismatch: alpha", alpha)
+    beta = _positive("twiss_mismatch: beta", beta, " m")
 
     def mismatch(m: Moments) -> Number:
         a, b, _ = m.twiss(plane)
@@ -356,7 +405,7 @@ def spot_size(at: Any = "end") -> Loss:
 
 
 def _half_width(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
+    if value is not None and not number(value, name) > 0:
         raise ValueError(f"{name} = {value} m is not allowed; allowed: > 0, or None for no limit")
 
 
@@ -395,10 +444,10 @@ def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool
     ValueError
         Unless all numbers are > 0.
     """
-    _half_width("x", x)
-    _half_width("y", y)
-    if not softness > 0:
-        raise ValueError(f"softness = {softness} is not allowed; allowed: > 0")
+    for name, half in (("x", x), ("y", y)):
+        number(half, f"transmission: {name}")
+        _half_width(name, half)
+    softness = _positive("softness", softness)
 
     def fermi(excess: np.ndarray) -> np.ndarray:
         return 0.5 * (1 - np.tanh(0.5 * excess / softness))
@@ -448,13 +497,22 @@ class Screen:
         smoothing: float = 1.0,
         coordinates: tuple[str, str] = ("x", "y"),
     ) -> None:
+        if isinstance(coordinates, str) or len(coordinates) != 2:
+            raise ValueError(f"Screen: coordinates = {coordinates!r} must be two names")
         self.rows = tuple(_coordinate(c) for c in coordinates)
-        for name, (low, high, count) in (("x", x), ("y", y)):
+        for name, edges in (("x", x), ("y", y)):
+            if not isinstance(edges, (tuple, list)) or len(edges) != 3:
+                raise TypeError(
+                    f"Screen: {name} must be (lower edge, upper edge, number of pixels), got {edges!r}"
+                )
+            low, high = (number(e, f"Screen: edge of {name}") for e in edges[:2])
+            count = whole(edges[2], f"Screen: pixels in {name}")
             if not (np.isfinite(low) and np.isfinite(high) and low < high):
                 raise ValueError(f"Screen: {name} = ({low}, {high}, ...) must be in order")
             if count < 3:
                 raise ValueError(f"Screen: {name} has {count} pixels; allowed: >= 3")
-        if not smoothing >= 0:
+        smoothing = number(smoothing, "Screen: smoothing")
+        if not 0 <= smoothing < math.inf:
             raise ValueError(f"Screen: smoothing = {smoothing} is not allowed; allowed: >= 0")
         self.low = np.array([x[0], y[0]], dtype=float)
         self.count = (int(x[2]), int(y[2]))
@@ -496,7 +554,13 @@ class Screen:
         the weights (default: 1/n each) but for what misses the screen."""
         nx, ny = self.count
         z = np.asarray(z)
+        if z.ndim != 2 or z.shape[0] != 6:
+            raise ValueError(f"Screen.image: coordinates must have the shape (6, n), got {z.shape}")
         weight = np.full(z.shape[1], 1 / max(1, z.shape[1])) if weight is None else weight
+        if np.shape(weight) != (z.shape[1],):
+            raise ValueError(
+                f"Screen.image: weight must have the shape ({z.shape[1]},), got {np.shape(weight)}"
+            )
         flat, (sx, sy), _ = self._splines(z)
         cells = np.zeros((ny + 20) * (nx + 20))
         for j in range(3):
@@ -531,6 +595,8 @@ class Screen:
 def screen_image(screen: Screen, target: np.ndarray) -> Loss:
     """Squared distance of the image on a `Screen` at the end of the line from ``target`` (shape (pixels in y, pixels in
     x), as `Screen.image` gives it), over the square of the target."""
+    if not isinstance(screen, Screen):
+        raise TypeError(f"screen_image: screen must be a Screen, got {type(screen).__name__}")
     wanted = np.asarray(target, dtype=float)
     if wanted.shape != (screen.count[1], screen.count[0]):
         raise ValueError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from betatron import _core
@@ -135,7 +135,7 @@ class Programmable(_core.Programmable):
             "push_single": push_single,
             "pull": pull,
             "pull_single": pull_single,
-            "differences": None if differences is None else [float(h) for h in differences],
+            "differences": None if differences is None else _steps(differences),
             "cost": None if cost is None else number(cost, "Programmable: cost"),
         }
         self._code = {name: value for name, value in given.items() if value is not None}
@@ -213,6 +213,12 @@ class Programmable(_core.Programmable):
         )
 
     __hash__ = _core.Programmable.__hash__
+
+
+def _steps(given: Any) -> list[float]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"Programmable: differences must be six numbers, got {given!r}")
+    return [number(h, f"Programmable: differences[{i}]") for i, h in enumerate(given)]
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -438,6 +439,11 @@ def test_names_of_parameters(machine, beam):
         ({"tolerance": -1}, ValueError, "allowed: > 0"),
         ({"loss": 3}, TypeError, "Loss"),
         ({"loss": losses.of_moments(lambda m: m.cov[0, 0] * np.nan)}, ValueError, "finite"),
+        ({"loss": losses.of_moments(lambda m: math.sqrt(m.cov[0, 0]))}, TypeError, "would drop"),
+        ({"loss": losses.of_moments(lambda m: None)}, TypeError, "must be a number, got NoneType"),
+        ({"loss": losses.of_particles(lambda z: 0.0)}, TypeError, "must return"),
+        ({"parameters": ("q1", "k1")}, KeyError, "a pair goes into a list"),
+        ({"parameters": 3}, TypeError, "pairs"),
         ({"loss": losses.beam_size("x", at="nowhere")}, KeyError, "no element is named"),
         ({"loss": losses.of_particles(lambda z: (0.0, z[:2]))}, ValueError, r"shape \(6, 1001\)"),
         ({"strategy": "forward", "initial": True}, ValueError, "initial"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core, elements
+from betatron._checks import number
 from betatron.fixed_time import to_fixed_time
 from betatron.programmable import Programmable
 from betatron.surrogate.stage import StageModel, plasma_stage_files
@@ -60,14 +61,26 @@ class PlasmaStageSurrogate(Programmable):
     ) -> None:
         path = None
         if not isinstance(model, StageModel):
+            if not isinstance(model, (str, Path)):
+                raise TypeError(
+                    f"PlasmaStageSurrogate {name!r}: model must be a StageModel, a file or the "
+                    "name "
+                    f"of a stage of the package, got {type(model).__name__}"
+                )
             path = Path(model)
             if not path.suffix:
-                path = {f.stem: f for f in plasma_stage_files()}.get(str(model), path)
+                own = {f.stem: f for f in plasma_stage_files()}
+                path = own.get(str(model), path)
+                if not path.exists():
+                    raise FileNotFoundError(
+                        f"PlasmaStageSurrogate: {str(model)!r} is no file and no stage of the "
+                        f"package; those are {', '.join(own)}"
+                    )
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
             raise TypeError(f"PlasmaStageSurrogate {name!r}: it has one slice")
-        xi = model.xi if xi is None else float(xi)
+        xi = model.xi if xi is None else number(xi, f"PlasmaStageSurrogate {name!r}: xi")
         core = _core.PlasmaStageCode(
             name,
             model.length,
@@ -144,6 +157,8 @@ class PlasmaStageSurrogate(Programmable):
     def particles(self, beam: Beam) -> np.ndarray:
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
         [m c] at a fixed time: shape (n, 6)."""
+        if not hasattr(beam, "reference"):
+            raise TypeError(f"beam must be a betatron.Beam, got {type(beam).__name__}")
         ref = beam.reference
         x, y, z, px, py, pz = to_fixed_time(
             ref, [getattr(beam, c) for c in ("x", "px", "y", "py", "t", "pt")]

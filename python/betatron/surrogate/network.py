@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from betatron import _core
+from betatron._checks import whole
 from betatron.surrogate.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -62,16 +63,34 @@ class Layer:
     name: str = ""
 
     def _to_core(self) -> dict[str, Any]:
-        def numbers(value: ArrayLike | None) -> np.ndarray:
-            return _numbers(f"layer {self.name!r}" if self.name else "a layer", value)
+        where = f"layer {self.name!r}" if self.name else "a layer"
+
+        def numbers(what: str, value: ArrayLike | None) -> np.ndarray:
+            return _numbers(f"{where}: {what}", value)
+
+        if not isinstance(self.name, str):
+            raise TypeError(f"layer: name = {self.name!r} must be a text")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{where}: activation {self.activation!r} is not one of {', '.join(ACTIVATIONS)}"
+            )
+        weights = numbers("weights", self.weights)
+        if weights.ndim != 2:
+            raise ValueError(
+                f"{where}: weights have the shape {weights.shape}; it must be (outputs, inputs)"
+            )
+        bias = numbers("bias", self.bias)
+        if bias.ndim > 1:
+            raise ValueError(f"{where}: bias has the shape {bias.shape}; it must be (outputs,)")
+        skip = -1 if self.skip is None else whole(self.skip, f"{where}: skip")
 
         return {
             "name": self.name,
-            "weights": numbers(self.weights),
-            "bias": numbers(self.bias).reshape(-1),
+            "weights": weights,
+            "bias": bias.reshape(-1),
             "activation": self.activation,
-            "slope": numbers(self.slope).reshape(-1),
-            "skip": -1 if self.skip is None else int(self.skip),
+            "slope": numbers("slope", self.slope).reshape(-1),
+            "skip": skip,
             "skip_inside": bool(self.skip_inside),
         }
 
@@ -82,7 +101,7 @@ def _numbers(what: str, value: ArrayLike | None) -> np.ndarray:
     try:
         return np.asarray(value, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{what}: expected numbers, got {type(value).__name__}") from error
+        raise TypeError(f"{what} must be numbers, got {type(value).__name__} ({error})") from error
 
 
 class Network:
@@ -136,7 +155,12 @@ class Network:
         metadata: Mapping[str, Any] | None = None,
         extras: Mapping[str, np.ndarray] | None = None,
     ) -> None:
+        if isinstance(layers, Layer) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a list of Layer, got {type(layers).__name__}")
         described = list(layers)
+        for what, given in (("metadata", metadata), ("extras", extras)):
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{what} must be a dictionary, got {type(given).__name__}")
         for layer in described:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: expected Layer, got {type(layer).__name__}")
@@ -230,7 +254,8 @@ class Network:
         }
 
     def instructions(self, format: str | None = None) -> str:
-        """The instruction set in use here: "v2", "v3" (AVX2), "v4" (AVX-512), "avx512-bf16", "amx-bf16"."""
+        """The instruction set in use here: "v2", "v3" (AVX2), "v4" (AVX-512), "avx512-bf16",
+        "amx-bf16"."""
         return self._core.instructions(format or self.format)
 
     def __repr__(self) -> str:
@@ -378,6 +403,8 @@ class Network:
             )
         try:
             text = json.loads(strings["betatron"])
+            if not isinstance(text, dict):
+                raise ValueError(f"its description is a {type(text).__name__}, not an object")
             if text["file"] != _FILE or text["version"] != 1:
                 raise ValueError(f"{text['file']!r}, version {text['version']}, is not known")
             layers = [
@@ -419,8 +446,8 @@ class Network:
         name
             The namespace that everything is in; by default the name of the file.
         weights
-            "included": the numbers are in the header. "separate": they are in a file beside it, with
-            the ending .bin, which the generated function load() reads.
+            "included": the numbers are in the header. "separate": they are in a file beside it,
+            with the ending .bin, which the generated function load() reads.
 
         Returns
         -------
@@ -486,15 +513,15 @@ def _compact(value: ArrayLike) -> np.ndarray:
 def _threads(threads: int | None) -> int:
     if threads is None:
         return 0
-    if threads < 1:
-        raise ValueError(f"threads = {threads} must be at least 1")
-    return int(threads)
+    return whole(threads, "threads", minimum=1)
 
 
 def _columns(
     what: str, value: Columns, wanted: int, dtype: np.dtype | None = None
 ) -> list[np.ndarray]:
     """Rows as arrays of neighbouring numbers of one type, without a copy where that is possible."""
+    if value is None or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{what} must be an array or columns, got {type(value).__name__}")
     columns = [np.asarray(c) for c in value]
     if len(columns) != wanted or any(c.ndim != 1 for c in columns):
         raise ValueError(
@@ -526,6 +553,7 @@ def _writable_columns(
             or not c.flags.writeable
         ):
             raise ValueError(
-                f"{what}: each row must be a writable array of {n} neighbouring numbers of type {dtype}"
+                f"{what}: each row must be a writable array of {n} neighbouring numbers of type "
+                f"{dtype}"
             )
     return columns

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from betatron import _core, elements
 from betatron._checks import number
 from betatron.programmable import Programmable
-from betatron.surrogate.network import Network
+from betatron.surrogate.network import FORMATS, Network
 
 if TYPE_CHECKING:
     from betatron import Reference
@@ -33,10 +35,10 @@ class Surrogate(Programmable):
     energy_gain
         Of the reference particle [eV].
     coordinates
-        "canonical": x, px, y, py, t, pt, relative to the reference particle, in front of the element
-        and behind it. "fixed_time": x, y, xi [m], px, py, pz [m c] of all particles at the time
-        when the reference particle is at the entrance, and when it is at the exit; particles fly
-        freely to the plane and from it. Those that do not move forward are lost.
+        "canonical": x, px, y, py, t, pt, relative to the reference particle, in front of the
+        element and behind it. "fixed_time": x, y, xi [m], px, py, pz [m c] of all particles at the
+        time when the reference particle is at the entrance, and when it is at the exit; particles
+        fly freely to the plane and from it. Those that do not move forward are lost.
     xi
         Place of the reference particle along the axis at the entrance and at the exit, in the xi of
         fixed_time [m].
@@ -66,14 +68,27 @@ class Surrogate(Programmable):
         **common: Any,
     ) -> None:
         path = None
+        if not isinstance(name, str):
+            raise TypeError(f"Surrogate: name must be a text, got {type(name).__name__} {name!r}")
         if not isinstance(network, Network):
+            if not isinstance(network, (str, Path)):
+                raise TypeError(
+                    f"Surrogate {name!r}: network must be a Network or the path of its file, got "
+                    f"{type(network).__name__}"
+                )
             path = Path(network)
             network = Network.load(path)
             name = name or path.stem
         where = f"Surrogate {name!r}"
         if "slices" in common:
             raise TypeError(f"{where}: it has one slice")
-        if len(xi) != 2:
+        if coordinates not in ("canonical", "fixed_time"):
+            raise ValueError(
+                f"{where}: coordinates = {coordinates!r} must be 'canonical' or 'fixed_time'"
+            )
+        if format is not None and format not in FORMATS:
+            raise ValueError(f"{where}: format = {format!r} must be one of {', '.join(FORMATS)}")
+        if not isinstance(xi, Sequence | np.ndarray) or isinstance(xi, str) or len(xi) != 2:
             raise ValueError(f"{where}: xi = {xi!r} must be two numbers, at the entrance and exit")
         length = number(length, f"{where}: length")
         core = _core.NetworkMap(
@@ -88,6 +103,8 @@ class Surrogate(Programmable):
         )
 
         def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
+            if piece.end < piece.start:
+                raise ValueError(f"{where}: a network has no inverse, tracking backward needs one")
             if abs(piece.length - length) > 1e-12 * length:
                 raise ValueError(f"{where}: its length is {length} m, always")
             return core.advance(ref, piece.start, piece.end)

@@ -85,7 +85,8 @@ class _Graph:
         inputs = [i.name for i in graph.input if i.name not in self._constants]
         if len(inputs) != 1 or len(graph.output) != 1:
             raise ValueError(
-                f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs, expected one each"
+                f"the graph has {len(inputs)} inputs and {len(graph.output)} outputs, expected one "
+                "each"
             )
         self._values: dict[str, _Value] = {inputs[0]: _Value(0)}
         self._layers: list[dict[str, Any]] = []
@@ -321,7 +322,8 @@ class _Graph:
             layer["weights"] = weights * scale
         if value.layer != len(self._layers):  # not the result of the layer in front
             raise _NotSupported(
-                "its operand is not the result of the layer in front of it: branches can only be skip "
+                "its operand is not the result of the layer in front of it: branches can only be "
+                "skip "
                 "connections"
             )
 
@@ -350,7 +352,8 @@ class _Graph:
         found = _identify(z, y)
         if found is None:
             raise _NotSupported(
-                "the element-wise operations in front of it are no activation function that is known, with "
+                "the element-wise operations in front of it are no activation function that is "
+                "known, with "
                 "a scale and an offset behind it"
             )
         name, slope, scale, shift = found

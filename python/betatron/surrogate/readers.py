@@ -153,7 +153,8 @@ def _from_module(model: Any) -> list[dict[str, Any]]:
     def activate(where: str, name: str, slope: Any = None) -> None:
         if not layers or "activation" in layers[-1]:
             raise ValueError(
-                f"{where}: an activation function must stand behind a Linear, and be the only one there"
+                f"{where}: an activation function must stand behind a Linear, and be the only one "
+                "there"
             )
         layers[-1]["activation"] = name
         if slope is not None:

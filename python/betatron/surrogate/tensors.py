@@ -8,6 +8,7 @@ name are the same.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,44 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
         raise ValueError(f"{path}: not a safetensors file (its header would have {size} bytes)")
     try:
         header: dict[str, Any] = json.loads(data[8 : 8 + size])
+        if not isinstance(header, dict):
+            raise ValueError(f"it is a {type(header).__name__}, not an object")
         metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(
+            isinstance(text, str) for text in metadata.values()
+        ):
+            raise ValueError("__metadata__ must hold texts by name")
+        for name, entry in header.items():
+            _check_entry(name, entry)
         entries = sorted(header.items(), key=lambda item: item[1]["data_offsets"][0])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path}: not a safetensors file (its header cannot be read: {error})"
         ) from error
     body = memoryview(data)[8 + size :]
     return {name: _array(path, name, entry, body) for name, entry in entries}, metadata
+
+
+def _check_entry(name: str, entry: Any) -> None:
+    """Raises ValueError unless the entry of a tensor has the form that the format asks for."""
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+    if not isinstance(entry, dict):
+        raise ValueError(f"tensor {name!r} has no description")
+    for key in ("dtype", "shape", "data_offsets"):
+        if key not in entry:
+            raise ValueError(f"tensor {name!r} has no {key}")
+    if not isinstance(entry["dtype"], str):
+        raise ValueError(f"tensor {name!r}: dtype = {entry['dtype']!r} must be a text")
+    if not whole(entry["shape"]):
+        raise ValueError(f"tensor {name!r}: shape = {entry['shape']!r} must be whole numbers >= 0")
+    offsets = entry["data_offsets"]
+    if not whole(offsets) or len(offsets) != 2:
+        raise ValueError(
+            f"tensor {name!r}: data_offsets = {offsets!r} must be two whole numbers >= 0"
+        )
 
 
 def _array(path: Path, name: str, entry: dict[str, Any], body: memoryview) -> np.ndarray:
@@ -62,7 +93,7 @@ def _array(path: Path, name: str, entry: dict[str, Any], body: memoryview) -> np
         raise ValueError(
             f"{path}: tensor {name!r} has the type {kind}; known: BF16, {', '.join(_DTYPES)}"
         )
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     if not 0 <= begin <= end <= len(body) or end - begin != count * dtype.itemsize:
         raise ValueError(
             f"{path}: tensor {name!r} of shape {shape} does not fit to bytes {begin} ... {end} "
