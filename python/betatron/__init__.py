@@ -42,7 +42,7 @@ from betatron.elements import *  # noqa: F403  (the kinds are listed by the core
 from betatron.elements import __all__ as _element_names
 from betatron.fields import fourier_coefficients
 from betatron.envelope_gradient import EnvelopeGradient, EnvelopeObjective
-from betatron.gradient import Gradient, Objective
+from betatron.gradient import Gradient, HessianVector, Objective
 from betatron.hooks import Hooks
 from betatron.info import info
 from betatron.io_at import from_at
@@ -88,6 +88,7 @@ __all__ = [
     "EnvelopeObjective",
     "Gaussian",
     "Gradient",
+    "HessianVector",
     "Hooks",
     "Kurth4D",
     "Kurth6D",

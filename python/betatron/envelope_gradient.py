@@ -231,6 +231,12 @@ class EnvelopeObjective(Objective):
         # type: ignore[arg-type]
         super().__init__(line, None, loss, parameters, scale=scale, **options)
 
+    def _sharp_options(self) -> dict[str, Any]:
+        return {}  # nothing is rewound
+
+    def _epsilon(self) -> float:
+        return 2.0**-52
+
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]
         return envelope_gradient(
             self.line, self.reference, self.start, self.loss, self.knobs, **self.options

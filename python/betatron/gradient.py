@@ -365,7 +365,42 @@ def gradient(
     )
 
 
-_LENGTHS = {"voltage": 1e5, "gradient": 0.1, "frequency": 1e6}  # on which things vary, at 0 too
+# On which things vary, at 0 too; 0.1 for all else.
+_LENGTHS = {"voltage": 1e5, "frequency": 1e6, "phase": 1.0, "dx": 1e-2, "dy": 1e-2}
+_ROWS = 9
+
+
+@dataclass
+class HessianVector:
+    """What `Line.hessian_vector` gives: second derivatives of a loss times a direction.
+
+    Attributes
+    ----------
+    values
+        How the gradient changes along the direction, shape (len(knobs),).
+    error
+        Estimated errors of the values, from differences between extrapolations and from rounding.
+    knobs
+        The numbers that were varied.
+    gradients
+        How many gradients were taken.
+    """
+
+    values: np.ndarray
+    error: np.ndarray
+    knobs: list[Knob]
+    gradients: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per knob: element, kind, parameter, value, derivative (of the gradient), error."""
+        return table_of(self.knobs, self.values).assign(error=self.error)
+
+    def __repr__(self) -> str:
+        doubt = np.max(
+            self.error / np.maximum(np.abs(self.values), np.finfo(float).tiny), initial=0
+        )
+        return f"HessianVector: {len(self.knobs)} numbers, {self.gradients} gradients, relative error {doubt:.0e}"
 
 
 def hessian_vector(
@@ -373,32 +408,54 @@ def hessian_vector(
     values: np.ndarray,
     direction: np.ndarray,
     chosen: Sequence[Knob],
-) -> tuple[np.ndarray, float]:
-    """The derivative of ``slope(e)``, the exact gradient at ``values + e * direction``, at e = 0, and its error.
+    accuracy: float = 1e-9,
+    epsilon: float = 2.0**-52,
+) -> HessianVector:
+    """The derivative of ``slope(e)``, the exact gradient at ``values + e * direction``, at e = 0.
 
-    Central differences of order 6, whose truncation is estimated by those of order 4. The step changes no parameter by
-    more than 1/20 of its size, and becomes shorter until the estimate, which is that of order 4, is below 1e-6 of the
-    result. Gradients are exact to about 1e-13 of their size, and the result to about 1e-10. Source: B. Fornberg, Math. Comp. 51 (1988) 699.
+    Central differences, extrapolated from steps that are halved until two extrapolations agree to ``accuracy`` of the
+    largest entry (entries times the sizes of their parameters), or until rounding makes them worse; the best one is
+    taken. The first step changes no parameter by more than 1/16 of its size, and all together by no more than half of
+    one. Steps outside of what parameters are allowed to be are halved. ``epsilon`` is the least relative error of gradients.
+
+    Source: C. Ridders, Adv. Eng. Software 4 (1982) 75.
     """
-    sizes = [
-        max(abs(v), _LENGTHS.get(k.parameter, 0.1)) for v, k in zip(values, chosen, strict=True)
-    ]
-    fastest = float(np.max(np.abs(direction) / sizes, initial=0.0))
+    sizes = np.array(
+        [max(abs(v), _LENGTHS.get(k.parameter, 0.1)) for v, k in zip(values, chosen, strict=True)]
+    )
+    relative = np.abs(direction) / sizes
+    fastest = max(16 * np.max(relative, initial=0.0), 2 * np.sum(relative))
     if not np.isfinite(fastest):
         raise ValueError("hessian_vector: the direction must be finite")
+    nothing = np.zeros(len(values))
     if fastest == 0:
-        return np.zeros(len(values)), 0.0
-    best, error = np.zeros(len(values)), np.inf
-    for division in (64, 256, 1024):
-        step = 1 / (division * fastest)
-        d = [slope(k * step) - slope(-k * step) for k in (1, 2, 3)]
-        fine = (45 * d[0] - 9 * d[1] + d[2]) / (60 * step)
-        doubt = float(np.max(np.abs(fine - (8 * d[0] - d[1]) / (12 * step))))
-        if doubt < error:
-            best, error = fine, doubt
-        if doubt <= 1e-6 * np.max(np.abs(fine)):
+        return HessianVector(nothing, nothing.copy(), list(chosen), 0)
+    best, error, least = nothing, np.full(len(values), np.inf), np.inf
+    row: list[np.ndarray] = []
+    step, taken = 1 / fastest, 0
+    for attempt in range(_ROWS):
+        try:
+            ahead, behind = slope(step), slope(-step)
+        except ValueError:
+            if attempt == _ROWS - 1 and not taken:
+                raise
+            row, step = [], step / 2
+            continue
+        taken += 2
+        before, row = row, [(ahead - behind) / (2 * step)]
+        rounding = epsilon * np.maximum(np.abs(ahead), np.abs(behind)) / step
+        closest = np.inf
+        for order, coarse in enumerate(before, 1):
+            row.append(row[-1] + (row[-1] - coarse) / (4**order - 1))
+            doubt = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - coarse)) + rounding
+            closest = min(closest, float(np.max(doubt * sizes)))
+            if closest < least:
+                best, error, least = row[-1], doubt, closest
+        largest = np.max(np.abs(best * sizes))
+        if least <= accuracy * largest or (least < 1e-2 * largest and closest > 4 * least):
             break
-    return best, error
+        step /= 2
+    return HessianVector(best, error, list(chosen), taken)
 
 
 class Objective:
@@ -462,22 +519,44 @@ class Objective:
     def _gradient(self) -> Gradient:
         return gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
 
-    def hessp(self, x: Sequence[float], p: Sequence[float]) -> np.ndarray:
-        """The second derivatives at x times the direction p, as ``scipy.optimize.minimize(..., hessp=...)`` takes them;
-        see `hessian_vector`. The parameters are those of x afterwards."""
+    def _sharp_options(self) -> dict[str, Any]:
+        """Differences divide errors of rewinding by their steps: they are worth a tighter tolerance."""
+        if self.options.get("strategy", "auto") != "auto":
+            return {}
+        return {"tolerance": 1e-13 if self.beam.precision == "double" else 1e-6}
+
+    def _epsilon(self) -> float:
+        return 2.0**-52 if self.beam.precision == "double" else 2.0**-23
+
+    def hessian_vector(
+        self, x: Sequence[float], p: Sequence[float], accuracy: float = 1e-9
+    ) -> HessianVector:
+        """The second derivatives at x times the direction p, in units of x, with their errors; see
+        `Line.hessian_vector`. The parameters are those of x afterwards."""
         self(x)
-        at, kept = np.array(x, dtype=float), self._result
-
-        def slope(step: float) -> np.ndarray:
-            return self(at + step * np.asarray(p, dtype=float))[1]
-
-        product, _ = hessian_vector(
-            slope, at * self.scale, np.asarray(p, dtype=float) * self.scale, self.knobs
-        )
-        for knob, value in zip(self.knobs, at * self.scale, strict=True):
-            knob.value = value
-        self._x, self._result = at, kept
+        at, kept, options = np.array(x, dtype=float), self._result, self.options
+        along = np.asarray(p, dtype=float)
+        self.options = self._sharp_options() | options
+        try:
+            product = hessian_vector(
+                lambda step: self(at + step * along)[1] / self.scale,
+                at * self.scale,
+                along * self.scale,
+                self.knobs,
+                accuracy,
+                self._epsilon(),
+            )
+        finally:
+            for knob, value in zip(self.knobs, at * self.scale, strict=True):
+                knob.value = value
+            self._x, self._result, self.options = at, kept, options
+        product.values = product.values * self.scale
+        product.error = product.error * np.abs(self.scale)
         return product
+
+    def hessp(self, x: Sequence[float], p: Sequence[float]) -> np.ndarray:
+        """The values of `hessian_vector`, as ``scipy.optimize.minimize(..., hessp=...)`` takes them."""
+        return self.hessian_vector(x, p).values
 
     def fun(self, x: Sequence[float]) -> float:
         """The loss."""

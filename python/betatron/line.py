@@ -19,7 +19,15 @@ from betatron.collective import Effect
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.envelope_gradient import EnvelopeGradient, envelope_gradient
-from betatron.gradient import Gradient, Objective, Parameters, effects_of, gradient, turned
+from betatron.gradient import (
+    Gradient,
+    HessianVector,
+    Objective,
+    Parameters,
+    effects_of,
+    gradient,
+    turned,
+)
 from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
@@ -480,11 +488,15 @@ class Line(_core.Line):
         loss: Loss,
         parameters: Parameters,
         direction: Sequence[float],
+        *,
+        accuracy: float = 1e-9,
         **options: Any,
-    ) -> np.ndarray:
+    ) -> HessianVector:
         """Second derivatives of a loss by parameters, times a direction: how the gradient changes along it.
 
-        By central differences of exact gradients (six of them), to about 1e-10 of the result; of losses that are smooth.
+        By differences of exact gradients, extrapolated from steps that are halved until two results agree; mostly from six
+        gradients. Each number comes with an estimate of its error. Of losses that are smooth: where particles begin to be lost,
+        or cross nodes of a grid, the estimate tells that there is no such derivative.
 
         Parameters
         ----------
@@ -492,12 +504,15 @@ class Line(_core.Line):
             As for ``gradient``.
         direction
             One number per parameter, in their order and units.
+        accuracy
+            At which estimated error, relative to the largest entry, to stop; > 0. Where rounding does not allow it, in
+            single precision for instance, the most accurate result is given.
         options
-            ``strategy``, ``tolerance``, ``threads`` of ``gradient``.
+            As for ``gradient``: ``strategy``, ``tolerance``, ``threads``, ``space_charge``, ``collective``, ``turns``.
 
         Returns
         -------
-        One number per parameter.
+        ``values`` and ``error``, one number per parameter, and the number of ``gradients`` taken.
         """
         objective = Objective(self, beam, loss, parameters, **options)
         try:
@@ -508,9 +523,12 @@ class Line(_core.Line):
             raise ValueError(
                 f"hessian_vector: the direction must be {len(objective.knobs)} finite numbers, got {direction!r}"
             )
+        bound = number(accuracy, "accuracy")
+        if not 0 < bound < np.inf:
+            raise ValueError(f"accuracy = {bound} is not allowed; allowed: > 0")
         values = [k.value for k in objective.knobs]
         with turned(objective.knobs, values):
-            return objective.hessp(values, vector)
+            return objective.hessian_vector(values, vector, bound)
 
     def _moments_at_start(
         self,

@@ -139,11 +139,11 @@ def test_second_derivatives() -> None:
     lattice, particles = line(), beam(500)
     loss = 1e6 * losses.beam_size("x") + losses.of_moments(lambda m: losses.log(m.cov[2, 2]))
     knobs = [("q1", "k1"), ("q2", "k1"), ("d", "length")]
-    rows = np.array([lattice.hessian_vector(particles, loss, knobs, e) for e in np.eye(3)])
+    rows = np.array([lattice.hessian_vector(particles, loss, knobs, e).values for e in np.eye(3)])
     assert np.allclose(rows, rows.T, rtol=1e-8, atol=1e-10 * np.abs(rows).max())
     assert lattice["q1"].k1 == 4.0 and lattice["d"].length == 0.4
     mixed = lattice.hessian_vector(particles, loss, knobs, [0.3, -2.0, 0.1])
-    assert mixed == pytest.approx(rows @ [0.3, -2.0, 0.1], rel=1e-8)
+    assert mixed.values == pytest.approx(rows @ [0.3, -2.0, 0.1], rel=1e-8)
     h = 0.02
 
     def value(a: float, b: float) -> float:
@@ -157,7 +157,7 @@ def test_second_derivatives() -> None:
     start = envelope.x0
     assert envelope.hessp(start, [1, 0, 0]) == pytest.approx(rows[0], rel=0.1, abs=0.02)
     assert np.array_equal(envelope.x0, start)
-    assert np.all(lattice.hessian_vector(particles, loss, knobs, [0, 0, 0]) == 0)
+    assert np.all(lattice.hessian_vector(particles, loss, knobs, [0, 0, 0]).values == 0)
     with pytest.raises(ValueError, match="3 finite numbers"):
         lattice.hessian_vector(particles, loss, knobs, [1, 0])
 
