@@ -40,8 +40,8 @@ using kind =
                  constant_focusing, quadrupole_edge, plasma_lens, tapered_plasma_lens, buncher,
                  crab_cavity, thin_dipole, nonlinear_lens, pole_face_rotation, plane_rotation,
                  patch, polygon_aperture, kicker, rf_cavity, soft_solenoid, soft_quadrupole,
-                 rf_field_map, uniform_acceleration, undulator, plasma_stage, linear_map, taylor_map,
-                 spin_map, aperture, programmable, instrument, marker>;
+                 rf_field_map, uniform_acceleration, undulator, plasma_stage, linear_map,
+                 taylor_map, spin_map, aperture, programmable, instrument, marker>;
 
 template <template <class> class... Maps>
 struct map_list {
@@ -68,11 +68,10 @@ using all_maps =
              bend_exact, curved_multipole_kick, dipole_edge_kick, multipole_kick, solenoid_paraxial,
              solenoid_exact, dipole_kick, rf_kick, rf_field_kick, uniform_acceleration_paraxial,
              uniform_acceleration_exact, undulator_paraxial, undulator_exact, blowout_kick,
-             linear_wake_kick, aperture_filter,
-             quadrupole_fringe, dipole_fringe, plasma_lens_paraxial, tapered_lens_kick,
-             buncher_kick, crab_kick, thin_dipole_kick, nonlinear_lens_kick, face_rotation,
-             frame_patch, polygon_filter, linear_dense, linear_midplane, taylor_second,
-             taylor_third, frame_change, bucket_wrap, bucket_mirror, bucket_filter, spin_rotation,
-             reference_change>;
+             linear_wake_kick, aperture_filter, quadrupole_fringe, dipole_fringe,
+             plasma_lens_paraxial, tapered_lens_kick, buncher_kick, crab_kick, thin_dipole_kick,
+             nonlinear_lens_kick, face_rotation, frame_patch, polygon_filter, linear_dense,
+             linear_midplane, taylor_second, taylor_third, frame_change, bucket_wrap, bucket_mirror,
+             bucket_filter, spin_rotation, reference_change>;
 
 }  // namespace betatron::elements

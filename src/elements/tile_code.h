@@ -27,8 +27,8 @@ struct code_place {
   double length;                    ///< of the path through the slice [m]
   int slice, slices;                ///< counted from 0, in the direction of the line
   std::int64_t turn = 0;
-  std::int32_t element = 0;  ///< position in the line ...
-  std::string_view name{};   ///< ... and its name
+  std::int32_t element = 0;            ///< position in the line ...
+  std::string_view name{};             ///< ... and its name
   std::span<const double> settings{};  ///< the user's numbers
 };
 

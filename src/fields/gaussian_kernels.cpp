@@ -130,8 +130,8 @@ BETATRON_INLINE void pull(const double* const* inverse, const double* weight, st
 }
 
 void pull_3d(const double* const* inverse, const double* weight, std::size_t nodes,
-             const double* const* r, const double* const* g, double* const* e,
-             double* const* by_r, double* sums, std::size_t n) {
+             const double* const* r, const double* const* g, double* const* e, double* const* by_r,
+             double* sums, std::size_t n) {
   pull<3, false>(inverse, weight, nodes, r, g, nullptr, e, by_r, sums, n);
 }
 
@@ -146,9 +146,8 @@ void pull_2d(const double* const* inverse, const double* weight, std::size_t nod
 #define BETATRON_TABLE(i) BETATRON_EXPAND(gaussian_kernels_, i)
 
 extern const gaussian_table BETATRON_TABLE(BETATRON_ISA);
-constinit const gaussian_table BETATRON_TABLE(BETATRON_ISA) = {static_cast<std::size_t>(width),
-                                                               field_2d, field_3d, potential,
-                                                               pull_3d,  pull_2d};
+constinit const gaussian_table BETATRON_TABLE(BETATRON_ISA) = {
+    static_cast<std::size_t>(width), field_2d, field_3d, potential, pull_3d, pull_2d};
 
 }  // namespace betatron::fields
 

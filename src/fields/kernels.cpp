@@ -729,7 +729,8 @@ template <class P>
 BETATRON_INLINE real total(const P& v) {
   const auto a = v.v;
   if constexpr (P::width == 8) {
-    const auto b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    const auto b =
+        __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
     const auto c = __builtin_shufflevector(b, b, 0, 1) + __builtin_shufflevector(b, b, 2, 3);
     return c[0] + c[1];
   } else {
@@ -828,10 +829,9 @@ BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t c
                ex = across<wide>(e[0]);
     const real w = p[n].weight;
     const real field[3] = {total(ss * dx), total(ds * sx), total(sd * sx)};
-    const real by_place[3] = {
-        total(ss * ex * m[0] + tx * (ds * m[1] + sd * m[2] + dual_ss * w)),
-        total(ts * dx * m[0] + sx * (es * m[1] + td * m[2] + dual_ts * w)),
-        total(st * dx * m[0] + sx * (dt * m[1] + se * m[2] + dual_st * w))};
+    const real by_place[3] = {total(ss * ex * m[0] + tx * (ds * m[1] + sd * m[2] + dual_ss * w)),
+                              total(ts * dx * m[0] + sx * (es * m[1] + td * m[2] + dual_ts * w)),
+                              total(st * dx * m[0] + sx * (dt * m[1] + se * m[2] + dual_st * w))};
     const real u[3] = {p[n].x, p[n].y, p[n].z};
 #pragma GCC unroll 3
     for (int a = 0; a < 3; ++a) {

@@ -95,10 +95,9 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads, int slope) {
     const double z = static_cast<double>(line / near[1]) * shape[2];
     for (std::size_t i = 0; i < near[0]; ++i) {
       const std::array<double, 3> centre = {static_cast<double>(i), y, z};
-      block[line * near[0] + i] =
-          slope == 0
-              ? average_inverse_distance(centre, shape)
-              : average_inverse_distance_slope(centre, shape, static_cast<std::size_t>(slope));
+      block[line * near[0] + i] = slope == 0 ? average_inverse_distance(centre, shape)
+                                             : average_inverse_distance_slope(
+                                                   centre, shape, static_cast<std::size_t>(slope));
     }
   });
 

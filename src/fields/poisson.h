@@ -83,8 +83,8 @@ class open_solver {
   double unit_ = 0;
   std::array<double, 3> shape_{};  // edges over that in x
   int slope_ = 0;
-  std::size_t row_ = 0;            // of the spectrum
-  std::size_t plane_ = 0;          // of the spectrum: real and imaginary parts
+  std::size_t row_ = 0;    // of the spectrum
+  std::size_t plane_ = 0;  // of the spectrum: real and imaginary parts
   std::size_t green_row_ = 0, green_plane_ = 0;
   huge_array<F> spectrum_, green_;
 };

@@ -75,10 +75,9 @@ void open_solver_2d::set_cells(const std::array<double, 2>& edges, bool slope) {
   for (std::size_t i = 0; i < x.n; ++i) {
     for (std::size_t j = 0; j < column; ++j) {
       const double u = static_cast<double>(i), v = static_cast<double>(j) * shape_;
-      first[i * column + j] =
-          j >= y.n ? 0
-                   : scale * (slope ? average_logarithm_slope(u, v, 1, shape_)
-                                    : average_logarithm(u, v, 1, shape_));
+      first[i * column + j] = j >= y.n ? 0
+                                       : scale * (slope ? average_logarithm_slope(u, v, 1, shape_)
+                                                        : average_logarithm(u, v, 1, shape_));
     }
   }
   k.green_row(x, first.data(), column, column, work_.data());

@@ -46,8 +46,9 @@ struct reverse_operation {
   static constexpr int matrix =
       1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
              ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists
-  static constexpr int call = operation::call;  ///< tile code, which has a pull but no inverse; `coefficients`: as in
-                                                ///< the forward program
+  static constexpr int call =
+      operation::call;  ///< tile code, which has a pull but no inverse; `coefficients`: as in
+                        ///< the forward program
 
   int code;
   std::uint32_t coefficients;  ///< position in the pool, or the number of the record

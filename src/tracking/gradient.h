@@ -29,7 +29,7 @@ struct gradient_options {
   std::int64_t turns = 1;     ///< through the line, >= 1; records are taken in each of them
   /// What the beam does to itself, as for track(); each needs effect::pull.
   std::vector<effect> collective{};
-  unsigned threads = 0;       ///< 0: all processors that the process may use
+  unsigned threads = 0;  ///< 0: all processors that the process may use
 };
 
 /// How a loss depends on the moments at one record.
@@ -63,7 +63,7 @@ struct pull_request {
 struct pull_result {
   std::vector<double> knobs;  ///< derivatives of the loss
   double kinetic = 0;         ///< by the kinetic energy over m c^2 of the reference at the start
-  double charge = 0;          ///< by the size of the charge of the beam [1/C], through collective effects
+  double charge = 0;  ///< by the size of the charge of the beam [1/C], through collective effects
   /// Largest distance between rewound and initial coordinates; 0 if no rewind was tried.
   std::array<double, 6> rewind_error{};
   double relative_rewind_error = 0;  ///< the same over the largest length or momentum at either end

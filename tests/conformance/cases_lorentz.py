@@ -211,7 +211,11 @@ for _model in ("paraxial", "exact"):
 def _blowout(v: Values, ref: bt.Reference) -> Fields:
     """Ez that grows along the bunch, and the field of the ions as that of a current."""
     sign, mass = math.copysign(1.0, ref.species.charge), ref.species.mass
-    rate, gamma, momentum = abs(ref.species.charge) * v["acceleration"] / mass, ref.gamma, ref.beta_gamma
+    rate, gamma, momentum = (
+        abs(ref.species.charge) * v["acceleration"] / mass,
+        ref.gamma,
+        ref.beta_gamma,
+    )
     ions = 2 * math.pi * 2.8179403205e-15 * v["density"] * 510998.95069 / mass
     k = -ref.species.charge * v["focusing"] * ions / momentum
     focus = transverse(lambda x, y: (k * x, k * y), ref.rigidity)
@@ -234,7 +238,15 @@ _fine = {"options": {"order": 6, "steps": 100}, "restrict": _no_wave}
 _ions = setup(_blowout)
 add("PlasmaStage", "exact", CODE, "blow-out", _ions, _names, limit=INTEGRATED, **_fine)
 add(
-    "PlasmaStage", "paraxial", CODE, "blow-out", _ions, _names, limit=INTEGRATED, **PARAXIAL, **_fine
+    "PlasmaStage",
+    "paraxial",
+    CODE,
+    "blow-out",
+    _ions,
+    _names,
+    limit=INTEGRATED,
+    **PARAXIAL,
+    **_fine,
 )
 add("PlasmaStage", "linear", CODE, "blow-out", _ions, _names, **LINEAR, **_fine)
 

@@ -119,7 +119,9 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
             values["density"] += 1.0
             wave = math.sqrt(4 * math.pi * 2.8179403205e-15 * values["density"])
             gain = abs(values["acceleration"]) / ref.species.mass
-            values["width"] = (1 + values["width"]) * math.sqrt(4 * gain / (wave * ref.beta_gamma) + 1e-4)
+            values["width"] = (1 + values["width"]) * math.sqrt(
+                4 * gain / (wave * ref.beta_gamma) + 1e-4
+            )
     if kind == "Undulator":
         values["strength"] *= ref.beta_gamma
     if kind == "ConstantFocusing":  # else pt = -(kt beta gamma)^2 t of a t that is rounding

@@ -113,7 +113,9 @@ def test_images_have_derivatives():
     z = torch.randn(6, 7, dtype=torch.float64, requires_grad=True)
     # quadratic splines have steps in their second derivative, and differences see them
     assert torch.autograd.gradcheck(lambda u: image(screen, u * 1e-3), [z], eps=1e-6, atol=1e-5)
-    assert torch.equal(image(screen, z * 1e-3).detach(), torch.tensor(screen.image(z.detach().numpy() * 1e-3)))
+    assert torch.equal(
+        image(screen, z * 1e-3).detach(), torch.tensor(screen.image(z.detach().numpy() * 1e-3))
+    )
     with pytest.raises(ValueError, match="shape"):
         image(screen, z[:5])
     with pytest.raises(TypeError, match="tensor"):

@@ -135,9 +135,10 @@ void check_arguments(const lattice::program& p, const run_options& how) {
   }
   if (!p.calls.empty()) {
     const elements::code_call& first = p.calls.front();
-    throw std::invalid_argument("the device calls no code of others: the program calls '" +
-                                (first.tiles ? first.tiles->name : std::string("code of the beam")) +
-                                "'; track on the CPU");
+    throw std::invalid_argument(
+        "the device calls no code of others: the program calls '" +
+        (first.tiles ? first.tiles->name : std::string("code of the beam")) +
+        "'; track on the CPU");
   }
   if (p.radiation) {
     throw std::invalid_argument(

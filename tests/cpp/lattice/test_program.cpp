@@ -94,8 +94,7 @@ std::shared_ptr<element> random_element(const kind_info& kind, std::uint64_t see
     } else if (p.name == "acceleration" || p.name == "slope") {
       set(*e, p.name, 0.2 * u * ref.kinetic_energy() / std::fabs(ref.particle.charge));
     } else if (p.name == "density") {  // K/(beta gamma) below 1
-      const double radius =
-          2.8179403205e-15 * 510998.95 / ref.particle.mass_eV;
+      const double radius = 2.8179403205e-15 * 510998.95 / ref.particle.mass_eV;
       set(*e, p.name, std::fabs(u) * ref.beta_gamma() / (2 * std::numbers::pi * radius));
     } else if (p.name.starts_with("ramp_") && p.unit == "m") {
       set(*e, p.name, 0.4 * std::fabs(u) * std::get<double>(get(*e, "length")));

@@ -50,7 +50,8 @@ stage_description random_stage(std::uint64_t seed) {
   d.domain.centre = {-63e-6, 1 / std::sqrt(gamma_in), 2e-5, 2e-5, 0};
   d.domain.whitening[0] = 1 / 5e-6;
   d.domain.whitening[6] = 10 * std::sqrt(gamma_in);
-  for (const std::size_t i : {std::size_t{12}, std::size_t{18}, std::size_t{24}}) d.domain.whitening[i] = 1 / 4e-5;
+  for (const std::size_t i : {std::size_t{12}, std::size_t{18}, std::size_t{24}})
+    d.domain.whitening[i] = 1 / 4e-5;
   d.domain.limit = 8;
   d.gain = {14000, -7e8, 1e12};
   d.xi_centre = -63e-6;
