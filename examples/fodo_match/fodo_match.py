@@ -102,7 +102,7 @@ def simulate(line: bt.Line, k: np.ndarray, terms: losses.Loss) -> float:
     line["q1"].k1, line["q2"].k1 = k
     end = line.envelope(REFERENCE, BEAM, space_charge=SPACE_CHARGE, record=None)
     m = losses.Moments(end.mean, end.covariance, end.reference.gamma - 1)
-    return sum(0.5 * float(t.function(m)) ** 2 for t in terms.terms)
+    return sum(0.5 * t.function(m).value ** 2 for t in terms.terms)
 
 
 def run_all(slices: int) -> tuple[list[Run], dict[str, float]]:
