@@ -494,7 +494,7 @@ def test_losses_by_differences():
                 moved = losses.Moments(
                     mean + change[:6], cov + change[6:42].reshape(6, 6), 4.0 + change[42]
                 )
-                return float(function(moved))
+                return function(moved).value
 
             difference = ((at(h) - at(-h)) * 2 / 3 - (at(2 * h) - at(-2 * h)) / 12) / h
             assert slope[i] == pytest.approx(difference, rel=1e-7, abs=1e-7)
@@ -502,9 +502,9 @@ def test_losses_by_differences():
 
 def test_mismatch_is_zero_where_it_fits(beam):
     m = losses.Moments(np.zeros(6), np.cov(coordinates(beam)), beam.reference.gamma_minus_1)
-    alpha, beta, _ = (float(v) for v in m.twiss("x"))
+    alpha, beta, _ = (v.value for v in m.twiss("x"))
     matched = losses.twiss_mismatch("x", alpha, beta).terms[0].function(m)
-    assert abs(float(matched)) < 1e-12 and np.abs(matched.slope).max() < 1e-6 / np.cov(beam.x)
+    assert abs(matched.value) < 1e-12 and np.abs(matched.slope).max() < 1e-6 / np.cov(beam.x)
 
 
 def test_matching_with_scipy(beam):

@@ -112,6 +112,8 @@ def draw(data: st.DataObject, kind: str, ref: bt.Reference) -> dict:
     if kind == "PlasmaStage":  # phases of the betatron oscillation of about 1 rad
         radius = 2.8179403205e-15 * 510998.95 / ref.species.mass
         values["density"] *= ref.beta_gamma / (2 * math.pi * radius)
+        if values["wake"] == "linear":  # waves that are long against the distances of particles
+            values["density"] = min(values["density"], 1e17)
         values["ramp_up"] *= 0.5 * values["length"]
         values["ramp_down"] *= 0.5 * values["length"]
         values["slip"] *= 0.01
