@@ -623,7 +623,7 @@ def collide(
         whole(slices, "slices", 1000),
         0.5 * number(crossing_angle, "crossing_angle"),
         number(crossing_plane, "crossing_plane"),
-        [0, 0] if cells is None else [whole(n, "cells", 4096) for n in cells],
+        [0, 0] if cells is None else [whole(n, "cells", 4096, 8) for n in cells],
         0 if threads is None else whole(threads, "threads", 100_000),
     )
 

@@ -163,7 +163,11 @@ class Programmable(_core.Programmable):
                 raise TypeError(f"{where}: inverse needs a push")
             for name, function in functions.items():
                 arguments[name] = _callable(function, f"{where}: {name}")
-        super().__init__(length, settings, **arguments, **common)
+        try:
+            super().__init__(length, settings, **arguments, **common)
+        except TypeError as error:
+            error.add_note(f"code is given as {', '.join(CODE)}")
+            raise
 
     @property
     def push(self) -> Any:

@@ -156,7 +156,7 @@ class _OnPlane(_Model):
             cells = (cells,) * 2
         if len(cells) != 2:
             raise ValueError(f"{where}: cells = {self.cells!r} must be one or two numbers")
-        self._take("cells", tuple(whole(n, f"{where}: cells", 4096) for n in cells))
+        self._take("cells", tuple(whole(n, f"{where}: cells", 4096, 8) for n in cells))
         if self.shape not in SHAPES:
             raise ValueError(
                 f"{where}: shape = {self.shape!r} is not allowed; allowed: "

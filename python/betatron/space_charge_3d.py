@@ -88,7 +88,7 @@ class SpaceCharge3D(SpaceCharge):
             cells = (cells,) * 3
         if len(cells) != 3:
             raise ValueError(f"SpaceCharge3D: cells = {self.cells!r} must be one or three numbers")
-        take("cells", tuple(whole(n, "SpaceCharge3D: cells", 4096) for n in cells))
+        take("cells", tuple(whole(n, "SpaceCharge3D: cells", 4096, 8) for n in cells))
         if self.shape == "cic":
             take("shape", "linear")
         if self.shape not in SHAPES:
