@@ -84,6 +84,7 @@ SCALE = {
     "T": 2.0,
     "V": 0.2,
     "V/m": 0.2,
+    "V/m^2": 0.2,
 }
 
 
@@ -114,6 +115,9 @@ def draw_value(parameter: dict, rng: np.random.Generator, ref: bt.Reference) -> 
         return rng.uniform(0.0, 0.5)
     if name.startswith("fint"):
         return rng.uniform(0.0, 0.6)  # MAD-X takes a negative FINTX for one that is not given
+    if name == "density":  # of a plasma: oscillations of up to about 1 rad
+        radius = 2.8179403205e-15 * 510998.95069 / ref.species.mass
+        return rng.uniform(0.0, 1.0) * ref.beta_gamma / (2 * math.pi * radius)
     if unit == "Hz":
         return math.exp(rng.uniform(math.log(1e8), math.log(3e9)))
     if unit not in SCALE or name.startswith("repeat"):

@@ -229,26 +229,15 @@ def _blowout(v: Values, ref: bt.Reference) -> Fields:
     return fields
 
 
-def _no_wave(v: Values, ref: bt.Reference) -> Values:
-    return v | {"wake": "blowout", "slip": 0.0, "ramp_up": 0.0, "ramp_down": 0.0}
-
-
-_names = "length density acceleration slope focusing wake slip ramp_up ramp_down"
-_fine = {"options": {"order": 6, "steps": 100}, "restrict": _no_wave}
-_ions = setup(_blowout)
-add("PlasmaStage", "exact", CODE, "blow-out", _ions, _names, limit=INTEGRATED, **_fine)
+_stage, _names = setup(_blowout), "length density acceleration slope focusing"
+add("PlasmaStage", "exact", CODE, "blow-out", _stage, _names, **EXACT)
 add(
-    "PlasmaStage",
-    "paraxial",
-    CODE,
-    "blow-out",
-    _ions,
-    _names,
-    limit=INTEGRATED,
-    **PARAXIAL,
-    **_fine,
+    "PlasmaStage", "paraxial", CODE, "blow-out", _stage, _names, limit=INTEGRATED,
+    options=EXACT["options"], **PARAXIAL,
+)  # fmt: skip
+add(
+    "PlasmaStage", "linear", CODE, "blow-out", _stage, _names, options=EXACT["options"], **LINEAR
 )
-add("PlasmaStage", "linear", CODE, "blow-out", _ions, _names, **LINEAR, **_fine)
 
 # --- Soft edges ---------------------------------------------------------------------------------
 

@@ -36,7 +36,10 @@ import collective
 DRAWS, PARTICLES = 8, 16
 
 # kinds that no adapter has, and why; a kind that is in neither list is reported as not yet compared
-NO_COUNTERPART: dict[str, str] = {"SpinMap": "turns the spin alone; the orbit is that of a Marker"}
+NO_COUNTERPART: dict[str, str] = {
+    "SpinMap": "turns the spin alone; the orbit is that of a Marker",
+    "Programmable": "is the user's own code",
+}
 NOT_COMPARED = "not yet compared: no adapter writes this kind and model"
 
 
@@ -108,6 +111,17 @@ def run_code(code: str, only: list[str] | None) -> tuple[str, dict[int, dict[str
     return "" if missing else adapter.version, cells
 
 
+def uncompared() -> list[dict[str, str]]:
+    """Kinds and models that are in no cell, and why."""
+    compared = {(case.kind, case.model) for case in CASES}
+    return [
+        {"kind": kind, "model": model, "reason": NO_COUNTERPART.get(kind, NOT_COMPARED)}
+        for kind in bt.kinds()
+        for model in symmetry.MODELS
+        if (kind, model) not in compared
+    ]
+
+
 def run(only: list[str] | None = None) -> dict[str, Any]:
     # the codes side by side: Xtrack mostly waits for the compiler
     with ProcessPoolExecutor(min(len(ADAPTERS), os.cpu_count() or 1)) as pool:
@@ -116,17 +130,6 @@ def run(only: list[str] | None = None) -> dict[str, Any]:
         effect_codes, effect_cells = effects.result()
     numbered = {place: cell for _, cells in found.values() for place, cell in cells.items()}
     cells = [numbered[place] for place in sorted(numbered)]
-    compared = {(case.kind, case.model) for case in CASES}
-    alone = [
-        {
-            "kind": kind,
-            "model": model,
-            "reason": NO_COUNTERPART.get(kind, NOT_COMPARED),
-        }
-        for kind in bt.kinds()
-        for model in symmetry.MODELS
-        if (kind, model) not in compared
-    ]
     return {
         "betatron": bt.info()["version"],
         "codes": {code: version for code, (version, _) in found.items() if version},
@@ -135,7 +138,7 @@ def run(only: list[str] | None = None) -> dict[str, Any]:
         "particles": PARTICLES,
         "cells": cells,
         "effects": effect_cells,
-        "alone": alone,
+        "alone": uncompared(),
         "symmetry": [] if only else symmetry.table(),
     }
 

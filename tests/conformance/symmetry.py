@@ -22,7 +22,8 @@ MODELS = ("linear", "paraxial", "exact")
 NOT_SYMPLECTIC = ("LinearMap", "TaylorMap")  # the user's own
 NO_INVERSE = ("TaylorMap",)  # of degree 2 here
 SPECIES = ("electron", "proton")
-FIELDS = ("gradient", "gradient_length", "field")  # in T; the others act alike on all charges
+# in T, and of the ions of a plasma; the others act alike on all charges
+FIELDS = ("gradient", "gradient_length", "field", "focusing")
 OPPOSITE = {"electron": "positron", "proton": "antiproton"}
 
 S = np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]])
@@ -42,6 +43,12 @@ def draw_element(kind: str, rng: np.random.Generator, ref: bt.Reference) -> Valu
     if kind == "Undulator":  # weaker than what stops the reference particle
         values |= {"period": 0.05, "strength": values["strength"] * ref.beta_gamma}
         values["field"] *= 0.1
+    if kind == "PlasmaStage" and values["wake"] == "linear":
+        # a wave that is long against the distances of particles, and wide enough to focus gently
+        values["density"] = min(values["density"], 1e17) + 1.0
+        wave = np.sqrt(4 * np.pi * 2.8179403205e-15 * values["density"])
+        gain = abs(values["acceleration"]) / ref.species.mass
+        values["width"] = np.sqrt(4 * gain / (wave * ref.beta_gamma) + 1e-4)
     return values
 
 

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "conformance"))
 
 import symmetry
 from adapters import ADAPTERS, energy_deviation, momentum, rereferenced
-from cases import CASES, Case
+from cases import CASES, Case, draw_parameters, draw_reference
 from explanations import EXPLANATIONS
-from matrix import evaluate, page
+from matrix import NOT_COMPARED, evaluate, page, uncompared
 
 import collective
 
@@ -67,6 +67,18 @@ def test_every_explanation_is_used_and_every_reference_to_one_exists() -> None:
     assert {case.explanation for case in CASES} - {""} == set(EXPLANATIONS)
 
 
+def test_every_case_can_be_drawn() -> None:
+    for case in CASES:
+        rng = np.random.default_rng(1)
+        ref = draw_reference(("electron",), (1.0, 10.0), rng)
+        values = draw_parameters(case.kind, case.parameters, rng, ref)
+        assert set(values) == set(case.parameters)
+
+
+def test_every_kind_is_compared_or_has_a_reason() -> None:
+    assert [cell for cell in uncompared() if cell["reason"] == NOT_COMPARED] == []
+
+
 def test_cells_are_different() -> None:
     assert len({case.key for case in CASES}) == len(CASES)
 
@@ -89,6 +101,12 @@ def test_rereferenced_keeps_energy_and_arrival() -> None:
     assert after.gamma - out[5] * after.beta_gamma == pytest.approx(gamma, rel=1e-14)
     assert out[1] * after.beta_gamma == pytest.approx(z[1] * before.beta_gamma, rel=1e-14)
     assert out[4] == z[4]  # neither has moved
+
+
+@pytest.mark.parametrize("kind", bt.kinds())
+def test_laws_can_be_measured(kind: str) -> None:
+    found = symmetry.measure(kind, "exact", draws=1)
+    assert all(value < 1e-6 for value in found.values() if value is not None), found
 
 
 def test_laws_of_one_element() -> None:
