@@ -6,7 +6,9 @@
 
 PYTHON ?= python3
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
-WERROR := $(if $(CI),ON,OFF)
+# Warnings are errors in CI; a build folder that was made so stays so: changing it compiles everything again.
+built_werror := $(shell sed -n 's/^BETATRON_WERROR:[A-Z]*=//p' build/CMakeCache.txt 2>/dev/null)
+WERROR := $(if $(CI),ON,$(or $(built_werror),OFF))
 
 export PYTHON
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
