@@ -83,19 +83,9 @@ def make_beam(data: Mapping[str, Any], *, particles: int, precision: str, seed: 
 
 def make_line(data: Mapping[str, Any]) -> bt.Line:
     """The line: elements by name, and a nested list of names with repetitions."""
-    elements = {}
-    for name, facts in data["elements"].items():
-        parameters = dict(facts)
-        elements[name] = getattr(bt, parameters.pop("kind"))(name=name, **parameters)
-
-    def assemble(part: Any) -> Any:
-        if isinstance(part, str):
-            return elements[part]
-        if isinstance(part, Mapping):
-            return int(part["repeat"]) * assemble(part["line"])
-        return bt.Line([assemble(item) for item in part])
-
-    return bt.Line([assemble(part) for part in data["line"]], name="HTU")
+    return bt.Line.from_dict(
+        {"elements": data["elements"], "sequence": data["line"], "name": "HTU"}
+    )
 
 
 def standard_errors(beam: bt.Beam) -> dict[str, float]:

@@ -36,23 +36,12 @@ ALL_SCREENS = ["Phosphor1", "UC_ALineEbeam1", "UC_ALineEBeam2", "UC_ALineEBeam3"
 
 def make_line(data: dict[str, Any], seed: int) -> bt.Line:
     """The line of examples/htu, with displaced quadrupoles."""
-    elements = {}
-    for name, facts in data["elements"].items():
-        parameters = dict(facts)
-        elements[name] = getattr(bt, parameters.pop("kind"))(name=name, **parameters)
-
-    def assemble(part: Any) -> Any:
-        if isinstance(part, str):
-            return elements[part]
-        if isinstance(part, dict):
-            return int(part["repeat"]) * assemble(part["line"])
-        return bt.Line([assemble(item) for item in part])
-
+    line = bt.Line.from_dict({"elements": data["elements"], "sequence": data["line"]})
     rng = np.random.default_rng(seed)
-    for element in elements.values():
+    for element in line.elements:
         if element.kind == "Quadrupole":
             element.dx, element.dy = DISPLACEMENT * rng.normal(size=2)
-    return bt.Line([assemble(part) for part in data["line"]], name="HTU")
+    return line
 
 
 def make_beam(data: dict[str, Any], particles: int, seed: int) -> bt.Beam:
@@ -86,7 +75,7 @@ def make_loss() -> losses.Loss:
 def make_knobs(line: bt.Line) -> tuple[list[tuple[str, str]], list[float]]:
     """All gradients and kicks, each with the size of a step that does something."""
     knobs, scales = [], []
-    for element in dict.fromkeys(line.elements):
+    for element in line.elements:
         if element.kind == "Quadrupole":
             knobs.append((element.name, "gradient"))
             scales.append(0.02 * abs(element.gradient))

@@ -21,6 +21,7 @@ import pandas as pd
 
 from betatron import _core
 from betatron._checks import number, whole
+from betatron._constants import ELEMENTARY_CHARGE
 from betatron._core import Reference, Species
 from betatron.distributions import Distribution
 from betatron.fixed_time import momentum_scale, to_fixed_place, to_fixed_time
@@ -39,7 +40,6 @@ SPIN = ("sx", "sy", "sz")
 
 _COLUMNS = (*COORDINATES, "weight")
 _PRECISIONS = ("single", "double")
-_ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
 _LARGEST_SEED = 2**64 - 1
 _LARGEST_NUMBER = 2**63 - 1
 
@@ -135,7 +135,7 @@ class Beam(_core.Bunch):
         if distribution is None:
             super().__init__(reference, n, precision)
         else:
-            of_one = abs(reference.species.charge) * _ELEMENTARY_CHARGE
+            of_one = abs(reference.species.charge) * ELEMENTARY_CHARGE
             drawn_from = distribution._for(reference, n * of_one if charge is None else charge)
             super().__init__(reference, drawn_from, n, seed, precision)
         self._lost_names: list[str] = []

@@ -15,6 +15,7 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import number, whole
+from betatron._constants import ELEMENTARY_CHARGE
 from betatron.elements import Element
 
 if TYPE_CHECKING:
@@ -697,7 +698,7 @@ def ibs_rates(
         root = np.sqrt(length / spread)
         normal[:, 4] *= root
         normal[:, 5] /= root
-    particles = abs(number(charge, "charge")) / (abs(reference.species.charge) * 1.602176634e-19)
+    particles = abs(number(charge, "charge")) / (abs(reference.species.charge) * ELEMENTARY_CHARGE)
     rate, logarithm = _core.ibs_rates(
         line,
         reference,

@@ -37,13 +37,13 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
+from betatron._constants import SPEED_OF_LIGHT
 from betatron.beam import Reference
 from betatron.elements import Element, element_from_dict
 from betatron.line import Line
 
 __all__ = ["Imported", "from_at"]
 
-_SPEED_OF_LIGHT = 299792458.0  # m/s
 
 # Attributes that say nothing about the beam, or that _Reader has read wherever they occur.
 _SILENT = {
@@ -392,7 +392,7 @@ class _Reader:
             self._lose("Voltage", voltage, "the cavity is switched off")
             return self._straight()
         phase = (
-            math.pi / 2 - 2 * math.pi * frequency * lag / _SPEED_OF_LIGHT - self.number("PhaseLag")
+            math.pi / 2 - 2 * math.pi * frequency * lag / SPEED_OF_LIGHT - self.number("PhaseLag")
         )
         return self._make(
             "RFCavity",

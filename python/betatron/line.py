@@ -7,7 +7,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TextIO, runtime_checkable
+from functools import cached_property
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,12 @@ class Line(_core.Line):
         for e in self:
             unique.setdefault(id(e), e)
         return list(unique.values())
+
+    @cached_property
+    def _learned(self) -> list[Any]:
+        """The elements that know what they were trained for: `_tally()` is what they have seen, `_report(before)`
+        what is to be said of the particles since that tally (it warns if it must). Looked for once."""
+        return [e for e in self.elements if hasattr(e, "_tally")]
 
     def positions(self, which: str | Element) -> list[int]:
         """Places (counted from 0) at which an element, or elements of a name, stand."""
@@ -392,7 +399,7 @@ class Line(_core.Line):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
         effects = effects_of(self, space_charge, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
-        learned = [(e, e._tally()) for e in self.elements if isinstance(e, _Learned)]
+        learned = [(e, e._tally()) for e in self._learned]
         try:
             with _Progress(progress) as report:
                 result = _core.track(
@@ -830,17 +837,6 @@ class Records:
     def covariances(self) -> np.ndarray:
         """Covariance matrices of the records, shape (records, 6, 6)."""
         return self._result.covariances()
-
-
-@runtime_checkable
-class _Learned(Protocol):
-    """An element that knows what it was trained for."""
-
-    def _tally(self) -> Any:
-        """How many particles it has seen."""
-
-    def _report(self, before: Any) -> dict[str, float]:
-        """Of those that it has seen since that tally; warns if it must."""
 
 
 class Track(Records):

@@ -31,21 +31,20 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from betatron import _core
+from betatron._constants import ELEMENTARY_CHARGE, SPEED_OF_LIGHT
 from betatron._core import Reference, Species
 
 if TYPE_CHECKING:
     from betatron.beam import Beam
-
-_SPEED_OF_LIGHT = 299792458.0  # m/s
-_ELEMENTARY_CHARGE = 1.602176634e-19  # C
 
 _AXES = ("x", "y", "t")
 _SPACE = ("x", "y", "z")
@@ -54,58 +53,22 @@ _FILE_TYPES = (".h5", ".json", ".bp", ".bp4", ".bp5")
 
 
 def save(beam: Beam, path: str | os.PathLike[str], *, overwrite: bool, name: str) -> None:
-    """Write a beam as a new file; see `Beam.save`. A file that exists is replaced only when the new
-    one is complete."""
-    import openpmd_api as io
-
-    path = Path(path)
-    known = [s for s in _FILE_TYPES if s.removeprefix(".") in io.file_extensions]
-    if path.suffix not in known:
-        raise ValueError(f"Beam.save: {path} must end in one of {', '.join(known)}")
-    if "%" in path.name:
-        raise ValueError(f"Beam.save: {path} must not contain %: one beam is one file")
+    """Write a beam as a new file; see `Beam.save`."""
     if not name or not name.replace("_", "").isalnum():
         raise ValueError(f"Beam.save: name = {name!r} must be letters, digits and underscores")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"Beam.save: {path} exists; overwrite=True replaces it")
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        series = io.Series(str(unfinished), io.Access.create)
-        try:
-            series.set_software("betatron", _core.version)
-            series.set_particles_path("particles")
-            iteration = series.iterations[0]
-            iteration.time = beam.reference.t / _SPEED_OF_LIGHT
-            iteration.dt = 0.0
-            iteration.time_unit_SI = 1.0
-            _write_beam(io, iteration.particles[name], beam)
-            if beam.n_lost:
-                _write_lost(io, iteration.particles[name + _LOST_SUFFIX], beam)
-            iteration.close()
-        finally:
-            series.close()
-        if path.is_dir():  # ADIOS2
-            shutil.rmtree(path)
-        os.replace(unfinished, path)
-    finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished)
-        else:
-            unfinished.unlink(missing_ok=True)
+    with new_file(path, "Beam.save", overwrite=overwrite) as (io, series):
+        iteration = begin_iteration(series, 0, beam.reference.t / SPEED_OF_LIGHT)
+        _write_beam(io, iteration.particles[name], beam)
+        if beam.n_lost:
+            _write_lost(io, iteration.particles[name + _LOST_SUFFIX], beam)
+        iteration.close()
 
 
 def load(
     cls: type[Beam], path: str | os.PathLike[str], *, iteration: int | None, name: str | None
 ) -> Beam:
     """Read a beam; see `Beam.load`."""
-    import openpmd_api as io
-
-    found = glob.glob(str(path).replace("%T", "*")) if "%T" in str(path) else Path(path).exists()
-    if not found:
-        raise FileNotFoundError(f"Beam.load: there is no {path}")
-    with _opened(io, path) as series:
+    with opened_file(path, "Beam.load") as series:
         numbers = sorted(series.iterations)
         if not numbers:
             raise ValueError(f"Beam.load: {path} has no iterations")
@@ -125,6 +88,73 @@ def load(
     return beam
 
 
+# --- files ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_file(
+    path: str | os.PathLike[str], where: str, *, overwrite: bool
+) -> Iterator[tuple[Any, Any]]:
+    """(openpmd_api, a series to write to). Its file takes the place of `path` when the block ends;
+    if that raises, nothing is left of it, and a file that was there stays. Errors begin with
+    `where`: FileExistsError unless `overwrite`, ValueError for other kinds of files."""
+    import openpmd_api as io
+
+    path = Path(path)
+    known = [s for s in _FILE_TYPES if s.removeprefix(".") in io.file_extensions]
+    if path.suffix not in known:
+        raise ValueError(f"{where}: {path} must end in one of {', '.join(known)}")
+    if "%" in path.name:
+        raise ValueError(f"{where}: {path} must not contain %: it is one file")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{where}: {path} exists; overwrite=True replaces it")
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        series = io.Series(str(unfinished), io.Access.create)
+        try:
+            series.set_software("betatron", _core.version)
+            series.set_particles_path("particles")
+            yield io, series
+        finally:
+            series.close()
+        if path.is_dir():  # ADIOS2
+            shutil.rmtree(path)
+        os.replace(unfinished, path)
+    finally:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.unlink(missing_ok=True)
+
+
+def begin_iteration(series: Any, number: int, time: float) -> Any:
+    """A new iteration of a series at a time [s]."""
+    iteration = series.iterations[number]
+    iteration.time, iteration.dt, iteration.time_unit_SI = time, 0.0, 1.0
+    return iteration
+
+
+@contextlib.contextmanager
+def opened_file(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
+    """A series to read, of one file or of one per iteration ("beam_%T.h5"). FileNotFoundError and
+    ValueError (not openPMD) begin with `where`."""
+    import openpmd_api as io
+
+    pattern, several = re.subn(r"%\d*T", "*", str(path))
+    if not (glob.glob(pattern) if several else Path(path).exists()):
+        raise FileNotFoundError(f"{where}: there is no {path}")
+    try:
+        series = io.Series(str(path), io.Access.read_only)
+    except Exception as error:  # openPMD-api raises various types, RuntimeError among them
+        raise ValueError(f"{where}: {path} is not an openPMD file: {error}") from error
+    try:
+        yield series
+    finally:
+        series.close()
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 
@@ -132,25 +162,42 @@ def _write_beam(io: Any, species: Any, beam: Beam) -> None:
     ref = beam.reference
     for key, value in _reference_attributes(ref).items():
         species.set_attribute(key, value)
-    length = {io.Unit_Dimension.L: 1}
-    momentum = {io.Unit_Dimension.L: 1, io.Unit_Dimension.M: 1, io.Unit_Dimension.T: -1}
-    _write_vector(io, species["position"], [beam.x, beam.y, beam.t], length, 1.0)
-    _write_vector(io, species["momentum"], [beam.px, beam.py, beam.pt], momentum, _momentum_SI(ref))
+    positions, momenta = [beam.x, beam.y, beam.t], [beam.px, beam.py, beam.pt]
+    write_positions(io, species, _AXES, positions, momenta, _momentum_SI(ref), {})
     if beam.has_spin:
         _write_vector(io, species["spin"], [beam.sx, beam.sy, beam.sz], {}, 1.0, _SPACE)
-    _write_offset(io, species["positionOffset"], len(beam), length)
-    _write_scalar(io, species["weighting"], beam.weight)
-    _write_scalar(io, species["id"], beam.id)
+    write_identity(io, species, beam.weight, beam.id, _charge_SI(ref), _mass_SI(ref))
+
+
+def write_positions(
+    io: Any, species: Any, axes: tuple[str, ...], positions: Sequence[np.ndarray],
+    momenta: Sequence[np.ndarray], unit: float, offset: Mapping[str, float],
+) -> None:  # fmt: skip
+    """The records position [m], momentum in a unit [kg m/s], and positionOffset, by axis; 0 where
+    not given."""
+    length = {io.Unit_Dimension.L: 1}
+    momentum = {io.Unit_Dimension.L: 1, io.Unit_Dimension.M: 1, io.Unit_Dimension.T: -1}
+    _write_vector(io, species["position"], positions, length, 1.0, axes)
+    _write_vector(io, species["momentum"], momenta, momentum, unit, axes)
+    _write_offset(io, species["positionOffset"], len(positions[0]), length, axes, offset)
+
+
+def write_identity(
+    io: Any, species: Any, weight: np.ndarray, ids: np.ndarray, charge: float, mass: float
+) -> None:
+    """What tells the particles apart and what they are: weighting, id, charge [C] and mass [kg] of
+    one; and of all records of the species, how they go with the weight (extension ED-PIC)."""
+    _write_scalar(io, species["weighting"], weight)
+    _write_scalar(io, species["id"], ids)
     _write_constant(
-        io, species["charge"], _charge_SI(ref), len(beam),
-        {io.Unit_Dimension.T: 1, io.Unit_Dimension.I: 1},
-    )  # fmt: skip
-    _write_constant(io, species["mass"], _mass_SI(ref), len(beam), {io.Unit_Dimension.M: 1})
-    # ED-PIC: of one real particle (power 0) or of a macroparticle (power 1)
+        io, species["charge"], charge, len(ids), {io.Unit_Dimension.T: 1, io.Unit_Dimension.I: 1}
+    )
+    _write_constant(io, species["mass"], mass, len(ids), {io.Unit_Dimension.M: 1})
     for record in species:
-        weighting = record == "weighting"
-        species[record].set_attribute("macroWeighted", np.uint32(weighting))
-        species[record].set_attribute("weightingPower", 1.0 if weighting else 0.0)
+        # of one real particle but for the weight; a macroparticle has weight^power times as much
+        power = 1.0 if record in ("weighting", "momentum", "charge", "mass") else 0.0
+        species[record].set_attribute("macroWeighted", np.uint32(record == "weighting"))
+        species[record].set_attribute("weightingPower", power)
 
 
 def _write_lost(io: Any, species: Any, beam: Beam) -> None:
@@ -173,8 +220,8 @@ def _write_lost(io: Any, species: Any, beam: Beam) -> None:
 
 
 def _write_vector(
-    io: Any, record: Any, columns: list[np.ndarray], dimension: Mapping[Any, float], unit_SI: float,
-    axes: tuple[str, ...] = _AXES,
+    io: Any, record: Any, columns: Sequence[np.ndarray], dimension: Mapping[Any, float],
+    unit_SI: float, axes: tuple[str, ...] = _AXES,
 ) -> None:  # fmt: skip
     record.unit_dimension = dimension
     record.time_offset = 0.0
@@ -194,17 +241,20 @@ def _write_values(io: Any, component: Any, values: np.ndarray, unit_SI: float) -
     component.unit_SI = unit_SI
     if len(values):
         component.reset_dataset(io.Dataset(values.dtype, values.shape))
-        component.store_chunk(values)
+        component.store_chunk(np.ascontiguousarray(values))
         component.series_flush()
     else:
         component.make_empty(values.dtype, 1)
 
 
-def _write_offset(io: Any, record: Any, n: int, dimension: Mapping[Any, float]) -> None:
+def _write_offset(
+    io: Any, record: Any, n: int, dimension: Mapping[Any, float],
+    axes: tuple[str, ...] = _AXES, offset: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     record.unit_dimension = dimension
     record.time_offset = 0.0
-    for axis in _AXES:
-        _write_constant_component(io, record[axis], 0.0, n)
+    for axis in axes:
+        _write_constant_component(io, record[axis], (offset or {}).get(axis, 0.0), n)
 
 
 def _write_constant(
@@ -222,15 +272,15 @@ def _write_constant_component(io: Any, component: Any, value: float, n: int) -> 
 
 
 def _mass_SI(ref: Reference) -> float:
-    return ref.species.mass * _ELEMENTARY_CHARGE / _SPEED_OF_LIGHT**2
+    return ref.species.mass * ELEMENTARY_CHARGE / SPEED_OF_LIGHT**2
 
 
 def _charge_SI(ref: Reference) -> float:
-    return ref.species.charge * _ELEMENTARY_CHARGE
+    return ref.species.charge * ELEMENTARY_CHARGE
 
 
 def _momentum_SI(ref: Reference) -> float:
-    return ref.momentum * _ELEMENTARY_CHARGE / _SPEED_OF_LIGHT
+    return ref.momentum * ELEMENTARY_CHARGE / SPEED_OF_LIGHT
 
 
 def _reference_attributes(ref: Reference) -> dict[str, Any]:
@@ -261,18 +311,6 @@ def _reference_attributes(ref: Reference) -> dict[str, Any]:
 
 
 # --- reading --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _opened(io: Any, path: str | os.PathLike[str]) -> Iterator[Any]:
-    try:
-        series = io.Series(str(path), io.Access.read_only)
-    except Exception as error:  # openPMD-api raises various types, RuntimeError among them
-        raise ValueError(f"Beam.load: {path} is not an openPMD file: {error}") from error
-    try:
-        yield series
-    finally:
-        series.close()
 
 
 def _only_species(names: list[str], path: str | os.PathLike[str]) -> str:
@@ -389,10 +427,10 @@ def _read_reference(species: Any, where: str) -> Reference:
             (place["x"], place["y"], place["z"]),
             value("frame_ref"),
         )
-    mass = value("mass_ref") / _ELEMENTARY_CHARGE * _SPEED_OF_LIGHT**2
+    mass = value("mass_ref") / ELEMENTARY_CHARGE * SPEED_OF_LIGHT**2
     direction = np.array([value("px_ref"), value("py_ref"), value("pz_ref")], dtype=float)
     return Reference(
-        _species_of(mass, value("charge_ref") / _ELEMENTARY_CHARGE),
+        _species_of(mass, value("charge_ref") / ELEMENTARY_CHARGE),
         beta_gamma=value("beta_gamma_ref"),
         s=value("s_ref"),
         t=value("t_ref"),

@@ -32,6 +32,7 @@
 #include "beam/bunch.h"
 #include "beam/summary.h"
 #include "beam/text.h"
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 
 namespace nb = nanobind;
@@ -101,27 +102,6 @@ std::array<double, N> finite_numbers(nb::handle h, const std::string& what, cons
   }
   return values;
 }
-
-template <class T>
-using array = nb::ndarray<nb::numpy, T>;
-
-/// An array of its own for Python; read-only if T is const.
-template <class T>
-array<T> array_of(std::vector<std::remove_const_t<T>> values,
-                  std::initializer_list<std::size_t> shape) {
-  using vector = std::vector<std::remove_const_t<T>>;
-  auto* kept = new vector(std::move(values));
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<vector*>(p); });
-  return array<T>(kept->data(), shape, owner);
-}
-
-template <class T = double, std::size_t N>
-array<T> array_of(const std::array<double, N>& values, std::initializer_list<std::size_t> shape) {
-  return array_of<T>(std::vector<double>(values.begin(), values.end()), shape);
-}
-
-/// For properties that return such an array: it is Python's own, not a part of the object.
-constexpr auto own_array = nb::rv_policy::automatic;
 
 // --- species and reference particle --------------------------------------------------------------
 

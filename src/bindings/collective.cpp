@@ -9,6 +9,7 @@
 
 #include <limits>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "collective/beam_beam.h"
 #include "collective/csr.h"
@@ -25,13 +26,6 @@ namespace {
 using collective::line_density;
 using collective::line_options;
 using collective::wake_term;
-
-nb::object array_of(std::vector<double> values) {
-  const std::size_t n = values.size();
-  auto* data = new std::vector<double>(std::move(values));
-  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {n}, owner));
-}
 
 line_options density_options(std::size_t bins, const std::string& shape, int smoothing) {
   line_options o;
@@ -65,8 +59,8 @@ nb::tuple density_of(const beam::bunch& b, const line_options& o, bool dipoles) 
   };
   nb::object x = nb::none(), y = nb::none();
   if (dipoles) {
-    x = per_metre(d.x_charge);
-    y = per_metre(d.y_charge);
+    x = nb::cast(per_metre(d.x_charge));
+    y = nb::cast(per_metre(d.y_charge));
   }
   return nb::make_tuple(array_of(nodes_of(d.grid)), per_metre(d.charge), x, y);
 }

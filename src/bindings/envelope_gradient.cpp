@@ -2,37 +2,21 @@
 #include "tracking/envelope_gradient.h"
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
-#include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <tuple>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/derivatives.h"
 
 namespace nb = nanobind;
 
 namespace betatron::bindings {
 
-namespace {
-
-using doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
-
-nb::object array_of(const std::vector<double>& values, std::initializer_list<std::size_t> shape) {
-  auto* data = new std::vector<double>(values);
-  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), shape, owner));
-}
-
-}  // namespace
-
 void bind_envelope_gradient(nb::module_& m) {
   using tracking::envelope_gradient;
-  using knob_tuple = std::tuple<std::shared_ptr<lattice::element>, std::string, int>;
   nb::class_<envelope_gradient>(m, "EnvelopeGradient",
                                 "Moments on their way through a line and back.")
       .def(
@@ -46,8 +30,7 @@ void bind_envelope_gradient(nb::module_& m) {
             if (covariance.size() != 36) throw nb::value_error("covariance must be 6 x 6");
             std::copy(covariance.begin(), covariance.end(), e.covariance.begin());
             tracking::envelope_gradient_options o;
-            for (const auto& [of, parameter, entry] : knobs)
-              o.knobs.push_back({of, parameter, entry});
+            o.knobs = knobs_from(knobs);
             o.reference_energy = reference_energy;
             o.initial_mean = initial_mean;
             o.recorded = recorded;
@@ -80,29 +63,19 @@ void bind_envelope_gradient(nb::module_& m) {
           "pull",
           [](const envelope_gradient& g, const doubles& mean, const doubles& cov,
              const doubles& kinetic) {
-            const std::size_t n = kinetic.size();
-            if (mean.size() != 6 * n || cov.size() != 36 * n) {
-              throw nb::value_error(
-                  "derivatives by moments: shapes must be (r, 6), (r, 6, 6), (r,)");
-            }
-            std::vector<tracking::moment_derivative> by(n);
-            for (std::size_t i = 0; i < n; ++i) {
-              std::copy_n(mean.data() + 6 * i, 6, by[i].mean.begin());
-              std::copy_n(cov.data() + 36 * i, 36, by[i].covariance.begin());
-              by[i].kinetic = kinetic.data()[i];
-            }
+            const auto by_moments = by_moments_of(mean, cov, kinetic);
             tracking::envelope_pull_result r;
             {
               nb::gil_scoped_release unlocked;
-              r = g.pull(by);
+              r = g.pull(by_moments);
             }
             nb::dict d;
-            d["knobs"] = array_of(r.knobs, {r.knobs.size()});
+            d["knobs"] = array_of(r.knobs);
             d["kinetic"] = r.kinetic;
-            d["mean"] = array_of({r.mean.begin(), r.mean.end()}, {6});
-            d["covariance"] = array_of({r.covariance.begin(), r.covariance.end()}, {6, 6});
+            d["mean"] = array_of(r.mean, {6});
+            d["covariance"] = array_of(r.covariance, {6, 6});
             d["charge"] = r.charge;
-            d["strengths"] = array_of(r.strengths, {r.strengths.size()});
+            d["strengths"] = array_of(r.strengths);
             return d;
           },
           nb::arg("mean"), nb::arg("covariance"), nb::arg("kinetic"), "The reverse pass.");

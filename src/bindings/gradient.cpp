@@ -3,16 +3,14 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <optional>
 #include <tuple>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/derivatives.h"
 #include "tracking/gradient.h"
 
 namespace nb = nanobind;
@@ -24,7 +22,6 @@ namespace {
 using lattice::element;
 using tracking::gradient;
 
-using doubles = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 template <class F>
 using columns_array = nb::ndarray<const F, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
@@ -34,12 +31,6 @@ nb::object shared_array(std::shared_ptr<F[]> data, std::initializer_list<std::si
   auto* holder = new std::shared_ptr<F[]>(std::move(data));
   nb::capsule owner(holder, [](void* p) noexcept { delete static_cast<std::shared_ptr<F[]>*>(p); });
   return nb::cast(nb::ndarray<nb::numpy, F>(holder->get(), shape, owner));
-}
-
-nb::object array_of(const std::vector<double>& values, std::initializer_list<std::size_t> shape) {
-  auto data = std::make_shared<double[]>(values.size());
-  std::copy(values.begin(), values.end(), data.get());
-  return shared_array<double>(std::move(data), shape);
 }
 
 /// A gradient and the beam it works on, of either precision.
@@ -56,22 +47,6 @@ tracking::reverse_strategy strategy_named(const std::string& name) {
   if (name == "auto") return automatic;
   throw nb::value_error(
       ("strategy = '" + name + "' must be 'auto', 'rewind', 'checkpoint' or 'forward'").c_str());
-}
-
-/// Derivatives by moments from arrays of shapes (r, 6), (r, 6, 6), (r,); r = 0 for none.
-std::vector<tracking::moment_derivative> by_moments_of(const doubles& mean, const doubles& cov,
-                                                       const doubles& kinetic) {
-  const std::size_t n = kinetic.size();
-  if (mean.size() != 6 * n || cov.size() != 36 * n) {
-    throw nb::value_error("derivatives by moments: shapes must be (r, 6), (r, 6, 6), (r,)");
-  }
-  std::vector<tracking::moment_derivative> r(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    std::copy_n(mean.data() + 6 * i, 6, r[i].mean.begin());
-    std::copy_n(cov.data() + 36 * i, 36, r[i].covariance.begin());
-    r[i].kinetic = kinetic.data()[i];
-  }
-  return r;
 }
 
 template <class F>
@@ -105,10 +80,10 @@ nb::dict pull(const held_gradient& h, const std::vector<tracking::moment_derivat
     r = h.g.pull(request);
   }
   nb::dict d;
-  d["knobs"] = array_of(r.knobs, {r.knobs.size()});
+  d["knobs"] = array_of(r.knobs);
   d["kinetic"] = r.kinetic;
   d["charge"] = r.charge;
-  d["rewind_error"] = array_of({r.rewind_error.begin(), r.rewind_error.end()}, {6});
+  d["rewind_error"] = array_of(r.rewind_error, {6});
   d["relative_rewind_error"] = r.relative_rewind_error;
   d["checkpointed"] = r.checkpointed;
   d["initial"] = initial ? shared_array<F>(out, {6, h.size}) : nb::none();
@@ -128,7 +103,6 @@ double push(const held_gradient& h, const std::vector<tracking::moment_derivativ
 }  // namespace
 
 void bind_gradient(nb::module_& m) {
-  using knob_tuple = std::tuple<std::shared_ptr<element>, std::string, int>;
   nb::class_<held_gradient>(m, "Gradient", "A beam on its way through a line and back.")
       .def(
           "__init__",
@@ -137,8 +111,7 @@ void bind_gradient(nb::module_& m) {
              const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads,
              const std::vector<tracking::effect>& collective, std::int64_t turns) {
             tracking::gradient_options o;
-            for (const auto& [e, parameter, entry] : knobs)
-              o.knobs.push_back({e, parameter, entry});
+            o.knobs = knobs_from(knobs);
             o.reference_energy = reference_energy;
             o.recorded = recorded;
             o.record_start = record_start;

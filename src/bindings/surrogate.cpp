@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "surrogate/code_generation.h"
 #include "surrogate/inference.h"
@@ -36,12 +37,6 @@ using surrogate::number_format;
 using numbers = nb::ndarray<const double, nb::c_contig, nb::device::cpu>;
 
 std::vector<double> vector_of(const numbers& a) { return {a.data(), a.data() + a.size()}; }
-
-nb::object array_of(const std::vector<double>& v, std::vector<std::size_t> shape) {
-  auto* kept = new std::vector<double>(v);
-  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, double>(kept->data(), shape.size(), shape.data(), owner));
-}
 
 const std::array<const char*, 3> format_names{"float32", "float64", "bfloat16"};
 
@@ -147,9 +142,9 @@ nb::dict dict_of(const dense_layer& l) {
   nb::dict d;
   d["name"] = l.name;
   d["weights"] = array_of(l.weights, {l.outputs, l.inputs});
-  d["bias"] = array_of(l.bias, {l.bias.size()});
+  d["bias"] = array_of(l.bias);
   d["activation"] = std::string(surrogate::name_of(l.function));
-  d["slope"] = array_of(l.slope, {l.slope.size()});
+  d["slope"] = array_of(l.slope);
   d["skip"] = l.skip;
   d["skip_inside"] = l.skip_inside;
   return d;
@@ -191,9 +186,7 @@ void bind_surrogate(nb::module_& m) {
       .def("normalisation",
            [](const prepared_network& p) {
              const network& n = p.description();
-             const auto array = [](const std::vector<double>& v) {
-               return array_of(v, {v.size()});
-             };
+             const auto array = [](const std::vector<double>& v) { return array_of(v); };
              return nb::make_tuple(array(n.input.offset), array(n.input.scale),
                                    array(n.output.offset), array(n.output.scale));
            })

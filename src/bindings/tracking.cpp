@@ -12,6 +12,7 @@
 
 #include "beam/summary.h"
 #include "betatron/version.h"
+#include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "bindings/programmable.h"
 #include "lattice/line.h"
@@ -30,11 +31,7 @@ namespace {
 using lattice::element;
 using lattice::line;
 
-nb::object matrix_array(const elements::matrix6& m) {
-  auto* data = new elements::matrix6(m);
-  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<elements::matrix6*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {6, 6}, owner));
-}
+array<double> matrix_array(const elements::matrix6& m) { return array_of(m, {6, 6}); }
 
 /// Columns turn, element, slice, and those of beam::summarise (of beams with spins also those of
 /// beam::summarise_spin), one entry per record.
@@ -42,10 +39,9 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
   const std::size_t n = records.size();
   nb::dict table;
   auto column = [&](const char* name) {
-    auto* data = new std::vector<double>(n);
-    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-    table[name] = nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {n}, owner));
-    return data->data();
+    const array<double> values = array_of(std::vector<double>(n));
+    table[name] = values;
+    return values.data();
   };
   double* turn = column("turn");
   double* element = column("element");
@@ -75,14 +71,13 @@ nb::dict moment_table(std::span<const tracking::moment_record> records) {
 }
 
 /// Covariance matrices of the records, shape (n, 6, 6).
-nb::object covariances(const std::vector<tracking::moment_record>& records) {
-  auto* data = new std::vector<double>();
-  nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-  data->reserve(36 * records.size());
+array<double> covariances(const std::vector<tracking::moment_record>& records) {
+  std::vector<double> all;
+  all.reserve(36 * records.size());
   for (const auto& record : records) {
-    data->insert(data->end(), record.moments.cov.begin(), record.moments.cov.end());
+    all.insert(all.end(), record.moments.cov.begin(), record.moments.cov.end());
   }
-  return nb::cast(nb::ndarray<nb::numpy, double>(data->data(), {records.size(), 6, 6}, owner));
+  return array_of(std::move(all), {records.size(), 6, 6});
 }
 
 /// tracking::track_envelope; the records as a track_result and the envelope at the end.
@@ -104,19 +99,12 @@ nb::tuple track_envelope(const line& l, const beam::reference& ref,
 /// One observation_chunk as NumPy arrays for write(turns, moments, elements, coordinates): the table of moments, and
 /// coordinates of shape (places, 6, turns, particles) at these elements.
 void pass_on(const tracking::observation_chunk& chunk, std::size_t particles, nb::object write) {
-  const auto array = [](auto values, std::initializer_list<std::size_t> shape) {
-    using T = typename decltype(values)::value_type;
-    auto* data = new std::vector<T>(std::move(values));
-    nb::capsule owner(data, [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy, T>(data->data(), shape, owner));
-  };
   std::vector<std::int64_t> elements;
   for (const auto& place : chunk.places) elements.push_back(place.element);
-  write(array(std::vector<std::int64_t>(chunk.turns.begin(), chunk.turns.end()),
-              {chunk.turns.size()}),
+  write(array_of<std::int64_t>({chunk.turns.begin(), chunk.turns.end()}, {chunk.turns.size()}),
         moment_table(chunk.moments), elements,
-        array(std::vector<double>(chunk.coordinates.begin(), chunk.coordinates.end()),
-              {chunk.places.size(), 6, chunk.turns.size(), particles}));
+        array_of({chunk.coordinates.begin(), chunk.coordinates.end()},
+                 {chunk.places.size(), 6, chunk.turns.size(), particles}));
 }
 
 elements::longitudinal_boundary boundary_named(const std::string& name) {
@@ -234,12 +222,8 @@ void bind_tracking(nb::module_& m) {
           "expand",
           [](const line& l, beam::reference ref, int order, const std::array<double, 6>& start) {
             lattice::taylor_series r = lattice::expand(l, 0, l.elements.size(), ref, order, start);
-            auto* data = new std::vector<double>(std::move(r.coefficients));
-            nb::capsule owner(
-                data, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
-            return nb::make_tuple(nb::cast(nb::ndarray<nb::numpy, double>(
-                                      data->data(), {6, data->size() / 6}, owner)),
-                                  ref);
+            const std::size_t terms = r.coefficients.size() / 6;
+            return nb::make_tuple(array_of(std::move(r.coefficients), {6, terms}), ref);
           },
           nb::arg("reference"), nb::arg("order"), nb::arg("start") = std::array<double, 6>{},
           "(coefficients of the power series behind the line in those at the start less `start`, reference at the "

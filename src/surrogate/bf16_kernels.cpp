@@ -126,32 +126,8 @@ void derive_with(const float* slope, const std::uint32_t* z, std::uint32_t* grad
   }
 }
 
-/// Calls body.operator()<A>() for the activation function A = a.
-template <class Body>
-BETATRON_INLINE void with(activation a, Body&& body) {
-  switch (a) {
-    case activation::identity:
-      return body.template operator()<activation::identity>();
-    case activation::relu:
-      return body.template operator()<activation::relu>();
-    case activation::leaky_relu:
-    case activation::prelu:
-      return body.template operator()<activation::prelu>();
-    case activation::tanh:
-      return body.template operator()<activation::tanh>();
-    case activation::sigmoid:
-      return body.template operator()<activation::sigmoid>();
-    case activation::silu:
-      return body.template operator()<activation::silu>();
-    case activation::gelu:
-      return body.template operator()<activation::gelu>();
-    case activation::gelu_tanh:
-      return body.template operator()<activation::gelu_tanh>();
-  }
-}
-
 void finish(const bf16_result& r) {
-  with(r.function, [&]<activation A>() { finish_with<A>(r); });
+  with_activation(r.function, [&]<activation A>() { finish_with<A>(r); });
 }
 
 void to_pairs(const float* from, std::uint32_t* to, std::size_t rows, std::size_t packs) {
@@ -168,7 +144,7 @@ void to_pairs(const float* from, std::uint32_t* to, std::size_t rows, std::size_
 void derive(activation a, const float* slope, const std::uint32_t* z, std::uint32_t* gradient,
             std::size_t pairs, std::size_t packs) {
   if (a == activation::identity) return;
-  with(a, [&]<activation A>() { derive_with<A>(slope, z, gradient, pairs, packs); });
+  with_activation(a, [&]<activation A>() { derive_with<A>(slope, z, gradient, pairs, packs); });
 }
 
 void add(const std::uint32_t* from, std::uint32_t* to, std::size_t packs) {

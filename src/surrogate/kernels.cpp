@@ -144,31 +144,6 @@ void derive_by(const real* z, real* gradient, std::size_t numbers, real slope) {
   }
 }
 
-/// Calls body.operator()<A>() for the activation function A = a.
-template <class Body>
-BETATRON_INLINE void with(activation a, Body&& body) {
-  switch (a) {
-    case activation::identity:
-      return body.template operator()<activation::identity>();
-    case activation::relu:
-      return body.template operator()<activation::relu>();
-    case activation::leaky_relu:
-      return body.template operator()<activation::leaky_relu>();
-    case activation::prelu:
-      return body.template operator()<activation::prelu>();
-    case activation::tanh:
-      return body.template operator()<activation::tanh>();
-    case activation::sigmoid:
-      return body.template operator()<activation::sigmoid>();
-    case activation::silu:
-      return body.template operator()<activation::silu>();
-    case activation::gelu:
-      return body.template operator()<activation::gelu>();
-    case activation::gelu_tanh:
-      return body.template operator()<activation::gelu_tanh>();
-  }
-}
-
 using group_function = void (*)(const task&, const real*, std::size_t);
 
 struct group_table {
@@ -198,7 +173,7 @@ void dense(const task& t) {
     const std::size_t rows = split.smaller + (g < split.larger);
     table[rows - 1](t, w, row);
     if (extra) {
-      with(t.end.function, [&]<activation A>() {
+      with_activation(t.end.function, [&]<activation A>() {
         if constexpr (!is_cheap(A)) {
           activate<A>(t.y + row * stride, t.behind ? t.behind + row * stride : nullptr,
                       rows * stride);
@@ -214,7 +189,7 @@ void derive(const epilogue& end, const real* slope, const real* z, real* gradien
             std::size_t outputs, std::size_t packs) {
   if (end.function == activation::identity) return;
   const std::size_t stride = packs * width;
-  with(end.function, [&]<activation A>() {
+  with_activation(end.function, [&]<activation A>() {
     if (end.slope_per_output) {
       for (std::size_t m = 0; m < outputs; ++m) {
         derive_by<A>(z + m * stride, gradient + m * stride, stride, slope[m]);

@@ -571,3 +571,17 @@ def test_the_bar_appears_only_when_it_is_wanted_or_a_run_is_long() -> None:
     assert text(None, io.StringIO(), patience=0.0) == ""
     assert text(None, Terminal()) == ""
     assert "tracking" in text(None, Terminal(), patience=0.0)
+
+
+def test_tracking_looks_through_the_elements_once(monkeypatch):
+    line = bt.Line(elements())
+    beam = make_beam(3)
+    line.track(beam)
+
+    def scan(self):
+        raise AssertionError("a line does not change: what is known of its elements is kept")
+
+    monkeypatch.setattr(bt.Line, "elements", property(scan))
+    monkeypatch.setattr(bt.Line, "__iter__", scan)
+    assert line.track(beam).learned == {}
+    assert beam.reference.s == pytest.approx(2 * line.length)

@@ -95,6 +95,13 @@ def test_records_in_SI_units(tmp_path):
     assert list(species["momentum"].unit_dimension) == [1, 1, -1, 0, 0, 0, 0]
     assert list(species["charge"].unit_dimension) == [0, 0, 1, 1, 0, 0, 0]
     assert list(species["mass"].unit_dimension) == [0, 1, 0, 0, 0, 0, 0]
+    # ED-PIC: what is of one real particle but goes with the number of them
+    powers = {name: species[name].get_attribute("weightingPower") for name in species}
+    one = {"momentum", "charge", "mass", "weighting"}
+    assert {name for name, power in powers.items() if power == 1.0} == one
+    assert {name for name, power in powers.items() if power != 0.0} == one
+    assert species["weighting"].get_attribute("macroWeighted") == 1
+    assert species["momentum"].get_attribute("macroWeighted") == 0
     p0 = REFERENCE.momentum * ELEMENTARY_CHARGE / SPEED_OF_LIGHT
     values = {}
     for axis in "xyt":

@@ -20,19 +20,21 @@ Source: openPMD standard 1.1 (https://www.openPMD.org), extension ED-PIC.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-SPEED_OF_LIGHT = 299792458.0  # m/s
-ELEMENTARY_CHARGE = 1.602176634e-19  # C
-ELECTRON_MASS = 9.1093837139e-31  # kg
+from betatron._constants import ELECTRON_MASS, ELEMENTARY_CHARGE, SPEED_OF_LIGHT
+from betatron.openpmd import (
+    begin_iteration,
+    new_file,
+    opened_file,
+    write_identity,
+    write_positions,
+)
 
 _SETTING = "setting_"
 _AXES = ("x", "y", "z")
@@ -91,38 +93,20 @@ class StageData:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write a new openPMD file (.h5, .json, .bp). FileExistsError unless `overwrite`."""
-        import openpmd_api as io
-
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"StageData.save: {path} exists; overwrite=True replaces it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-        try:
-            series = io.Series(str(unfinished), io.Access.create)
-            try:
-                series.set_software("betatron")
-                series.set_particles_path("particles")
-                for name, value in self.settings.items():
-                    series.set_attribute(_SETTING + name, value)
-                for step, rows in enumerate((self.source, self.target)):
-                    time = step * self.length / SPEED_OF_LIGHT
-                    iteration = series.iterations[step]
-                    iteration.time, iteration.dt, iteration.time_unit_SI = time, 0.0, 1.0
-                    _write(io, iteration.particles["beam"], rows, self, SPEED_OF_LIGHT * time)
-                    if step == 0 and len(self.lost):
-                        iteration.particles["beam"].set_attribute("lost_ids", self.lost.tolist())
-                    iteration.close()
-            finally:
-                series.close()
-            if path.is_dir():  # ADIOS2
-                shutil.rmtree(path)
-            os.replace(unfinished, path)
-        finally:
-            if unfinished.is_dir():
-                shutil.rmtree(unfinished)
-            else:
-                unfinished.unlink(missing_ok=True)
+        with new_file(path, "StageData.save", overwrite=overwrite) as (io, series):
+            for name, value in self.settings.items():
+                series.set_attribute(_SETTING + name, value)
+            for step, rows in enumerate((self.source, self.target)):
+                time = step * self.length / SPEED_OF_LIGHT
+                iteration = begin_iteration(series, step, time)
+                beam = iteration.particles["beam"]
+                offset = {"z": SPEED_OF_LIGHT * time}
+                mc = ELECTRON_MASS * SPEED_OF_LIGHT
+                write_positions(io, beam, _AXES, rows.T[:3], rows.T[3:], mc, offset)
+                write_identity(io, beam, self.weight, self.ids, -ELEMENTARY_CHARGE, ELECTRON_MASS)
+                if step == 0 and len(self.lost):
+                    beam.set_attribute("lost_ids", self.lost.tolist())
+                iteration.close()
 
 
 def read_stage(
@@ -178,45 +162,6 @@ class _Snapshot:
     known_lost: np.ndarray
 
 
-def _write(io: Any, species: Any, rows: np.ndarray, data: StageData, z: float) -> None:
-    n = len(rows)
-    mc = ELECTRON_MASS * SPEED_OF_LIGHT
-    scalar = io.Record_Component.SCALAR
-    length, momentum = {io.Unit_Dimension.L: 1}, {
-        io.Unit_Dimension.L: 1, io.Unit_Dimension.M: 1, io.Unit_Dimension.T: -1,
-    }  # fmt: skip
-    float64 = np.dtype(np.float64)
-
-    def values(record: Any, name: str, column: np.ndarray, unit: float = 1.0) -> None:
-        record[name].unit_SI = unit
-        record[name].reset_dataset(io.Dataset(column.dtype, [n]))
-        record[name].store_chunk(np.ascontiguousarray(column))
-        record[name].series_flush()
-
-    def constant(record: Any, name: str, value: float) -> None:
-        record[name].unit_SI = 1.0
-        record[name].reset_dataset(io.Dataset(float64, [n]))
-        record[name].make_constant(value)
-
-    for i, axis in enumerate(_AXES):
-        values(species["position"], axis, rows[:, i])
-        values(species["momentum"], axis, rows[:, 3 + i], mc)
-        constant(species["positionOffset"], axis, z if axis == "z" else 0.0)
-    values(species["weighting"], scalar, data.weight)
-    values(species["id"], scalar, data.ids)
-    constant(species["charge"], scalar, -ELEMENTARY_CHARGE)
-    constant(species["mass"], scalar, ELECTRON_MASS)
-    species["position"].unit_dimension = species["positionOffset"].unit_dimension = length
-    species["momentum"].unit_dimension = momentum
-    species["charge"].unit_dimension = {io.Unit_Dimension.T: 1, io.Unit_Dimension.I: 1}
-    species["mass"].unit_dimension = {io.Unit_Dimension.M: 1}
-    for name in species:
-        species[name].time_offset = 0.0
-        species[name].set_attribute("macroWeighted", np.uint32(name == "weighting"))
-        power = 1.0 if name in ("weighting", "momentum", "charge", "mass") else 0.0
-        species[name].set_attribute("weightingPower", power)
-
-
 def _read(
     path: str | os.PathLike[str], species: str | None, number: int | None, which: int,
     frame: str | None, xi: float,
@@ -224,7 +169,7 @@ def _read(
     import openpmd_api as io
 
     where = f"read_stage: {path}"
-    with _opened(io, path) as series:
+    with opened_file(path, "read_stage") as series:
         numbers = sorted(series.iterations)
         if number is None:
             if not numbers:
@@ -297,17 +242,3 @@ def _ids(series: Any, beam: Any, scalar: str, where: str) -> np.ndarray:
             f"{values[np.argmax(count > 1)]}"
         )
     return ids
-
-
-@contextlib.contextmanager
-def _opened(io: Any, path: str | os.PathLike[str]) -> Iterator[Any]:
-    if "%" not in str(path) and not Path(path).exists():
-        raise FileNotFoundError(f"read_stage: there is no {path}")
-    try:
-        series = io.Series(str(path), io.Access.read_only)
-    except Exception as error:  # openPMD-api raises various types, RuntimeError among them
-        raise ValueError(f"read_stage: {path} is not an openPMD file: {error}") from error
-    try:
-        yield series
-    finally:
-        series.close()

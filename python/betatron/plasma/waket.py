@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from betatron.plasma.data import ELEMENTARY_CHARGE, StageData
+from betatron._constants import ELEMENTARY_CHARGE
+from betatron.plasma.data import StageData
 from betatron.plasma.formulas import plasma_wavenumber
 
 

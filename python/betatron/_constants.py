@@ -1,0 +1,5 @@
+"""Constants of nature, CODATA 2022."""
+
+SPEED_OF_LIGHT = 299792458.0  # m/s, exact
+ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
+ELECTRON_MASS = 9.1093837139e-31  # kg
