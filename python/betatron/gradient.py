@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number
+from betatron._checks import bucket, number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
 from betatron.losses import Loss, Moments, _Weighted, value_of
+from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -291,23 +292,29 @@ class _Evaluation(LossPlaces):
             rows.setdefault(int(place), []).append(row)  # once in every turn
         slopes = np.zeros((len(element), 43))
         value, by_particles = 0.0, None
+        final = run.final
+        if any(places is None for _, places in self.terms):
+            overflown = [i for i in run.lost if not np.all(np.isfinite(final[:, i]))]
+            if overflown:
+                final = final.copy()
+                final[:, overflown] = 0
         for term, places in self.terms:
             if places is None:
                 if isinstance(term.function, _Weighted):
                     weight = np.array(beam["weight"], dtype=float)
                     weight /= weight.sum()
                     weight[run.lost] = 0
-                    part, slope = _pair(term.function(run.final, weight))
+                    part, slope = _pair(term.function(final, weight))
                 else:
-                    part, slope = _pair(term.function(run.final))
-                if slope.shape != run.final.shape:
+                    part, slope = _pair(term.function(final))
+                if slope.shape != final.shape:
                     raise ValueError(
-                        f"of_particles: derivatives must have the shape {run.final.shape}, got {slope.shape}"
+                        f"of_particles: derivatives must have the shape {final.shape}, got {slope.shape}"
                     )
                 if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
                     raise ValueError("of_particles: derivatives must be finite")
                 value += term.weight * value_of(part)
-                slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
+                slope = np.ascontiguousarray(term.weight * slope, dtype=final.dtype)
                 by_particles = slope if by_particles is None else by_particles + slope
                 continue
             for row in (r for place in places for r in rows[place]):
@@ -335,6 +342,9 @@ def gradient(
     space_charge: SpaceCharge | None = None,
     collective: Effect | Iterable[Effect] = (),
     turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
     if not isinstance(beam, Beam):
@@ -348,6 +358,8 @@ def gradient(
         bound = number(tolerance, "tolerance")
         if not 0 < bound < np.inf:
             raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    check_radiation(radiation)
+    bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
     run = _core.Gradient(
@@ -360,6 +372,9 @@ def gradient(
         0 if threads is None else threads,
         effects_of(line, space_charge, collective),
         turns,
+        radiation,
+        boundary,
+        bucket_size,
     )
     value, slopes = evaluation(run, beam)
     common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
