@@ -13,13 +13,15 @@ namespace {
 
 using numerics::constants::pi;
 
-constexpr double negligible = 6e-6;    // of modes, see the header
-constexpr double shortest = 1e-8;      // likewise, of waves along z
-constexpr double resolved = 1.2;       // kappa h
-constexpr double far_away = 7;         // z beyond which the pipe has no field
-constexpr double rank_error = 1e-12;   // squared
-constexpr double ring_spacing = 0.1;   // over the distance to the image
-constexpr std::size_t free_modes = 6;  // harmonics of 1/|r - r'| at a distance of far_away that count
+constexpr double negligible = 6e-6;   // of modes, see the header
+constexpr double shortest = 1e-8;     // likewise, of waves along z
+constexpr double resolved = 1.2;      // kappa h
+constexpr double far_away = 7;        // z beyond which the pipe has no field
+constexpr double rank_error = 1e-12;  // squared
+constexpr double ring_spacing = 0.1;  // over the distance to the image
+constexpr double finest_wave = 1.9;   // kappa h/resolved that has faded
+constexpr std::size_t free_modes =
+    6;  // harmonics of 1/|r - r'| at a distance of far_away that count
 
 double fading(double k, double m, double cell) {
   const double kappa2 = (k * k + m * m) * cell * cell / (resolved * resolved);
@@ -54,12 +56,15 @@ rule gauss_legendre(std::size_t n) {
   return r;
 }
 
+constexpr double panel_turn = 24;  // k z that a panel of 16 points resolves to 1e-10
+constexpr std::size_t panel_points = 16, graded_points = 32;
+
 /// For int_0^inf f(k) dk, with f smooth but for ln k at 0, 0 beyond `last`, and turning like sin(k z) at most.
 rule wave_rule(double last, double z) {
   rule r;
-  const double turn = 24 / z;  // a panel of 16 points resolves it to 1e-10
+  const double turn = panel_turn / z;
   const double first = std::min({1.0, turn, last});
-  const rule graded = gauss_legendre(32), even = gauss_legendre(16);
+  const rule graded = gauss_legendre(graded_points), even = gauss_legendre(panel_points);
   for (std::size_t i = 0; i < graded.x.size(); ++i) {
     const double t = graded.x[i], t3 = t * t * t;
     r.x.push_back(first * t3 * t);
@@ -180,6 +185,12 @@ std::size_t cylinder_wall::modes(double reach, double cell) {
   return 2 + static_cast<std::size_t>(std::min(needed, finest));
 }
 
+double cylinder_wall::memory(double cell, double rings) {
+  const double panels = finest_wave * resolved / cell * far_away / panel_turn + 2;
+  const double nodes = graded_points + panel_points * panels;
+  return sizeof(double) * static_cast<double>(modes(1, cell)) * nodes * (rings + 1);
+}
+
 double cylinder_wall::place(double radius) const {
   return 2 - std::log1p(-radius / scale) / spacing;
 }
@@ -206,9 +217,8 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
   }
   const std::size_t near = edges.size();
   if (near < planes) edges.push_back(far_away);
-  const double finest = 1.9 * resolved / cell;
-  const double last =
-      reach < 1 ? std::min(finest, -std::log(shortest) / (2 - 2 * reach)) : finest;
+  const double finest = finest_wave * resolved / cell;
+  const double last = reach < 1 ? std::min(finest, -std::log(shortest) / (2 - 2 * reach)) : finest;
   const rule k = wave_rule(last, edges.back());
   const std::size_t nodes = k.x.size(), cuts = edges.size();
   std::vector<double> sines(nodes * cuts);
@@ -291,9 +301,8 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
           for (std::size_t j = 0; j < cuts; ++j) s[j] += f * row[j];
         }
         const auto beyond = [&](double z) {
-          return m < free_modes
-                     ? free_harmonic(m, rings[pivot[p]], rings[pivot[q]], far_away, z)
-                     : 0.0;
+          return m < free_modes ? free_harmonic(m, rings[pivot[p]], rings[pivot[q]], far_away, z)
+                                : 0.0;
         };
         const double twice = m == 0 ? 1 : 2;
         double before = 0;

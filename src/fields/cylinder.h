@@ -61,6 +61,9 @@ struct cylinder_wall {
 
   /// Modes m = 0 ... modes - 1 for such a reach and cell.
   static std::size_t modes(double reach, double cell);
+
+  /// Bytes that making it takes at most, with so many rings.
+  static double memory(double cell, double rings);
 };
 
 }  // namespace betatron::fields

@@ -19,6 +19,14 @@ constexpr std::size_t row_length = 64;
 /// Cells beyond the wall over which potentials go on.
 constexpr double beyond_wall = 4;
 
+/// The wall is resolved like by a grid that fills the pipe, of that many cells or more: a small grid next to the wall has finer
+/// cells, and would need thousands of modes.
+constexpr std::size_t wall_cells = 128;
+
+double wall_cell(const std::array<std::size_t, 3>& nodes, double radius) {
+  return 2 * radius / static_cast<double>(std::max({nodes[0], nodes[1], wall_cells}));
+}
+
 /// Walls are made for a reach/(1 - reach) in such steps, so that they can be reused while the beam moves.
 constexpr double reach_step = 1.1;
 
@@ -51,7 +59,7 @@ bool round_pipe_solver<F>::set_cells(const cell& edges, const std::array<double,
     const double y = first[1] + ((i & 2) != 0 ? h[1] * static_cast<double>(n_[1] - 1) : 0);
     corner = std::max(corner, std::hypot(x, y));
   }
-  const double across = std::max(h[0], h[1]);
+  const double across = std::max({h[0], h[1], wall_cell(n_, radius)});
   const shape wanted{radius, rounded_reach(std::min(1.0, corner / radius), across / radius), across,
                      h[2], h[0]};
   const bool other = wanted != shape_;
@@ -85,9 +93,8 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
   }
   radial_ = huge_array<F>(rings * ranks);
   F* to = radial_.data();
-  for (const auto& u : wall_.u) to = std::ranges::transform(u, to, [](double v) {
-    return static_cast<F>(v);
-  }).out;
+  for (const auto& u : wall_.u)
+    to = std::ranges::transform(u, to, [](double v) { return static_cast<F>(v); }).out;
 
   const field_kernels<F>& k = kernels<F>();
   green_plane_ = whole_packs<F>(pairs);
@@ -155,9 +162,9 @@ template <class F>
 polar_view<F> round_pipe_solver<F>::view() const {
   std::size_t amplitudes = 0;
   for (std::size_t m = 0; m < rank_.size(); ++m) amplitudes += m == 0 ? rank_[m] : 2 * rank_[m];
-  return {places_.data(), wall_.rings.size(), circle_.n + polar_points - 1,
-          view_of(circle_), rank_.size(), rank_.data(),
-          radial_.data(), amplitudes};
+  return {places_.data(),   wall_.rings.size(), circle_.n + polar_points - 1,
+          view_of(circle_), rank_.size(),       rank_.data(),
+          radial_.data(),   amplitudes};
 }
 
 template <class F>
@@ -168,23 +175,22 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
   const std::size_t blocks = (mesh.nz + polar.width - 1) / polar.width;
   const auto memory = [&] { return huge_array<F>(polar_work(p, polar.width)); };
   const lattice_view<F> amplitudes = amplitudes_.view();
-  numerics::parallel_for_with(
-      threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-        const grid<F>& in = charges;
-        polar.sum(p, in.view(), i * polar.width, amplitudes.data, amplitudes.plane, work.data());
-      });
+  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
+    const grid<F>& in = charges;
+    polar.sum(p, in.view(), i * polar.width, amplitudes.data, amplitudes.plane, work.data());
+  });
   open_.solve(charges, threads);
 
   const field_kernels<F>& k = kernels<F>();
   const axis_view<F> z = view_of(along_);
   const std::size_t imaginary = amplitudes.plane, plane = 2 * imaginary;
   const auto line = [&] { return huge_array<F>(2 * z.m * k.width); };
-  numerics::parallel_for_with(
-      threads, amplitudes.ny, line, [&](huge_array<F>& work, std::size_t row) {
-        const grid<F>& in = amplitudes_;
-        k.forward_z(z, in.view(), row, spectrum_.data() + row * row_length, imaginary, plane,
-                    work.data());
-      });
+  numerics::parallel_for_with(threads, amplitudes.ny, line,
+                              [&](huge_array<F>& work, std::size_t row) {
+                                const grid<F>& in = amplitudes_;
+                                k.forward_z(z, in.view(), row, spectrum_.data() + row * row_length,
+                                            imaginary, plane, work.data());
+                              });
   const std::size_t largest = *std::ranges::max_element(rank_);
   numerics::parallel_for_with(
       threads, z.m + 1, [&] { return std::vector<F>(largest); },
@@ -210,20 +216,28 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
           }
         }
       });
-  numerics::parallel_for_with(
-      threads, amplitudes.ny, line, [&](huge_array<F>& work, std::size_t row) {
-        k.backward_z(z, spectrum_.data() + row * row_length, imaginary, plane, amplitudes, row,
-                     work.data());
-      });
-  numerics::parallel_for_with(
-      threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-        polar.add(p, mesh, i * polar.width, amplitudes.data, amplitudes.plane, work.data());
-      });
+  numerics::parallel_for_with(threads, amplitudes.ny, line,
+                              [&](huge_array<F>& work, std::size_t row) {
+                                k.backward_z(z, spectrum_.data() + row * row_length, imaginary,
+                                             plane, amplitudes, row, work.data());
+                              });
+  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
+    polar.add(p, mesh, i * polar.width, amplitudes.data, amplitudes.plane, work.data());
+  });
 }
 
 template <class F>
 double round_pipe_solver<F>::memory(std::array<std::size_t, 3> nodes) {
-  return open_solver<F>::memory(nodes);
+  // as counted where the grid reaches the wall
+  constexpr double rings = 50, amplitudes_per_mode = 13, pairs_per_mode = 27;
+  const double cell = wall_cell(nodes, 1), nz = static_cast<double>(nodes[2]);
+  const double m = static_cast<double>(good_length(nodes[2]));
+  const double modes = static_cast<double>(cylinder_wall::modes(1, cell));
+  const double convolution =
+      modes * (amplitudes_per_mode * (nz + 2 * (m + 1)) + pairs_per_mode * (m + 1));
+  const double columns = static_cast<double>(nodes[0]) * static_cast<double>(nodes[1]);
+  return open_solver<F>::memory(nodes) + sizeof(F) * convolution +
+         sizeof(polar_place<F>) * columns + cylinder_wall::memory(cell, rings);
 }
 
 template class round_pipe_solver<float>;

@@ -61,9 +61,9 @@ class round_pipe_solver {
   huge_array<F> radial_{};
   huge_array<polar_place<F>> places_{};
   axis_plan<F> along_;
-  huge_array<F> green_{};       // transform of W, of all pairs, and twice their number of m > 0
+  huge_array<F> green_{};  // transform of W, of all pairs, and twice their number of m > 0
   std::size_t green_plane_ = 0;
-  grid<F> amplitudes_{};        // {64, rows, nz}
+  grid<F> amplitudes_{};  // {64, rows, nz}
   huge_array<F> spectrum_{};
 };
 

@@ -23,12 +23,13 @@ struct polar_place {
 template <class F>
 struct polar_view {
   const polar_place<F>* places;  ///< of all columns, x fastest
-  std::size_t rings, row;        ///< row: sectors of a ring, with polar_points - 1 more that repeat the first ones
-  fft_view<F> circle;            ///< of all sectors
-  std::size_t modes;             ///< m = 0 ... modes - 1
-  const std::uint32_t* rank;     ///< of m
-  const F* radial;               ///< of m, ring by ring: `rank` numbers
-  std::size_t amplitudes;        ///< of m: `rank` for cos, and but for m = 0 `rank` for sin
+  std::size_t rings,
+      row;  ///< row: sectors of a ring, with polar_points - 1 more that repeat the first ones
+  fft_view<F> circle;         ///< of all sectors
+  std::size_t modes;          ///< m = 0 ... modes - 1
+  const std::uint32_t* rank;  ///< of m
+  const F* radial;            ///< of m, ring by ring: `rank` numbers
+  std::size_t amplitudes;     ///< of m: `rank` for cos, and but for m = 0 `rank` for sin
 };
 
 template <class F>
