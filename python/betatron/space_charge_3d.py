@@ -22,7 +22,7 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import number, whole
-from betatron.space_charge import SHAPES, RectangularPipe, SpaceCharge, take_pipe
+from betatron.space_charge import SHAPES, RectangularPipe, RoundPipe, SpaceCharge, take_pipe
 
 if TYPE_CHECKING:
     from betatron.beam import Beam
@@ -76,7 +76,7 @@ class SpaceCharge3D(SpaceCharge):
     margin: float = 1.0
     grid_step: float = 0.05
     memory_limit: float | None = None
-    pipe: RectangularPipe | None = None
+    pipe: RectangularPipe | RoundPipe | None = None
     _solver: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +109,7 @@ class SpaceCharge3D(SpaceCharge):
             take(name, value)
         take("margin", number(self.margin, "SpaceCharge3D: margin"))
         take("grid_step", number(self.grid_step, "SpaceCharge3D: grid_step"))
-        take("pipe", take_pipe(self.pipe, "SpaceCharge3D", (RectangularPipe,)))
+        take("pipe", take_pipe(self.pipe, "SpaceCharge3D", (RectangularPipe, RoundPipe)))
         solver = _core.SpaceCharge3D(
             list(self.cells),
             SHAPES.index(self.shape) + 1,

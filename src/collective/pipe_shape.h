@@ -1,11 +1,15 @@
 // pipe_shape.h: the cross-section of a conducting pipe around the beam, for models of space charge.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "beam/bunch.h"
 #include "beam/text.h"
+#include "numerics/parallel.h"
 
 namespace betatron::collective {
 
@@ -23,6 +27,23 @@ inline void check(const pipe_shape& p, const std::string& model) {
   };
   positive(p.round ? "radius" : "half_width", p.half_width);
   positive(p.round ? "radius" : "half_height", p.half_height);
+}
+
+/// The largest distance of a particle from the axis.
+inline double largest_radius(const beam::bunch& b, unsigned threads) {
+  constexpr std::size_t chunk = 1 << 16;
+  std::vector<double> largest((b.size() + chunk - 1) / chunk);
+  b.visit([&]<class F>(const beam::columns<const F>& c) {
+    numerics::parallel_for(threads, largest.size(), [&](std::size_t part) {
+      double square = 0;
+      for (std::size_t k = part * chunk; k < std::min(c.size, (part + 1) * chunk); ++k) {
+        const double x = static_cast<double>(c.z[0][k]), y = static_cast<double>(c.z[2][k]);
+        square = std::max(square, x * x + y * y);
+      }
+      largest[part] = square;
+    });
+  });
+  return largest.empty() ? 0 : std::sqrt(*std::ranges::max_element(largest));
 }
 
 /// What is thrown for a particle beyond the wall: `where` is "x", "y" or "a radius".

@@ -46,14 +46,7 @@ void check(const space_charge_3d_options& o) {
   if (o.grid_step != 0 && !(o.grid_step >= 1e-4 && o.grid_step <= 1)) {
     refuse("grid_step", beam::number_text(o.grid_step), "0, or >= 1e-4 and <= 1");
   }
-  if (o.pipe) {
-    check(*o.pipe, "space charge");
-    if (o.pipe->round) {
-      throw std::invalid_argument(
-          "space charge: a round pipe is not allowed in three dimensions; allowed: a rectangular one, and a round one for "
-          "SpaceCharge2D and SpaceCharge2p5D");
-    }
-  }
+  if (o.pipe) check(*o.pipe, "space charge");
   if (!(o.memory_limit >= 0)) refuse("memory_limit", beam::number_text(o.memory_limit), ">= 0");
 }
 
@@ -97,19 +90,19 @@ space_charge_3d::space_charge_3d(const space_charge_3d_options& options) : optio
 
 template <>
 space_charge_3d::workspace<float>& space_charge_3d::memory_of() {
-  if (!single_) single_ = std::make_unique<workspace<float>>(nodes(), options_.pipe.has_value());
+  if (!single_) single_ = std::make_unique<workspace<float>>(nodes(), options_.pipe);
   return *single_;
 }
 template <>
 space_charge_3d::workspace<double>& space_charge_3d::memory_of() {
-  if (!double_) double_ = std::make_unique<workspace<double>>(nodes(), options_.pipe.has_value());
+  if (!double_) double_ = std::make_unique<workspace<double>>(nodes(), options_.pipe);
   return *double_;
 }
 
 std::array<std::size_t, 3> space_charge_3d::nodes() const {
   static_assert(mesh_margin == fields::pipe_margin, "walls are where particles may reach");
   std::array<std::size_t, 3> n = options_.cells;
-  for (std::size_t i = 0; options_.pipe && i < 2; ++i) {
+  for (std::size_t i = 0; walls() && i < 2; ++i) {
     n[i] = fields::pipe_cells(n[i]) + 2 * mesh_margin + 1;
   }
   return n;
@@ -117,8 +110,9 @@ std::array<std::size_t, 3> space_charge_3d::nodes() const {
 
 double space_charge_3d::memory(beam::precision p, std::size_t n) const {
   const auto bytes = [&]<class F>(F) {
-    return (options_.pipe ? fields::pipe_solver<F>::memory(nodes())
-                          : fields::open_solver<F>::memory(nodes())) +
+    return (walls()   ? fields::pipe_solver<F>::memory(nodes())
+            : round() ? fields::round_pipe_solver<F>::memory(nodes())
+                      : fields::open_solver<F>::memory(nodes())) +
            fields::particle_mesh<F>::memory(n);
   };
   return p == beam::precision::single ? bytes(0.0f) : bytes(0.0);
@@ -163,26 +157,39 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   std::array<double, 3> low = e.low, high = e.high, edges{};
   low[2] = -beta_gamma * e.high[2];
   high[2] = -beta_gamma * e.low[2];
-  for (std::size_t i = 0; options_.pipe && i < 2; ++i) {
+  for (std::size_t i = 0; walls() && i < 2; ++i) {
     const double wall = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
     if (high[i] > wall) refuse_outside("space charge", i == 0 ? "x" : "y", high[i], wall);
     if (low[i] < -wall) refuse_outside("space charge", i == 0 ? "x" : "y", low[i], -wall);
     low[i] = -wall;
     high[i] = wall;
   }
+  if (round()) {
+    const double radius = largest_radius(b, threads), wall = options_.pipe->half_width;
+    if (radius > wall) refuse_outside("space charge", "a radius", radius, wall);
+  }
   for (std::size_t i = 0; i < 3; ++i) {
-    const double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
-    if (options_.pipe && i < 2) {
+    double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
+    if (walls() && i < 2) {
       edges[i] = (high[i] - low[i]) / cells;
       result.follows[i] = 3;
       continue;
     }
+    if (round() && i < 2) cells -= 1;  // for the place of the grid, below
     const double size = (high[i] - low[i]) * options_.margin;
     // not finer than the coordinates themselves
     const double resolved = epsilon * std::max(std::fabs(low[i]), std::fabs(high[i]));
     edges[i] = size > 0 ? std::max(size / cells * (1 + 1e-9), resolved) : 0;
     result.follows[i] = edges[i] > resolved && options_.grid_step == 0 ? i : 3;
     result.growth[i] = options_.margin / cells * (1 + 1e-9);
+  }
+  if (round()) {
+    // the wall acts also across a sheet or a line: any cell will do that the wall is smooth in
+    const double widest = std::max(edges[0], edges[1]);
+    for (std::size_t i = 0; i < 2; ++i) {
+      if (edges[i] > 0) continue;
+      edges[i] = widest > 0 ? widest : 2 * options_.pipe->half_width / static_cast<double>(n[i]);
+    }
   }
   const auto longest_axis =
       static_cast<std::size_t>(std::ranges::max_element(edges) - edges.begin());
@@ -201,7 +208,7 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
     result.growth[i] = thinnest * result.growth[longest_axis];
   }
   frame.t_scale = -beta_gamma;
-  if (options_.pipe) {
+  if (walls()) {
     if (options_.grid_step > 0) {
       const double unit = std::log1p(options_.grid_step);
       edges[2] = std::exp(std::ceil(std::log(edges[2]) / unit) * unit) * (1 + 1e-12);
@@ -220,6 +227,7 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   for (std::size_t i = 0; i < 3; ++i) {
     frame.origin[i] =
         low[i] + (high[i] - low[i]) / 2 - chosen[i] * static_cast<double>(n[i] - 1) / 2;
+    if (round() && i < 2) frame.origin[i] = chosen[i] * std::round(frame.origin[i] / chosen[i]);
   }
   return result;
 }
@@ -235,7 +243,7 @@ void space_charge_3d::solve(workspace<F>& w, const beam::columns<const F>& c,
   w.particles.deposit(options_.shape, w.mesh, threads);
   if (density) *density = w.mesh.copy();
   times_.deposit += watch.lap();
-  times_.green_functions += w.solver.set_cells(frame.cells, threads);
+  times_.green_functions += w.solver.set_cells(frame, threads);
   times_.green += watch.lap();
   w.solver.solve(w.mesh, threads);
   times_.transforms += watch.lap();

@@ -23,8 +23,10 @@
 //   dLoss/dh_a = -M_a/h_a - W_a/h_a - [a = x] (W_x + W_y + W_z)/h_x + sigma^T (dG/dh_a) rho.
 // Length and charge: W/L, W/Q (W the sum of W_a); beta gamma: (M_z - 2 W_x - 2 W_y - W_z)/(beta gamma), and with grid_step 0
 // h_z (dLoss/dh_z)/(beta gamma) in addition.
-// In a conducting rectangular pipe phi' is 0 on its walls: <1/|r' - r'_j|> gives way to the Green's function of
-// fields/pipe.h. The walls stand still in x and y, and a pipe along the beam looks the same from the rest frame.
+// In a conducting pipe phi' is 0 on its wall: <1/|r' - r'_j|> gives way to the Green's function of fields/pipe.h
+// (rectangular) or fields/round_pipe.h. The walls stand still in x and y, and a pipe along the beam looks the same from the
+// rest frame. In a round pipe the grid goes with the beam as in free space, but by whole cells from the axis: it stands still in
+// between, as far as derivatives are concerned.
 // Sources: J. Qiang, R. D. Ryne, S. Habib, V. Decyk, J. Comput. Phys. 163 (2000) 434; J. Qiang et al., PRSTAB 9 (2006)
 // 044204.
 #pragma once
@@ -41,6 +43,7 @@
 #include "fields/particle_mesh.h"
 #include "fields/pipe.h"
 #include "fields/poisson.h"
+#include "fields/round_pipe.h"
 #include "tracking/effect.h"
 
 namespace betatron::collective {
@@ -59,7 +62,7 @@ struct space_charge_3d_options {
   double spacing = 0;       ///< of kicks [m]; 0: one per slice
   double memory_limit = 0;  ///< bytes; 0: what the system has left
 
-  /// A rectangular conducting pipe: the grid fills it, with cells[0] and cells[1] or a few more from wall to wall
+  /// A conducting pipe. The grid fills a rectangular one, with cells[0] and cells[1] or a few more from wall to wall
   /// (fields::pipe_cells). Empty: free space.
   std::optional<pipe_shape> pipe{};
 };
@@ -120,13 +123,17 @@ class space_charge_3d {
   template <class F>
   class field_solver {
    public:
-    field_solver(std::array<std::size_t, 3> n, bool pipe) : one_(make(n, pipe)) {}
-    bool set_cells(const fields::cell& edges, unsigned threads) {
-      unit_ = edges.x;
+    field_solver(std::array<std::size_t, 3> n, const std::optional<pipe_shape>& pipe)
+        : one_(make(n, pipe)), radius_(pipe ? pipe->half_width : 0) {}
+    bool set_cells(const fields::mesh_frame& frame, unsigned threads) {
+      unit_ = frame.cells.x;
       if (auto* open = std::get_if<fields::open_solver<F>>(&one_)) {
-        return open->set_cells(edges, threads);
+        return open->set_cells(frame.cells, threads);
       }
-      return std::get<fields::pipe_solver<F>>(one_).set_cells(edges);
+      if (auto* round = std::get_if<fields::round_pipe_solver<F>>(&one_)) {
+        return round->set_cells(frame.cells, {frame.origin[0], frame.origin[1]}, radius_, threads);
+      }
+      return std::get<fields::pipe_solver<F>>(one_).set_cells(frame.cells);
     }
     void solve(fields::grid<F>& charges, unsigned threads) {
       std::visit([&](auto& s) { s.solve(charges, threads); }, one_);
@@ -134,13 +141,15 @@ class space_charge_3d {
     double unit() const { return unit_; }  ///< of potentials
 
    private:
-    using either = std::variant<fields::open_solver<F>, fields::pipe_solver<F>>;
-    static either make(std::array<std::size_t, 3> n, bool pipe) {
-      if (pipe) return fields::pipe_solver<F>(n);
-      return fields::open_solver<F>(n);
+    using any =
+        std::variant<fields::open_solver<F>, fields::pipe_solver<F>, fields::round_pipe_solver<F>>;
+    static any make(std::array<std::size_t, 3> n, const std::optional<pipe_shape>& pipe) {
+      if (!pipe) return fields::open_solver<F>(n);
+      if (pipe->round) return fields::round_pipe_solver<F>(n);
+      return fields::pipe_solver<F>(n);
     }
-    either one_;
-    double unit_ = 0;
+    any one_;
+    double radius_, unit_ = 0;
   };
   template <class F>
   struct workspace {
@@ -149,8 +158,11 @@ class space_charge_3d {
     fields::grid<F> density{};  ///< of the last kick, if it was asked for
     fields::particle_mesh<F> particles;
     std::optional<fields::grid<F>> dual{};  ///< of gradients
-    workspace(std::array<std::size_t, 3> n, bool pipe) : solver(n, pipe), mesh(n) {}
+    workspace(std::array<std::size_t, 3> n, const std::optional<pipe_shape>& pipe)
+        : solver(n, pipe), mesh(n) {}
   };
+  bool walls() const { return options_.pipe && !options_.pipe->round; }  ///< at x and y
+  bool round() const { return options_.pipe && options_.pipe->round; }
   std::array<std::size_t, 3> nodes() const;
   template <class F>
   workspace<F>& memory_of();

@@ -251,17 +251,6 @@ class round_images {
   std::vector<std::complex<double>> moments_{};  // conjugate
 };
 
-/// The largest distance from the axis.
-template <class F>
-double largest_radius(const beam::columns<const F>& c) {
-  double square = 0;
-  for (std::size_t k = 0; k < c.size; ++k) {
-    const double x = static_cast<double>(c.z[0][k]), y = static_cast<double>(c.z[2][k]);
-    square = std::max(square, x * x + y * y);
-  }
-  return std::sqrt(square);
-}
-
 template <class F>
 void add(F& column, double kick) {
   column = static_cast<F>(static_cast<double>(column) + kick);
@@ -354,7 +343,7 @@ struct fitted {
 
 /// None where there is nothing to do. Throws as kick.
 std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b,
-                          const beam::moments& m) {
+                          const beam::moments& m, unsigned threads) {
   if (!(m.weight != 0)) return {};
   for (std::size_t axis = 0; axis < (o.model == plane_model::slices ? 3u : 2u); ++axis) {
     const std::size_t i = used[axis];
@@ -380,9 +369,7 @@ std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b
     if (low < -wall) refuse_outside(name_of(o.model), name, low, -wall);
   }
   if (round) {
-    const double radius = b.visit([]<class F>(const beam::columns<F>& c) {
-      return largest_radius<std::remove_const_t<F>>(c);
-    });
+    const double radius = largest_radius(b, threads);
     const double wall = o.pipe->half_width;
     if (radius > wall) refuse_outside(name_of(o.model), "a radius", radius, wall);
     f.reach = radius / wall;
@@ -432,7 +419,7 @@ void space_charge_2d::kick(beam::bunch& b, double length, unsigned threads) {
   const bool alone = options_.pipe && options_.model == plane_model::beam;  // feels its image
   if (b.size() < (alone ? 1 : 2) || length == 0) return;
   const beam::moments m = b.moments(threads);
-  const std::optional<fitted> grid = fit(options_, b, m);
+  const std::optional<fitted> grid = fit(options_, b, m, threads);
   if (!grid) return;
   const frame& at = grid->at;
   const bool walls = options_.pipe && !options_.pipe->round;
@@ -511,7 +498,7 @@ tracking::kick_slopes space_charge_2d::pull(beam::bunch& b, const tracking::cove
   tracking::kick_slopes slopes;
   if (b.size() < 2) return slopes;
   const beam::moments m = b.moments(threads);
-  const std::optional<fitted> grid = fit(options_, b, m);
+  const std::optional<fitted> grid = fit(options_, b, m, threads);
   if (!grid) return slopes;
   const frame& at = grid->at;
   const std::size_t nx = at.nodes[0], ny = at.nodes[1], nodes = nx * ny;

@@ -49,13 +49,15 @@ void need_extent(const gaussian_space_charge& model, double variance, const char
   }
 }
 
-/// Calls work(chunk, first, count) for blocks of particles on all threads, those of one chunk in order.
+/// Calls work(chunk, first, count) for blocks of particles on all threads; blocks of a chunk in order.
+constexpr std::size_t chunk_size = 64 * block;
+std::size_t chunks_of(std::size_t n) { return (n + chunk_size - 1) / chunk_size; }
+
 template <class Work>
 void for_blocks(std::size_t n, unsigned threads, const Work& work) {
-  constexpr std::size_t chunk = 64 * block;
-  numerics::parallel_for(threads, (n + chunk - 1) / chunk, [&](std::size_t c) {
-    const std::size_t end = std::min(n, (c + 1) * chunk);
-    for (std::size_t i = c * chunk; i < end; i += block) work(c, i, std::min(block, end - i));
+  numerics::parallel_for(threads, chunks_of(n), [&](std::size_t c) {
+    const std::size_t end = std::min(n, (c + 1) * chunk_size);
+    for (std::size_t i = c * chunk_size; i < end; i += block) work(c, i, std::min(block, end - i));
   });
 }
 
@@ -64,43 +66,90 @@ void add(F& column, double kick) {
   column = static_cast<F>(static_cast<double>(column) + kick);
 }
 
+/// A bunch in its rest frame.
+struct resting_bunch {
+  double beta_gamma;
+  std::array<double, 3> unit;  ///< of x, y, t there
+  std::array<std::array<double, 3>, 3> covariance;
+  principal_axes<3> own;
+  fields::gaussian_rule rule;
+  std::array<double, 3> factor;  ///< of px, py, pt by fields, for a path of this length
+
+  resting_bunch(const gaussian_space_charge& model, const beam::bunch& b, const beam::moments& m,
+                double length)
+      : beta_gamma(b.ref.beta_gamma()), unit{1, 1, -beta_gamma} {
+    for (std::size_t i = 0; i < 3; ++i) {
+      for (std::size_t j = 0; j < 3; ++j) {
+        covariance[i][j] =
+            unit[i] * unit[j] * m.covariance(static_cast<int>(2 * i), static_cast<int>(2 * j));
+      }
+    }
+    own = find_principal_axes<3>(covariance);
+    need_extent(model, own.variance[0], "in one direction");
+    rule = fields::rule_3d(std::sqrt(own.variance[0]), std::sqrt(own.variance[1]),
+                           std::sqrt(own.variance[2]), model.tolerance);
+    const double strength = m.weight * classical_radius(b.ref.particle) * length;
+    factor = {strength / (beta_gamma * beta_gamma), strength / (beta_gamma * beta_gamma),
+              -strength / beta_gamma};
+  }
+};
+
+/// A long bunch, in slices.
+struct sliced_bunch {
+  principal_axes<2> own;
+  fields::gaussian_2d shape;
+  double strength;  ///< of fields, for a path of this length
+  double centre;    ///< the potential there
+  slice_profile density;
+
+  sliced_bunch(const gaussian_space_charge& model, const beam::bunch& b, const beam::moments& m,
+               double length, unsigned threads)
+      : own(transverse_axes(model, m)),
+        shape{std::sqrt(own.variance[0]), std::sqrt(own.variance[1])},
+        density(b, model.density, name_of(model.model), threads) {
+    const double bg = b.ref.beta_gamma();
+    strength = 2 * classical_radius(b.ref.particle) * length / (bg * bg * bg);
+    const double scale = model.scale ? *model.scale : slice_scale(bg, m.sigma(4));
+    centre = std::log(2 * scale / (shape.sigma_x + shape.sigma_y)) - (log_2 - euler_gamma) / 2;
+  }
+
+  fields::gaussian_rule potential_rule(double tolerance) const {
+    return fields::rule_2d_potential(shape.sigma_x, shape.sigma_y, tolerance);
+  }
+
+ private:
+  static principal_axes<2> transverse_axes(const gaussian_space_charge& model,
+                                           const beam::moments& m) {
+    need_extent(model, m.max[4] - m.min[4], "in t");
+    const principal_axes<2> own = find_principal_axes<2>(
+        {{{m.covariance(0, 0), m.covariance(0, 2)}, {m.covariance(0, 2), m.covariance(2, 2)}}});
+    need_extent(model, own.variance[0], "in one transverse direction");
+    return own;
+  }
+};
+
 void kick_3d(const gaussian_space_charge& model, beam::bunch& b, const beam::moments& m,
              double length, unsigned threads) {
-  const double bg = b.ref.beta_gamma();
-  const std::array<double, 3> unit = {1, 1, -bg};  // of x, y, t in the rest frame
-  std::array<std::array<double, 3>, 3> covariance;
-  for (std::size_t i = 0; i < 3; ++i) {
-    for (std::size_t j = 0; j < 3; ++j) {
-      covariance[i][j] =
-          unit[i] * unit[j] * m.covariance(static_cast<int>(2 * i), static_cast<int>(2 * j));
-    }
-  }
-  const principal_axes<3> own = find_principal_axes<3>(covariance);
-  need_extent(model, own.variance[0], "in one direction");
-  const fields::gaussian_rule rule =
-      fields::rule_3d(std::sqrt(own.variance[0]), std::sqrt(own.variance[1]),
-                      std::sqrt(own.variance[2]), model.tolerance);
-  const double strength = m.weight * classical_radius(b.ref.particle) * length;
-  const std::array<double, 3> factor = {strength / (bg * bg), strength / (bg * bg), -strength / bg};
-
+  const resting_bunch rest(model, b, m, length);
+  const principal_axes<3>& own = rest.own;
   b.visit([&](const auto& c) {
     for_blocks(c.size, threads, [&](std::size_t, std::size_t first, std::size_t count) {
       double r[3][block] = {}, e[3][block];
       for (std::size_t i = 0; i < count; ++i) {
         double d[3];
         for (std::size_t k = 0; k < 3; ++k) {
-          d[k] = unit[k] * (static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k]);
+          d[k] = rest.unit[k] * (static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k]);
         }
         for (std::size_t a = 0; a < 3; ++a) {
           r[a][i] = own.axes[a][0] * d[0] + own.axes[a][1] * d[1] + own.axes[a][2] * d[2];
         }
       }
-      fields::field_of(rule, r[0], r[1], r[2], e[0], e[1], e[2], count);
+      fields::field_of(rest.rule, r[0], r[1], r[2], e[0], e[1], e[2], count);
       for (std::size_t k = 0; k < 3; ++k) {
         for (std::size_t i = 0; i < count; ++i) {
           const double field =
               own.axes[0][k] * e[0][i] + own.axes[1][k] * e[1][i] + own.axes[2][k] * e[2][i];
-          add(c.z[2 * k + 1][first + i], factor[k] * field);
+          add(c.z[2 * k + 1][first + i], rest.factor[k] * field);
         }
       }
     });
@@ -109,23 +158,10 @@ void kick_3d(const gaussian_space_charge& model, beam::bunch& b, const beam::mom
 
 void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::moments& m,
                double length, unsigned threads) {
-  need_extent(model, m.max[4] - m.min[4], "in t");
-  const principal_axes<2> own = find_principal_axes<2>(
-      {{{m.covariance(0, 0), m.covariance(0, 2)}, {m.covariance(0, 2), m.covariance(2, 2)}}});
-  need_extent(model, own.variance[0], "in one transverse direction");
-  const fields::gaussian_2d shape{std::sqrt(own.variance[0]), std::sqrt(own.variance[1])};
-
-  const double bg = b.ref.beta_gamma();
-  const double strength = 2 * classical_radius(b.ref.particle) * length / (bg * bg * bg);
-  const double scale = model.scale ? *model.scale : slice_scale(bg, m.sigma(4));
-  const double centre =
-      std::log(2 * scale / (shape.sigma_x + shape.sigma_y)) - (log_2 - euler_gamma) / 2;
+  const sliced_bunch slices(model, b, m, length, threads);
+  const principal_axes<2>& own = slices.own;
   fields::gaussian_rule rule;
-  if (model.longitudinal) {
-    rule = fields::rule_2d_potential(shape.sigma_x, shape.sigma_y, model.tolerance);
-  }
-
-  const slice_profile density(b, model.density, name_of(model.model), threads);
+  if (model.longitudinal) rule = slices.potential_rule(model.tolerance);
   b.visit([&](const auto& c) {
     for_blocks(c.size, threads, [&](std::size_t, std::size_t first, std::size_t count) {
       double x[block] = {}, y[block] = {}, ex[block], ey[block], psi[block];
@@ -135,22 +171,20 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
         x[i] = own.axes[0][0] * dx + own.axes[0][1] * dy;
         y[i] = own.axes[1][0] * dx + own.axes[1][1] * dy;
       }
-      fields::field_of(shape, x, y, ex, ey, count);
+      fields::field_of(slices.shape, x, y, ex, ey, count);
       if (model.longitudinal) fields::potential_of(rule, x, y, psi, count);
       for (std::size_t i = 0; i < count; ++i) {
-        const slice_profile::local here = density.at(static_cast<double>(c.z[4][first + i]));
-        const double f = strength * here.value;
+        const slice_profile::local here = slices.density.at(static_cast<double>(c.z[4][first + i]));
+        const double f = slices.strength * here.value;
         add(c.z[1][first + i], f * (own.axes[0][0] * ex[i] + own.axes[1][0] * ey[i]));
         add(c.z[3][first + i], f * (own.axes[0][1] * ex[i] + own.axes[1][1] * ey[i]));
         if (model.longitudinal) {
-          add(c.z[5][first + i], -strength * here.slope * (centre - psi[i]));
+          add(c.z[5][first + i], -slices.strength * here.slope * (slices.centre - psi[i]));
         }
       }
     });
   });
 }
-
-std::size_t chunks_of(std::size_t n) { return (n + 64 * block - 1) / (64 * block); }
 
 /// Sums of a chunk of particles.
 struct partial {
@@ -213,23 +247,10 @@ void pull_moments(beam::bunch& b, const tracking::covector& lambda, const beam::
 tracking::kick_slopes pull_3d(const gaussian_space_charge& model, beam::bunch& b,
                               const beam::moments& m, const tracking::covector& lambda,
                               double length, unsigned threads) {
-  const double bg = b.ref.beta_gamma();
-  const std::array<double, 3> unit = {1, 1, -bg};
-  std::array<std::array<double, 3>, 3> covariance;
-  for (std::size_t i = 0; i < 3; ++i) {
-    for (std::size_t j = 0; j < 3; ++j) {
-      covariance[i][j] =
-          unit[i] * unit[j] * m.covariance(static_cast<int>(2 * i), static_cast<int>(2 * j));
-    }
-  }
-  const principal_axes<3> own = find_principal_axes<3>(covariance);
-  need_extent(model, own.variance[0], "in one direction");
-  const fields::gaussian_rule rule =
-      fields::rule_3d(std::sqrt(own.variance[0]), std::sqrt(own.variance[1]),
-                      std::sqrt(own.variance[2]), model.tolerance);
-  // per length of the kick
-  const double strength = m.weight * classical_radius(b.ref.particle);
-  const std::array<double, 3> factor = {strength / (bg * bg), strength / (bg * bg), -strength / bg};
+  const resting_bunch rest(model, b, m, 1);  // per length of the kick
+  const double bg = rest.beta_gamma;
+  const principal_axes<3>& own = rest.own;
+  const std::array<double, 3>&unit = rest.unit, &factor = rest.factor;
 
   std::vector<partial> parts(chunks_of(b.size()));
   b.visit([&]<class F>(const beam::columns<F>& c) {
@@ -247,7 +268,7 @@ tracking::kick_slopes pull_3d(const gaussian_space_charge& model, beam::bunch& b
           }
         }
       }
-      fields::pull_of(rule, {r[0], r[1], r[2]}, {g[0], g[1], g[2]}, {e[0], e[1], e[2]},
+      fields::pull_of(rest.rule, {r[0], r[1], r[2]}, {g[0], g[1], g[2]}, {e[0], e[1], e[2]},
                       {by_r[0], by_r[1], by_r[2]}, sum.by_covariance);
       for (std::size_t k = 0; k < 3; ++k) {
         for (std::size_t i = 0; i < count; ++i) {
@@ -277,7 +298,8 @@ tracking::kick_slopes pull_3d(const gaussian_space_charge& model, beam::bunch& b
   slopes.charge = length * slopes.length;
   double by_logarithm =
       length * (all.along - 2 * (all.work[0] + all.work[1]) - all.work[2]);  // of beta gamma
-  for (std::size_t k = 0; k < 3; ++k) by_logarithm += 2 * by_covariance[2][k] * covariance[2][k];
+  for (std::size_t k = 0; k < 3; ++k)
+    by_logarithm += 2 * by_covariance[2][k] * rest.covariance[2][k];
   slopes.kinetic = by_logarithm * b.ref.gamma() / (bg * bg);
   return slopes;
 }
@@ -285,21 +307,10 @@ tracking::kick_slopes pull_3d(const gaussian_space_charge& model, beam::bunch& b
 tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch& b,
                                 const beam::moments& m, const tracking::covector& lambda,
                                 double length, unsigned threads) {
-  need_extent(model, m.max[4] - m.min[4], "in t");
-  const principal_axes<2> own = find_principal_axes<2>(
-      {{{m.covariance(0, 0), m.covariance(0, 2)}, {m.covariance(0, 2), m.covariance(2, 2)}}});
-  need_extent(model, own.variance[0], "in one transverse direction");
-  const fields::gaussian_2d shape{std::sqrt(own.variance[0]), std::sqrt(own.variance[1])};
-
-  const double bg = b.ref.beta_gamma();
-  // per length of the kick
-  const double strength = 2 * classical_radius(b.ref.particle) / (bg * bg * bg);
-  const double scale = model.scale ? *model.scale : slice_scale(bg, m.sigma(4));
-  const double centre =
-      std::log(2 * scale / (shape.sigma_x + shape.sigma_y)) - (log_2 - euler_gamma) / 2;
-  const fields::gaussian_rule rule =
-      fields::rule_2d_potential(shape.sigma_x, shape.sigma_y, model.tolerance);
-  const slice_profile density(b, model.density, name_of(model.model), threads);
+  const sliced_bunch slices(model, b, m, 1, threads);  // per length of the kick
+  const principal_axes<2>& own = slices.own;
+  const double strength = slices.strength;
+  const fields::gaussian_rule rule = slices.potential_rule(model.tolerance);
 
   const std::size_t size = b.size();
   std::vector<partial> parts(chunks_of(size));
@@ -312,7 +323,7 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
              by_r[2][block];
       slice_profile::local here[block];
       for (std::size_t i = 0; i < count; ++i) {
-        here[i] = density.at(static_cast<double>(c.z[4][first + i]));
+        here[i] = slices.density.at(static_cast<double>(c.z[4][first + i]));
         const double f = strength * here[i].value;
         for (std::size_t k = 0; k < 2; ++k) {
           const double d = static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k];
@@ -327,7 +338,7 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
         }
       }
       // the way back takes the fields of the kick, the derivatives those of the rule
-      fields::field_of(shape, r[0], r[1], e[0], e[1], count);
+      fields::field_of(slices.shape, r[0], r[1], e[0], e[1], count);
       if (model.longitudinal) fields::potential_of(rule, r[0], r[1], psi, count);
       fields::pull_of(rule, {r[0], r[1]}, {g[0], g[1]}, p, {by_r[0], by_r[1]}, sum.by_covariance);
       for (std::size_t i = 0; i < count; ++i) {
@@ -344,7 +355,7 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
         sum.work[0] += f * seen;
         by_value[first + i] = length * strength * seen;
         if (!model.longitudinal) continue;
-        const double u = centre - psi[i];
+        const double u = slices.centre - psi[i];
         sum.along += p[i] * u;
         sum.by_logarithm += p[i];
         by_slope[first + i] = -length * strength * static_cast<double>(by[5][first + i]) * u;
@@ -358,9 +369,10 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
   for (double& v : all.by_mean) v *= length;
   pull_moments<2>(b, lambda, m, {1, 1, 1}, turned_back(own, all.by_covariance), all.by_mean,
                   threads);
-  pull_profile(b, lambda, density, model.density, by_value, by_slope, threads);
+  pull_profile(b, lambda, slices.density, model.density, by_value, by_slope, threads);
   const bool own_scale = model.longitudinal && !model.scale;
   if (own_scale) pull_sigma_t(b, lambda, m, length * all.by_logarithm);
+  const double bg = b.ref.beta_gamma();
   tracking::kick_slopes slopes;
   slopes.length = all.work[0] + all.along;
   slopes.charge = length * slopes.length;

@@ -3,17 +3,22 @@
 
 #include "fields/gaussian_table.h"
 #include "fields/kernel_table.h"
+#include "fields/round_table.h"
 
 namespace betatron::fields {
 
 #define BETATRON_DECLARE(level, isa)                               \
   extern const field_kernels<float> field_kernels_##isa##_float;   \
   extern const field_kernels<double> field_kernels_##isa##_double; \
+  extern const round_kernels<float> round_kernels_##isa##_float;   \
+  extern const round_kernels<double> round_kernels_##isa##_double; \
   extern const gaussian_table gaussian_kernels_##isa;
 BETATRON_EACH_ISA(BETATRON_DECLARE)
 
 #define BETATRON_FLOAT(level, isa) {level, &field_kernels_##isa##_float},
 #define BETATRON_DOUBLE(level, isa) {level, &field_kernels_##isa##_double},
+#define BETATRON_ROUND_FLOAT(level, isa) {level, &round_kernels_##isa##_float},
+#define BETATRON_ROUND_DOUBLE(level, isa) {level, &round_kernels_##isa##_double},
 #define BETATRON_GAUSSIAN(level, isa) {level, &gaussian_kernels_##isa},
 
 template <>
@@ -26,6 +31,18 @@ template <>
 const field_kernels<double>& kernels<double>() {
   static const auto& table =
       numerics::pick<field_kernels<double>>({BETATRON_EACH_ISA(BETATRON_DOUBLE)});
+  return table;
+}
+template <>
+const round_kernels<float>& round_table<float>() {
+  static const auto& table =
+      numerics::pick<round_kernels<float>>({BETATRON_EACH_ISA(BETATRON_ROUND_FLOAT)});
+  return table;
+}
+template <>
+const round_kernels<double>& round_table<double>() {
+  static const auto& table =
+      numerics::pick<round_kernels<double>>({BETATRON_EACH_ISA(BETATRON_ROUND_DOUBLE)});
   return table;
 }
 const gaussian_table& gaussian_kernels() {

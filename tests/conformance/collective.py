@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -231,6 +232,52 @@ def pipe_images() -> Iterator[Figure]:
     for name, column, part in (("x", beam.px, force.real), ("y", beam.py, force.imag)):
         value = perveance * length * part
         yield Figure(f"image force {name} on a rod", np.mean(column), value, 1e-4, "mesh")
+
+
+def round_pipe_modes() -> Iterator[Figure]:
+    """Test particles around a small ball of charge in a round pipe, against the Fourier-Bessel
+    series of the potential of a point, (2/a) sum e^{im(t-t')} J_m J_m' exp(-x |z|/a)/(x
+    J_{m+1}(x)^2) with J_m(x) = 0 (Jackson, sec. 3.11)."""
+    from scipy.special import jn_zeros, jv, jvp
+
+    a, length, centre = 10e-3, 1.0, 6e-3
+    ref = bt.Reference("proton", kinetic_energy=1e8)
+    random = np.random.default_rng(6)
+    seed = random.normal(size=(3, 400))
+    seed *= 1e-3 * random.random(400) ** (1 / 3) / np.linalg.norm(seed, axis=0)
+    cube = itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+    # the symmetry of a cube: no quadrupole moment
+    ball = np.concatenate([seed[list(p)] * np.reshape(s, (3, 1)) for p, s in cube], axis=1)
+    ball[0] += centre
+    n = ball.shape[1]
+    r, turn = np.array([[4e-3, 8e-3, 7e-3], [0.4, -0.5, 2.5]])
+    test = np.array([r * np.cos(turn), r * np.sin(turn), [4e-3, -3e-3, 6e-3]])
+    x, y, z = np.concatenate([ball, test], axis=1)
+    zero, weight = np.zeros_like(x), np.repeat([1e9 / n, 0], [n, 3])
+    beam = bt.Beam.from_arrays(
+        ref, x=x, px=zero, y=y, py=zero, t=-z / ref.beta_gamma, pt=zero, weight=weight
+    )
+    bt.SpaceCharge3D(128, pipe=bt.RoundPipe(a)).kick(beam, length)
+
+    e_r, e_t, e_z = np.zeros((3, 3))
+    for m in range(40):
+        k = jn_zeros(m, 40)[:, None] / a
+        part = (2 if m == 0 else 4) * jv(m, k * centre) / (k * a * jv(m + 1, k * a)) ** 2
+        part = part * k * np.exp(-k * np.abs(test[2]))
+        e_r -= np.sum(part * k * jvp(m, k * r), axis=0) * np.cos(m * turn)
+        e_t += np.sum(part * jv(m, k * r), axis=0) * m / r * np.sin(m * turn)
+        e_z += np.sum(part * k * jv(m, k * r), axis=0) * np.sign(test[2]) * np.cos(m * turn)
+    transverse = (e_r + 1j * e_t) * np.exp(1j * turn)
+    bg = ref.beta_gamma
+    strength = 1e9 * VOLT_METRE * length / (bg * ref.species.mass)
+    for name, column, e in (
+        ("px", beam.px, transverse.real / bg),
+        ("py", beam.py, transverse.imag / bg),
+        ("pt", beam.pt, -e_z),
+    ):
+        yield Figure(
+            f"kick {name} beside a ball", np.array(column)[-3:], strength * e, 2e-3, "mesh"
+        )
 
 
 def space_charge_gaussian_xfields() -> Iterator[Figure]:
@@ -633,6 +680,7 @@ PARTS: tuple[Part, ...] = (
     Part("SpaceCharge3D", "closed form", (), "", space_charge_3d_exact, 5),
     Part("SpaceCharge3D", "xfields", ("xfields", "xtrack"), "xfields", space_charge_3d_xfields, 30),
     Part("SpaceCharge3D", "Ocelot", ("ocelot",), "ocelot-collab", space_charge_3d_ocelot, 15),
+    Part("SpaceCharge3D, round pipe", "Fourier–Bessel series", ("scipy",), "", round_pipe_modes),
     Part("SpaceCharge2D, pipe", "sum of images", (), "", pipe_images),
     Part(
         "SpaceChargeGaussian", "xfields", ("xfields", "xtrack"), "xfields",

@@ -131,6 +131,10 @@ EFFECTS = {
         ),
         1e-11,
     ),
+    "round pipe": (
+        lambda o: bt.SpaceCharge3D(cells=(14, 16, 18), pipe=bt.RoundPipe(6e-3), order=o),
+        1e-11,
+    ),
     "sheet": (
         lambda o: bt.SpaceCharge3D(
             cells=(14, 16, 18), shape="cubic", grid_step=0, margin=1.5, order=o
