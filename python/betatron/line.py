@@ -425,7 +425,12 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        reports = {e.name or e.kind: e._report(before) for e, before in learned}
+        reports: dict[str, dict[str, float]] = {}
+        for e, before in learned:
+            name, number = e.name or e.kind, 1
+            while (key := name if number == 1 else f"{name} {number}") in reports:
+                number += 1
+            reports[key] = e._report(before)
         return Track(self, beam, result, reports)
 
     def envelope(
