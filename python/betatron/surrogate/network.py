@@ -501,6 +501,7 @@ class Network:
         return from_onnx(path, **how)
 
 
+_REAL = (np.dtype(np.float32), np.dtype(np.float64))
 _NORMALISATION = ("input_offset", "input_scale", "output_offset", "output_scale")
 
 
@@ -516,10 +517,22 @@ def _threads(threads: int | None) -> int:
     return whole(threads, "threads", minimum=1)
 
 
+def _is_table(value: Any, dtype: np.dtype | None) -> bool:
+    """One array whose rows can be used as they are: what is mostly given, and told quickly."""
+    return (
+        type(value) is np.ndarray
+        and value.ndim == 2
+        and (value.dtype == dtype if dtype is not None else value.dtype in _REAL)
+        and value.flags.c_contiguous
+    )
+
+
 def _columns(
     what: str, value: Columns, wanted: int, dtype: np.dtype | None = None
 ) -> list[np.ndarray]:
     """Rows as arrays of neighbouring numbers of one type, without a copy where that is possible."""
+    if _is_table(value, dtype) and len(value) == wanted:
+        return list(value)
     if value is None or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{what} must be an array or columns, got {type(value).__name__}")
     columns = [np.asarray(c) for c in value]
@@ -528,7 +541,7 @@ def _columns(
             f"{what}: shape {np.shape(value)} must be ({wanted}, n): one row for each column"
         )
     kind = dtype or np.result_type(*columns)
-    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if kind not in _REAL:
         if dtype is None and np.can_cast(kind, np.float64):
             kind = np.dtype(np.float64)
         else:
@@ -544,6 +557,8 @@ def _writable_columns(
     columns = list(value)
     if len(columns) != wanted:
         raise ValueError(f"{what}: {len(columns)} rows, expected {wanted}")
+    if _is_table(value, dtype) and value.shape[1] == n and value.flags.writeable:
+        return columns
     for c in columns:
         if (
             not isinstance(c, np.ndarray)
