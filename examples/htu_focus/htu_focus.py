@@ -8,7 +8,8 @@ beam.
 The lattice and the beam are those of examples/htu. Every quadrupole gets a random displacement and
 the beam a wrong direction; then 14 gradients and 24 corrector kicks are found that bring the beam
 through the middle of the screens with the size that is wanted there. Kicks have a price: screens do
-not see an orbit that is wide between them. Prints what was reached and writes `htu_focus.png` to the output folder.
+not see an orbit that is wide between them. Prints what was reached and writes `htu_focus.png` to
+the output folder.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
         f" {per_gradient:.3f} s each, {per_gradient / forward:.1f} times a tracking"
     )
     largest = max(abs(v) for v, k in zip(found.x * scales, strength, strict=True) if k)
-    print(f"loss {history[0]:.4g} -> {min(history):.4g}; largest kick {1e3 * largest:.2f} mrad\n")
+    print(f"loss {history[0]:.4g} -> {min(history):.4g}")
+    print(f"largest kick {1e3 * largest:.2f} mrad\n")
     print(f"{'':16}{'centroid [um]':^34}{'rms size [um]':^34}")
     print(f"{'screen':16}" + 2 * f"{'before':^17}{'after':^17}")
     for screen in ALL_SCREENS:
