@@ -33,3 +33,9 @@ def whole(value: Any, where: str, maximum: int | None = None, minimum: int | Non
     elif result > maximum or (minimum is not None and result < minimum):
         raise ValueError(f"{where} = {result} must be between {minimum} and {maximum}")
     return result
+
+
+def thread_count(threads: Any) -> int:
+    """What users give as `threads`, for C++: 0 for None, all processors. As `whole`, >= 1."""
+    count = 0 if threads is None else whole(threads, "threads", minimum=1)
+    return min(count, 2**16)  # more than there are anywhere

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number, whole
+from betatron._checks import number, thread_count, whole
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect
 from betatron.distributions import Distribution
@@ -388,7 +388,7 @@ class Line(_core.Line):
             raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
         turns = whole(turns, "turns")
         first_turn = whole(first_turn, "first_turn", minimum=None)
-        threads = 0 if threads is None else whole(threads, "threads", minimum=1)
+        threads = thread_count(threads)
         bucket = _bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
@@ -694,7 +694,7 @@ class Line(_core.Line):
             reference_energy=reference_energy,
             strategy=strategy,
             tolerance=tolerance,
-            threads=0 if threads is None else whole(threads, "threads", minimum=1),
+            threads=thread_count(threads),
             space_charge=space_charge,
             collective=collective,
             turns=whole(turns, "turns", minimum=1),

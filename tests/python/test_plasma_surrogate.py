@@ -281,6 +281,13 @@ def test_policies():
     assert len(beam) == 50 - stage.counts[1]
     assert set(beam.lost["reason"]) == {"outside_domain"}
 
+    # where the network would give NaN, too; who is lost keeps the coordinates that it came with
+    beam = beam_of(electron(), np.array([[1e-3, 0, -63e-6, 0, 0, 1957.0]]), stage.xi)
+    x = beam.x[0]
+    bt.Line([stage]).track(beam)
+    assert beam.lost["reason"].tolist() == ["outside_domain"]
+    assert beam.lost["x"].tolist() == [x]
+
     stage = PlasmaStageSurrogate(FILES[0], outside="fallback")
     beam = beam_of(electron(), a, stage.xi)
     bt.Line([stage]).track(beam)
@@ -327,7 +334,52 @@ def test_expected_error_grows_outwards():
     assert wide["outside"] > 0.01
 
 
+def test_stages_of_one_name_are_all_reported():
+    a = draw(50, scale=0.3, spread=0.01)
+    first, second = (PlasmaStageSurrogate(FILES[i], name="stage") for i in (0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideDomainWarning)
+        track = bt.Line([first, second, first]).track(beam_of(electron(), a, first.xi))
+    assert {k: v["passed"] for k, v in track.learned.items()} == {"stage": 100, "stage 2": 50}
+
+
+def test_the_warning_points_to_who_tracks():
+    stage = PlasmaStageSurrogate(FILES[0])
+    with pytest.warns(OutsideDomainWarning) as caught:
+        bt.Line([stage]).track(beam_of(electron(), far(), stage.xi))
+    assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_few_particles(n, precision):
+    stage = PlasmaStageSurrogate(FILES[0], name="first")
+    beam = beam_of(electron(), draw(n, scale=0.3, spread=0.01), stage.xi, precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = stage.expected_error(beam)
+        report = bt.Line([stage]).track(beam).learned["first"]
+    assert (len(beam), report["passed"], report["outside"]) == (n, n, 0)
+    assert before["outside"] == 0
+    assert all(np.isfinite(v) for v in (*before.values(), *report.values()))
+    assert stage.model.apply(np.empty((n, 6))[:0]).shape == (0, 6)
+
+
 def test_wrong_use_is_refused():
+    for wrong, words in (
+        ({"name": 5}, "name must be a text, got int 5"),
+        ({"outside": None}, "outside must be a text, got None"),
+        ({"length": 0.3}, "its length is that of the model"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            PlasmaStageSurrogate(FILES[0], **wrong)
+    model = StageModel.load(FILES[0])
+    for particles in (np.zeros(6), np.zeros((3, 5)), np.zeros((1, 2, 6))):
+        for use in (model.apply, model.features, model.expected_error):
+            with pytest.raises(ValueError, match=r"particles have shape .* wanted \(n, 6\)"):
+                use(particles)
+    with pytest.raises(ValueError, match="outside = 'lose' must be 'warn' or 'fallback'"):
+        model.apply(np.zeros((1, 6)), outside="lose")
     with pytest.raises(TypeError, match="one slice"):
         PlasmaStageSurrogate(FILES[0], slices=3)
     stage = PlasmaStageSurrogate(FILES[0])
@@ -342,6 +394,8 @@ def test_dictionary_form_and_copy():
     assert isinstance(again, PlasmaStageSurrogate)
     assert stage.to_dict()["model"] == "stage_04"  # the same on every machine
     assert (again.name, again.outside, again.dx, again.xi) == ("s4", "lose", 1e-6, stage.xi)
+    assert again == stage  # of the same file
+    assert again != PlasmaStageSurrogate(FILES[4], "s4", outside="lose", dx=1e-6, xi=stage.xi)
     twin = stage.copy()
     assert twin.outside == "lose" and twin.dx == 1e-6 and twin.counts == (0, 0)
     with pytest.raises(FileNotFoundError):
@@ -393,6 +447,10 @@ def test_files_keep_everything(tmp_path):
         ({"weights": (np.full((4, 5), np.nan), np.ones((7, 4)))}, r"layers\.0\.weight holds NaN"),
         ({"focusing": np.inf}, "focusing = inf must be finite"),
         ({"gain": np.ones(2)}, r"gain has shape \(2,\)"),
+        ({"feature_scale": np.zeros(5)}, "feature_scale holds 0"),
+        ({"residuals": Residuals(*np.zeros((4, 0)))}, r"residuals\.distance has shape \(0,\)"),
+        ({"residuals": Residuals(*-np.ones((4, 2)))}, r"residuals\.transverse holds negative"),
+        ({"provenance": [1]}, "provenance is a list, no object"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, changes, message):
