@@ -603,6 +603,28 @@ def test_compression_of_a_plain_network():
     assert stored_bytes(thinned(net, 0.5)) < 0.6 * stored_bytes(net)
 
 
+def test_networks_that_cannot_be_trained_on_are_refused():
+    pytest.importorskip("torch")
+    from betatron.surrogate import Layer, Network
+    from betatron.surrogate.dense import DenseRecipe, apply_dense, train_dense
+
+    pairs, recipe = simulated(400, 1), DenseRecipe(epochs=1, rate=0.0)
+    rng = np.random.default_rng(1)
+    first, middle = (Layer(rng.normal(size=(6, 6)), activation="tanh") for _ in range(2))
+    last = Layer(rng.normal(size=(6, 6)))
+    for layers in (
+        [first, dataclasses.replace(middle, skip=1), last],
+        [first, dataclasses.replace(middle, activation="silu"), last],
+        [first, middle],
+    ):
+        with pytest.raises(ValueError, match="start: only chains of layers with one activation"):
+            train_dense(pairs, FOCUSING, recipe, start=Network(layers))
+    same = Network([first, middle, last])  # without biases, and with a step size of 0
+    trained = train_dense(pairs, FOCUSING, recipe, start=same)
+    expected = apply_dense(same, pairs.source, "float64")
+    np.testing.assert_allclose(apply_dense(trained, pairs.source, "float64"), expected, rtol=1e-5)
+
+
 def test_reading_pairs(tmp_path):
     a = draw(10)
     np.savez(tmp_path / "p.npz", src_stage0=a, tgt_stage0=a + 1)
