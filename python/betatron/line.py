@@ -143,8 +143,9 @@ class Line(_core.Line):
 
     @cached_property
     def _learned(self) -> list[Any]:
-        """The elements that know what they were trained for: `_tally()` is what they have seen, `_report(before)`
-        what is to be said of the particles since that tally (it warns if it must). Looked for once."""
+        """The elements that know what they were trained for: `_tally()` is what they have seen,
+        `_report(before)` what is to be said of particles since that tally (it warns if it must).
+        Looked for once: a line does not change."""
         return [e for e in self.elements if hasattr(e, "_tally")]
 
     def positions(self, which: str | Element) -> list[int]:
@@ -854,8 +855,9 @@ class Track(Records):
     n_lost
         Particles lost in this call; all of them are in ``beam.lost``.
     learned
-        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name, what is to be said of
-        this call: how many particles "passed", how many were "outside" of what it was trained for, and the
+        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name (further ones
+        of a name as "name 2", ...), what is to be said of this call: how many particles "passed", how
+        many were "outside" of what it was trained for, and the
         errors that are to be expected of them, from particles kept out of its training; see
         `PlasmaStageSurrogate.expected_error`.
     """
