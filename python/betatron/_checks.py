@@ -52,3 +52,9 @@ def bucket(boundary: Any, length: Any) -> float:
     if not 0.0 < value < float("inf"):
         raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
     return value
+
+
+def thread_count(threads: Any) -> int:
+    """What users give as `threads`, for C++: 0 for None, all processors. As `whole`, >= 1."""
+    count = 0 if threads is None else whole(threads, "threads", minimum=1)
+    return min(count, 2**16)  # more than there are anywhere

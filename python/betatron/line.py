@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import bucket, number, whole
+from betatron._checks import bucket, number, thread_count, whole
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect
 from betatron.distributions import Distribution
@@ -143,8 +143,9 @@ class Line(_core.Line):
 
     @cached_property
     def _learned(self) -> list[Any]:
-        """The elements that know what they were trained for: `_tally()` is what they have seen, `_report(before)`
-        what is to be said of the particles since that tally (it warns if it must). Looked for once."""
+        """The elements that know what they were trained for: `_tally()` is what they have seen,
+        `_report(before)` what is to be said of particles since that tally (it warns if it must).
+        Looked for once: a line does not change."""
         return [e for e in self.elements if hasattr(e, "_tally")]
 
     def positions(self, which: str | Element) -> list[int]:
@@ -388,7 +389,7 @@ class Line(_core.Line):
             raise TypeError(f"track() needs a betatron.Beam, got {type(beam).__name__}")
         turns = whole(turns, "turns")
         first_turn = whole(first_turn, "first_turn", minimum=None)
-        threads = 0 if threads is None else whole(threads, "threads", minimum=1)
+        threads = thread_count(threads)
         bucket_size = bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
@@ -424,7 +425,12 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        reports = {e.name or e.kind: e._report(before) for e, before in learned}
+        reports: dict[str, dict[str, float]] = {}
+        for e, before in learned:
+            name, number = e.name or e.kind, 1
+            while (key := name if number == 1 else f"{name} {number}") in reports:
+                number += 1
+            reports[key] = e._report(before)
         return Track(self, beam, result, reports)
 
     def envelope(
@@ -698,7 +704,7 @@ class Line(_core.Line):
             reference_energy=reference_energy,
             strategy=strategy,
             tolerance=tolerance,
-            threads=0 if threads is None else whole(threads, "threads", minimum=1),
+            threads=thread_count(threads),
             space_charge=space_charge,
             collective=collective,
             turns=whole(turns, "turns", minimum=1),
@@ -861,8 +867,9 @@ class Track(Records):
     n_lost
         Particles lost in this call; all of them are in ``beam.lost``.
     learned
-        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name, what is to be said of
-        this call: how many particles "passed", how many were "outside" of what it was trained for, and the
+        For each learned element that knows its domain (`PlasmaStageSurrogate`), by name (further ones
+        of a name as "name 2", ...), what is to be said of this call: how many particles "passed", how
+        many were "outside" of what it was trained for, and the
         errors that are to be expected of them, from particles kept out of its training; see
         `PlasmaStageSurrogate.expected_error`.
     """

@@ -437,7 +437,7 @@ std::string text_of_layers(const network& n, const number_row& row, const evalua
 }  // namespace
 
 generated_code generate_header(const network& n, const std::string& name, bool include_weights) {
-  check(n);
+  check(n, largest_single);
   check_name(name);
   const number_row row(n);
   const evaluation_plan plan = make_plan(n);

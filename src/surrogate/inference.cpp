@@ -99,7 +99,11 @@ struct evaluator::implementation {
 };
 
 evaluator::evaluator(const network& n, number_format a) {
-  check(n);
+  if (a == number_format::double_) {
+    check(n);
+  } else {
+    check(n, largest_single);
+  }
   implementation_ = std::make_unique<implementation>(n, a);
 }
 evaluator::~evaluator() = default;

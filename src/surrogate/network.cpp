@@ -11,7 +11,7 @@ namespace {
 
 class checker {
  public:
-  explicit checker(const network& n) : network_(n) {}
+  checker(const network& n, double largest) : network_(n), largest_(largest) {}
 
   void run() const {
     if (network_.layers.empty()) fail("has no layers");
@@ -45,6 +45,16 @@ class checker {
     }
   }
 
+  void check_size(const std::string& what, const std::vector<double>& numbers) const {
+    check_numbers(what, numbers);
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      if (std::abs(numbers[i]) > largest_) {
+        fail(what, "[", i, "] = ", numbers[i],
+             " is beyond what it is to be computed in; allowed: -", largest_, " to ", largest_);
+      }
+    }
+  }
+
   void check_layer(std::size_t k) const {
     const dense_layer& l = network_.layers[k];
     const std::string where = describe(k);
@@ -62,9 +72,9 @@ class checker {
     if (!l.bias.empty() && l.bias.size() != l.outputs) {
       fail(where, ": ", l.bias.size(), " numbers in bias, expected ", l.outputs, " or none");
     }
-    check_numbers(where + ": weights", l.weights);
-    check_numbers(where + ": bias", l.bias);
-    check_numbers(where + ": slope", l.slope);
+    check_size(where + ": weights", l.weights);
+    check_size(where + ": bias", l.bias);
+    check_size(where + ": slope", l.slope);
     const std::size_t slopes = l.slope.size();
     const bool fits = l.function == activation::leaky_relu ? slopes == 1
                       : l.function == activation::prelu    ? slopes == 1 || slopes == l.outputs
@@ -100,6 +110,7 @@ class checker {
   }
 
   const network& network_;
+  double largest_;
 };
 
 }  // namespace
@@ -134,6 +145,6 @@ double network::operations() const {
   return sum;
 }
 
-void check(const network& n) { checker(n).run(); }
+void check(const network& n, double largest) { checker(n, largest).run(); }
 
 }  // namespace betatron::surrogate

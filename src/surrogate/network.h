@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,7 +60,11 @@ struct network {
 
 /// Throws std::invalid_argument that names the network, the layer, what was found and what is expected: no layers,
 /// a layer without inputs or outputs, arrays of a wrong length, numbers that are not finite, layers that do not fit to
-/// their neighbours, slopes where there are none, skip connections between different widths or backwards.
-void check(const network&);
+/// their neighbours, slopes where there are none, skip connections between different widths or backwards; numbers of
+/// layers beyond +-largest.
+void check(const network&, double largest = std::numeric_limits<double>::max());
+
+/// Single precision and bfloat16 hold numbers up to this (a little more).
+constexpr double largest_single = 3.38e38;
 
 }  // namespace betatron::surrogate

@@ -233,6 +233,21 @@ struct plasma_stage::state {
     }
   }
 
+  /// kernels.leave; who is outside keeps the coordinates that it came with, as with other elements that lose particles.
+  template <class F>
+  void lose(const stage_kernels<F>& kernels, const stage_numbers<F>& n, const stage_memory<F>& m,
+            const F* const* columns, const F* const* outputs, F* const* z, std::size_t some,
+            std::size_t lanes) const {
+    F before[6][most_lanes];
+    for (std::size_t k = 0; k < 6; ++k) std::copy_n(z[k], some, before[k]);
+    kernels.leave(n, columns, outputs, z, lanes);
+    for (std::size_t k = 0; k < 6; ++k) {
+      for (std::size_t i = 0; i < some; ++i) {
+        if (m.outside[i]) z[k][i] = before[k][i];
+      }
+    }
+  }
+
   template <class F>
   void push(const elements::code_place& at, const elements::code_tile<F>& tile) const {
     if (at.slices != 1) {
@@ -257,9 +272,11 @@ struct plasma_stage::state {
                 away += here;
                 if (here != 0 && policy == outside_policy::fallback)
                   replace(m, outputs.data(), lanes);
-                kernels.leave(n, columns.data(), outputs.data(), z, lanes);
                 if (here != 0 && policy == outside_policy::lose) {
+                  lose(kernels, n, m, columns.data(), outputs.data(), z, some, lanes);
                   std::copy_n(m.outside, some, tile.outside + first);
+                } else {
+                  kernels.leave(n, columns.data(), outputs.data(), z, lanes);
                 }
               });
     passed.fetch_add(tile.count, std::memory_order_relaxed);

@@ -142,7 +142,10 @@ def test_plasma_stages_are_measured(tmp_path: Path) -> None:
     done = run("plasma_stages.py", "--quick", "--output", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(file.read_text(encoding="utf-8"))
-    assert [m["part"] for m in results["measurements"]] == ["tracking", "tracking", "gradient"]
+    parts = ["tracking", "tracking", "gradient"]
+    assert [(m["stages"], m["part"]) for m in results["measurements"]] == [
+        (stages, part) for stages in ("analytic", "surrogate") for part in parts
+    ]
     assert all(t["measured"] > 0 for t in results["targets"])
 
 

@@ -122,6 +122,44 @@ def test_code_in_the_documentation_runs(page: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+BEAM = """
+import numpy as np
+import betatron as bt
+shape = bt.Gaussian.from_twiss(
+    beta_x=1e-3, emittance_x=2e-10, beta_y=1e-3, emittance_y=2e-10, beta_t=1e-3, emittance_t=4e-10
+)
+beam = bt.Beam(bt.Reference("electron", kinetic_energy=1e9), shape, n=500, charge=1e-12, seed=1)
+"""
+NETWORK = """
+r = np.random.default_rng(1)
+w1, b1, w2, b2 = 0.1 * r.normal(size=(6, 6)), r.normal(size=6), 0.1 * r.normal(size=(6, 6)), None
+mean, spread, x, y_bar = np.zeros(6), np.ones(6), r.normal(size=(6, 9)), r.normal(size=(6, 9))
+lens, drift = bt.PlasmaLens(1e-3, k1=1.0), bt.Drift(0.1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "before", "without", "needs"),
+    [
+        ("surrogates.md", BEAM + NETWORK, (), ()),
+        ("plasma_surrogates.md", BEAM, ("train_stage",), ()),
+        ("plasma.md", BEAM, ("waket", "diags/"), ()),
+        ("programmable.md", BEAM, ("import torch",), ("numba",)),
+    ],
+)
+def test_code_in_reference_pages_runs(
+    page: str, before: str, without: tuple[str, ...], needs: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As above, with what the pages take for granted; without blocks that need simulations."""
+    for package in needs:
+        pytest.importorskip(package)
+    blocks = [b for b in code_blocks(ROOT / "docs" / page) if not any(w in b for w in without)]
+    script = "\n".join([before, *blocks]).replace("10_000", "500")
+    (tmp_path / "page.py").write_text(script)
+    result = python("page.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_moments_file_is_a_table(fodo: Path) -> None:
     job = runfile.load(fodo / "fodo.yaml")
     job.source.n = 100

@@ -281,6 +281,13 @@ def test_policies():
     assert len(beam) == 50 - stage.counts[1]
     assert set(beam.lost["reason"]) == {"outside_domain"}
 
+    # where the network would give NaN, too; who is lost keeps the coordinates that it came with
+    beam = beam_of(electron(), np.array([[1e-3, 0, -63e-6, 0, 0, 1957.0]]), stage.xi)
+    x = beam.x[0]
+    bt.Line([stage]).track(beam)
+    assert beam.lost["reason"].tolist() == ["outside_domain"]
+    assert beam.lost["x"].tolist() == [x]
+
     stage = PlasmaStageSurrogate(FILES[0], outside="fallback")
     beam = beam_of(electron(), a, stage.xi)
     bt.Line([stage]).track(beam)
@@ -327,7 +334,52 @@ def test_expected_error_grows_outwards():
     assert wide["outside"] > 0.01
 
 
+def test_stages_of_one_name_are_all_reported():
+    a = draw(50, scale=0.3, spread=0.01)
+    first, second = (PlasmaStageSurrogate(FILES[i], name="stage") for i in (0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideDomainWarning)
+        track = bt.Line([first, second, first]).track(beam_of(electron(), a, first.xi))
+    assert {k: v["passed"] for k, v in track.learned.items()} == {"stage": 100, "stage 2": 50}
+
+
+def test_the_warning_points_to_who_tracks():
+    stage = PlasmaStageSurrogate(FILES[0])
+    with pytest.warns(OutsideDomainWarning) as caught:
+        bt.Line([stage]).track(beam_of(electron(), far(), stage.xi))
+    assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_few_particles(n, precision):
+    stage = PlasmaStageSurrogate(FILES[0], name="first")
+    beam = beam_of(electron(), draw(n, scale=0.3, spread=0.01), stage.xi, precision)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = stage.expected_error(beam)
+        report = bt.Line([stage]).track(beam).learned["first"]
+    assert (len(beam), report["passed"], report["outside"]) == (n, n, 0)
+    assert before["outside"] == 0
+    assert all(np.isfinite(v) for v in (*before.values(), *report.values()))
+    assert stage.model.apply(np.empty((n, 6))[:0]).shape == (0, 6)
+
+
 def test_wrong_use_is_refused():
+    for wrong, words in (
+        ({"name": 5}, "name must be a text, got int 5"),
+        ({"outside": None}, "outside must be a text, got None"),
+        ({"length": 0.3}, "its length is that of the model"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            PlasmaStageSurrogate(FILES[0], **wrong)
+    model = StageModel.load(FILES[0])
+    for particles in (np.zeros(6), np.zeros((3, 5)), np.zeros((1, 2, 6))):
+        for use in (model.apply, model.features, model.expected_error):
+            with pytest.raises(ValueError, match=r"particles have shape .* wanted \(n, 6\)"):
+                use(particles)
+    with pytest.raises(ValueError, match="outside = 'lose' must be 'warn' or 'fallback'"):
+        model.apply(np.zeros((1, 6)), outside="lose")
     with pytest.raises(TypeError, match="one slice"):
         PlasmaStageSurrogate(FILES[0], slices=3)
     stage = PlasmaStageSurrogate(FILES[0])
@@ -342,6 +394,8 @@ def test_dictionary_form_and_copy():
     assert isinstance(again, PlasmaStageSurrogate)
     assert stage.to_dict()["model"] == "stage_04"  # the same on every machine
     assert (again.name, again.outside, again.dx, again.xi) == ("s4", "lose", 1e-6, stage.xi)
+    assert again == stage  # of the same file
+    assert again != PlasmaStageSurrogate(FILES[4], "s4", outside="lose", dx=1e-6, xi=stage.xi)
     twin = stage.copy()
     assert twin.outside == "lose" and twin.dx == 1e-6 and twin.counts == (0, 0)
     with pytest.raises(FileNotFoundError):
@@ -393,6 +447,10 @@ def test_files_keep_everything(tmp_path):
         ({"weights": (np.full((4, 5), np.nan), np.ones((7, 4)))}, r"layers\.0\.weight holds NaN"),
         ({"focusing": np.inf}, "focusing = inf must be finite"),
         ({"gain": np.ones(2)}, r"gain has shape \(2,\)"),
+        ({"feature_scale": np.zeros(5)}, "feature_scale holds 0"),
+        ({"residuals": Residuals(*np.zeros((4, 0)))}, r"residuals\.distance has shape \(0,\)"),
+        ({"residuals": Residuals(*-np.ones((4, 2)))}, r"residuals\.transverse holds negative"),
+        ({"provenance": [1]}, "provenance is a list, no object"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, changes, message):
@@ -543,6 +601,28 @@ def test_compression_of_a_plain_network():
     assert rms(quantised(net, "int8")) == pytest.approx(rms(net), rel=0.5)
     assert stored_bytes(net, "int8") < 0.4 * stored_bytes(net)
     assert stored_bytes(thinned(net, 0.5)) < 0.6 * stored_bytes(net)
+
+
+def test_networks_that_cannot_be_trained_on_are_refused():
+    pytest.importorskip("torch")
+    from betatron.surrogate import Layer, Network
+    from betatron.surrogate.dense import DenseRecipe, apply_dense, train_dense
+
+    pairs, recipe = simulated(400, 1), DenseRecipe(epochs=1, rate=0.0)
+    rng = np.random.default_rng(1)
+    first, middle = (Layer(rng.normal(size=(6, 6)), activation="tanh") for _ in range(2))
+    last = Layer(rng.normal(size=(6, 6)))
+    for layers in (
+        [first, dataclasses.replace(middle, skip=1), last],
+        [first, dataclasses.replace(middle, activation="silu"), last],
+        [first, middle],
+    ):
+        with pytest.raises(ValueError, match="start: only chains of layers with one activation"):
+            train_dense(pairs, FOCUSING, recipe, start=Network(layers))
+    same = Network([first, middle, last])  # without biases, and with a step size of 0
+    trained = train_dense(pairs, FOCUSING, recipe, start=same)
+    expected = apply_dense(same, pairs.source, "float64")
+    np.testing.assert_allclose(apply_dense(trained, pairs.source, "float64"), expected, rtol=1e-5)
 
 
 def test_reading_pairs(tmp_path):

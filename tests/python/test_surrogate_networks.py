@@ -109,8 +109,14 @@ def test_wrong_arrays_are_refused() -> None:
         net(np.zeros((6, 10)), out=np.zeros((5, 10)))
     with pytest.raises(ValueError, match="threads = 0 is not allowed; allowed: >= 1"):
         net(np.zeros((6, 10)), threads=0)
-    with pytest.raises(ValueError, match="format 'float16' is not one of"):
-        net(np.zeros((6, 10)), format="float16")
+    for format in ("float16", 7):
+        with pytest.raises(ValueError, match=f"format {format!r} is not one of float32"):
+            net(np.zeros((6, 10)), format=format)
+    with pytest.raises(TypeError, match="out must be an array or columns, got int"):
+        net(np.zeros((6, 10)), out=5)
+    with pytest.raises(ValueError, match="cotangent: 9 particles, expected 10 as in x"):
+        net.vjp(np.zeros((6, 10)), np.zeros((6, 9)))
+    assert net(np.zeros((6, 2)), threads=10**12).shape == (6, 2)
 
 
 def test_broken_networks_are_refused_by_layer() -> None:
@@ -128,6 +134,25 @@ def test_broken_networks_are_refused_by_layer() -> None:
         Network([Layer("weights", name="a")])
     with pytest.raises(TypeError, match="expected Layer, got dict"):
         Network([{"weights": 1}])
+    with pytest.raises(TypeError, match="weights must be real numbers, got complex ones"):
+        Network([Layer(np.ones((2, 6)) + 1j)])
+    with pytest.raises(ValueError, match="skip = .* must be between 0 and 2147483647"):
+        Network([Layer(np.ones((6, 6)), skip=2**40)])
+    with pytest.raises(ValueError, match=r"input_scale: shape \(6, 1\) must be \(6,\)"):
+        Network([Layer(np.ones((2, 6)))], input_scale=np.ones((6, 1)))
+    with pytest.raises(TypeError, match="name must be a text, got int 5"):
+        Network([Layer(np.ones((2, 6)))], name=5)
+
+
+def test_weights_beyond_single_precision_need_double() -> None:
+    net = Network([Layer([[1.0, 2e300]], name="a")], output_scale=1e-300)
+    assert net(np.ones((2, 1)), format="float64") == pytest.approx(2.0)
+    for format in ("float32", "bfloat16"):
+        with pytest.raises(ValueError, match=r"layer 1 'a': weights\[1\] = 2e\+300 is beyond"):
+            net(np.ones((2, 1)), format=format)
+    with pytest.raises(ValueError, match=r"weights\[1\] = 2e\+300 is beyond"):
+        net.to_header("never.h")
+    assert not Path("never.h").exists()
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -154,6 +179,10 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert (read(x, format="float64") == net(x, format="float64")).all()
     with pytest.raises(FileExistsError):
         net.save(file)
+    net.metadata["error"] = np.nan
+    with pytest.raises(ValueError, match="metadata must be what JSON can hold"):
+        net.save(tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_broken_files_are_refused(tmp_path: Path) -> None:
@@ -164,6 +193,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         (b"abc", "3 bytes are too few"),
         (b"\xff" * 100, "not a safetensors file"),
         (whole[:-4], "does not fit to bytes"),
+        (whole + b"1234", "4 bytes behind the last tensor"),
         (whole.replace(b"layers.2.weight", b"layers.9.weight"), "'layers.2.weight' is missing"),
         (whole.replace(b'\\"tanh\\"', b'\\"tinh\\"'), "activation 'tinh' is not one of"),
     ):
@@ -172,6 +202,7 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="broken.safetensors: .*" + words):
             Network.load(other)
     good = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    kind = {"file": "betatron network", "version": 1}
     for header, words in (
         ([1], "it is a list"),
         ({"a": {}}, "tensor 'a' has no dtype"),
@@ -180,6 +211,11 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
         ({"a": {**good, "dtype": ["F32"]}}, "tensor 'a': dtype = "),
         ({"a": good, "__metadata__": {"betatron": 5}}, "must hold texts"),
         ({"a": good, "__metadata__": {"betatron": "[1]"}}, "its description is a list"),
+        ({"a": {**good, "shape": [0], "data_offsets": [4, 4]}}, "begins at byte 4, expected 0"),
+        (
+            {"a": good, "__metadata__": {"betatron": json.dumps({**kind, "layers": 3})}},
+            "its layers are no list",
+        ),
     ):
         text = json.dumps(header).encode()
         other.write_bytes(len(text).to_bytes(8, "little") + text + b"1234")
@@ -502,6 +538,10 @@ def test_generated_files(tmp_path: Path) -> None:
     assert "namespace my_net" in files[0].read_text()
     with pytest.raises(FileExistsError):
         net.to_header(tmp_path / "net.h")
+    files[0].unlink()
+    with pytest.raises(FileExistsError, match=r"net.bin exists"):
+        net.to_header(tmp_path / "net.h", weights="separate")
+    assert not files[0].exists()
     with pytest.raises(ValueError, match="name = '2nd' must be an identifier"):
         net.to_header(tmp_path / "other.h", name="2nd")
     with pytest.raises(ValueError, match="weights = 'none' must be 'included' or 'separate'"):

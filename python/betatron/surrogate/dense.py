@@ -58,6 +58,8 @@ def train_dense(
     focusing: K [1/m^2], for the outliers. teacher: a map of particles (n, 6) that is learned in
     place of the targets, for distillation; in each epoch, it is asked at new particles: the given
     ones, turned about the axis and mixed two by two. start: a network to go on from.
+    ValueError if that has skip connections, or hidden layers of different or other activations than
+    those of a recipe.
     """
     import torch
 
@@ -279,6 +281,13 @@ def _module_of(network: Network) -> Any:
 
     layers = network.layers
     hidden = layers[0].activation if len(layers) > 1 else "relu"
+    if [a.activation for a in layers] != [hidden] * (len(layers) - 1) + ["identity"] or any(
+        a.skip is not None for a in layers
+    ):
+        raise ValueError(
+            "start: only chains of layers with one activation, the last one without, and no skip "
+            f"connections can be trained; it has {', '.join(a.activation for a in layers)}"
+        )
     widths = [network.inputs, *(len(np.asarray(layer.weights)) for layer in layers)]
     module = _module(widths, hidden)
     linear = [m for m in module if isinstance(m, torch.nn.Linear)]
@@ -286,7 +295,8 @@ def _module_of(network: Network) -> Any:
     with torch.no_grad():
         for m, layer in zip(linear, layers, strict=True):
             m.weight.copy_(torch.as_tensor(np.asarray(layer.weights)))
-            m.bias.copy_(torch.as_tensor(np.asarray(layer.bias)))
+            bias = np.zeros(len(m.bias)) if layer.bias is None else np.asarray(layer.bias)
+            m.bias.copy_(torch.as_tensor(bias))
         for m, layer in zip(slopes, layers, strict=False):
             m.weight.copy_(torch.as_tensor(np.atleast_1d(np.asarray(layer.slope))))
     return module

@@ -60,6 +60,10 @@ class PlasmaStageSurrogate(Programmable):
         **common: Any,
     ) -> None:
         path = None
+        if not isinstance(name, str):
+            raise TypeError(
+                f"PlasmaStageSurrogate: name must be a text, got {type(name).__name__} {name!r}"
+            )
         if not isinstance(model, StageModel):
             if not isinstance(model, (str, Path)):
                 raise TypeError(
@@ -80,6 +84,12 @@ class PlasmaStageSurrogate(Programmable):
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
             raise TypeError(f"PlasmaStageSurrogate {name!r}: it has one slice")
+        if "length" in common:
+            raise TypeError(f"PlasmaStageSurrogate {name!r}: its length is that of the model")
+        if not isinstance(outside, str):
+            raise TypeError(
+                f"PlasmaStageSurrogate {name!r}: outside must be a text, got {outside!r}"
+            )
         xi = model.xi if xi is None else number(xi, f"PlasmaStageSurrogate {name!r}: xi")
         core = _core.PlasmaStageCode(
             name,
@@ -178,7 +188,10 @@ class PlasmaStageSurrogate(Programmable):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, PlasmaStageSurrogate)
-            and self._model is other._model
+            and (
+                self._model is other._model
+                or (self._path is not None and self._path == other._path)
+            )
             and (self._outside, self._xi) == (other._outside, other._xi)
             and self._common() == other._common()
         )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from betatron import _core
-from betatron._checks import whole
+from betatron._checks import thread_count, whole
 from betatron.surrogate.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ class Layer:
         bias = numbers("bias", self.bias)
         if bias.ndim > 1:
             raise ValueError(f"{where}: bias has the shape {bias.shape}; it must be (outputs,)")
-        skip = -1 if self.skip is None else whole(self.skip, f"{where}: skip")
-
+        skip = -1 if self.skip is None else whole(self.skip, f"{where}: skip", 2**31 - 1)
         return {
             "name": self.name,
             "weights": weights,
@@ -98,6 +97,8 @@ class Layer:
 def _numbers(what: str, value: ArrayLike | None) -> np.ndarray:
     if value is None:
         return np.empty(0)
+    if np.iscomplexobj(value):
+        raise TypeError(f"{what} must be real numbers, got complex ones")
     try:
         return np.asarray(value, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
@@ -158,6 +159,8 @@ class Network:
         if isinstance(layers, Layer) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list of Layer, got {type(layers).__name__}")
         described = list(layers)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a text, got {type(name).__name__} {name!r}")
         for what, given in (("metadata", metadata), ("extras", extras)):
             if given is not None and not isinstance(given, Mapping):
                 raise TypeError(f"{what} must be a dictionary, got {type(given).__name__}")
@@ -170,6 +173,10 @@ class Network:
 
         def wide(what: str, value: ArrayLike | None, columns: int) -> np.ndarray:
             numbers = _numbers(what, value)
+            if numbers.ndim > 1:
+                raise ValueError(
+                    f"{what}: shape {numbers.shape} must be ({columns},), or one number"
+                )
             return (
                 np.full(columns, float(numbers))
                 if value is not None and numbers.ndim == 0
@@ -177,7 +184,7 @@ class Network:
             )
 
         self._core = _core.Network(
-            str(name),
+            name,
             core_layers,
             wide("input_offset", input_offset, inputs),
             wide("input_scale", input_scale, inputs),
@@ -256,12 +263,19 @@ class Network:
     def instructions(self, format: str | None = None) -> str:
         """The instruction set in use here: "v2", "v3" (AVX2), "v4" (AVX-512), "avx512-bf16",
         "amx-bf16"."""
-        return self._core.instructions(format or self.format)
+        return self._core.instructions(self._chosen(format))
 
     def __repr__(self) -> str:
         widths = [self.inputs, *(np.shape(layer.weights)[0] for layer in self.layers)]
         name = f" {self.name!r}" if self.name else ""
         return f"<Network{name} {' - '.join(map(str, widths))}, {self.parameters} parameters>"
+
+    def _chosen(self, format: str | None) -> str:
+        if format is None:
+            return self._format
+        if format not in FORMATS:
+            raise ValueError(f"format {format!r} is not one of {', '.join(FORMATS)}")
+        return format
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -297,10 +311,10 @@ class Network:
         if out is None:
             out = np.empty((self.outputs, n), dtype=dtype)
         self._core.run(
-            format or self.format,
+            self._chosen(format),
             columns,
             _writable_columns("out", out, self.outputs, dtype, n),
-            _threads(threads),
+            thread_count(threads),
         )
         return out
 
@@ -332,14 +346,16 @@ class Network:
         columns = _columns("x", x, self.inputs)
         dtype, n = columns[0].dtype, columns[0].size
         given = _columns("cotangent", cotangent, self.outputs, dtype)
+        if given[0].size != n:
+            raise ValueError(f"cotangent: {given[0].size} particles, expected {n} as in x")
         if out is None:
             out = np.empty((self.inputs, n), dtype=dtype)
         self._core.pull(
-            format or self.format,
+            self._chosen(format),
             columns,
             given,
             _writable_columns("out", out, self.inputs, dtype, n),
-            _threads(threads),
+            thread_count(threads),
         )
         return out
 
@@ -384,7 +400,11 @@ class Network:
             "layers": described,
             "metadata": self.metadata,
         }
-        write_tensors(path, arrays, {"betatron": json.dumps(text, allow_nan=False)})
+        try:
+            encoded = json.dumps(text, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{path}: metadata must be what JSON can hold: {error}") from error
+        write_tensors(path, arrays, {"betatron": encoded})
 
     @classmethod
     def load(cls, path: str | Path) -> Network:
@@ -407,6 +427,9 @@ class Network:
                 raise ValueError(f"its description is a {type(text).__name__}, not an object")
             if text["file"] != _FILE or text["version"] != 1:
                 raise ValueError(f"{text['file']!r}, version {text['version']}, is not known")
+            listed = text["layers"]
+            if not isinstance(listed, list) or not all(isinstance(d, dict) for d in listed):
+                raise ValueError("its layers are no list of objects")
             layers = [
                 Layer(
                     weights=arrays[f"layers.{k}.weight"],
@@ -414,7 +437,7 @@ class Network:
                     slope=arrays.get(f"layers.{k}.slope"),
                     **described,
                 )
-                for k, described in enumerate(text["layers"], 1)
+                for k, described in enumerate(listed, 1)
             ]
             return cls(
                 layers,
@@ -463,15 +486,15 @@ class Network:
         if weights not in ("included", "separate"):
             raise ValueError(f"weights = {weights!r} must be 'included' or 'separate'")
         path = Path(path)
+        files = [path] if weights == "included" else [path, path.with_suffix(".bin")]
+        for file in files:
+            if file.exists():
+                raise FileExistsError(f"{file} exists")
         header, numbers = self._core.header(name or path.stem, weights == "included")
-        with path.open("x", encoding="utf-8") as file:
-            file.write(header)
-        if weights == "included":
-            return [path]
-        beside = path.with_suffix(".bin")
-        with beside.open("xb") as file:
-            file.write(numbers)
-        return [path, beside]
+        for file, content in zip(files, (header.encode(), numbers), strict=False):
+            with file.open("xb") as opened:
+                opened.write(content)
+        return files
 
     @classmethod
     def from_torch(cls, model: Any, **how: Any) -> Network:
@@ -501,6 +524,7 @@ class Network:
         return from_onnx(path, **how)
 
 
+_REAL = (np.dtype(np.float32), np.dtype(np.float64))
 _NORMALISATION = ("input_offset", "input_scale", "output_offset", "output_scale")
 
 
@@ -510,16 +534,22 @@ def _compact(value: ArrayLike) -> np.ndarray:
     return single if np.array_equal(single, array) else array
 
 
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return 0
-    return whole(threads, "threads", minimum=1)
+def _is_table(value: Any, dtype: np.dtype | None) -> bool:
+    """One array whose rows can be used as they are: what is mostly given, and told quickly."""
+    return (
+        type(value) is np.ndarray
+        and value.ndim == 2
+        and (value.dtype == dtype if dtype is not None else value.dtype in _REAL)
+        and value.flags.c_contiguous
+    )
 
 
 def _columns(
     what: str, value: Columns, wanted: int, dtype: np.dtype | None = None
 ) -> list[np.ndarray]:
     """Rows as arrays of neighbouring numbers of one type, without a copy where that is possible."""
+    if _is_table(value, dtype) and len(value) == wanted:
+        return list(value)
     if value is None or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{what} must be an array or columns, got {type(value).__name__}")
     columns = [np.asarray(c) for c in value]
@@ -528,7 +558,7 @@ def _columns(
             f"{what}: shape {np.shape(value)} must be ({wanted}, n): one row for each column"
         )
     kind = dtype or np.result_type(*columns)
-    if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+    if kind not in _REAL:
         if dtype is None and np.can_cast(kind, np.float64):
             kind = np.dtype(np.float64)
         else:
@@ -541,9 +571,13 @@ def _columns(
 def _writable_columns(
     what: str, value: Columns, wanted: int, dtype: np.dtype, n: int
 ) -> list[np.ndarray]:
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{what} must be an array or columns, got {type(value).__name__}")
     columns = list(value)
     if len(columns) != wanted:
         raise ValueError(f"{what}: {len(columns)} rows, expected {wanted}")
+    if _is_table(value, dtype) and value.shape[1] == n and value.flags.writeable:
+        return columns
     for c in columns:
         if (
             not isinstance(c, np.ndarray)

@@ -170,7 +170,10 @@ class Surrogate(Programmable):
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Surrogate)
-            and self._network is other._network
+            and (
+                self._network is other._network
+                or (self._path is not None and self._path == other._path)
+            )
             and self._how == other._how
             and self._common() == other._common()
             and self.length == other.length

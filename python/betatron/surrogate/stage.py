@@ -60,6 +60,14 @@ def plasma_stage_files() -> list[Path]:
     )
 
 
+def _rows(particles: Any) -> np.ndarray:
+    """Particles as float64 of shape (n, 6). ValueError for another shape."""
+    rows = np.asarray(particles, np.float64)
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        raise ValueError(f"particles have shape {rows.shape}, wanted (n, 6)")
+    return rows
+
+
 def invariants(columns, focusing: float, xp=np):
     """What a rotation about the axis leaves as it is, of particles x, y, xi, px, py, pz (arrays of
     shape (n,)): the tuple xi, 1/sqrt(gamma), (x^2 + y^2)/b, (px^2 + py^2) b, x px + y py; b =
@@ -82,7 +90,7 @@ def features(columns, focusing: float, amplitude: float, xp=np):
 def actions(particles: np.ndarray, focusing: float) -> np.ndarray:
     """(x^2 + y^2)/b + (px^2 + py^2) b [m] of particles of shape (n, 6): twice the sum of the two
     actions, shape (n,)."""
-    f = invariants(np.asarray(particles, np.float64).T, focusing)[0]
+    f = invariants(_rows(particles).T, focusing)[0]
     return f[2] + f[3]
 
 
@@ -196,7 +204,7 @@ class StageModel:
 
     def features(self, particles: np.ndarray) -> np.ndarray:
         """Features of particles of shape (n, 6): an array of shape (n, 5)."""
-        columns = np.asarray(particles, np.float64).T
+        columns = _rows(particles).T
         return np.stack(features(columns, self.focusing, self.amplitude)[0], axis=1)
 
     def network(self, f: np.ndarray) -> np.ndarray:
@@ -218,7 +226,9 @@ class StageModel:
         """Particles behind the stage, x, y, xi, px, py, pz, of shape (n, 6), from those in front of
         it. `outside`: "warn" takes the network everywhere, "fallback" the physics model for
         particles outside the domain."""
-        particles = np.asarray(particles, np.float64)
+        if outside not in ("warn", "fallback"):
+            raise ValueError(f"outside = {outside!r} must be 'warn' or 'fallback'")
+        particles = _rows(particles)
         f, b, gamma = features(particles.T, self.focusing, self.amplitude)
         f = np.stack(f, axis=1)
         o = self.network(f)
@@ -236,8 +246,10 @@ class StageModel:
     def expected_error(self, particles: np.ndarray) -> dict[str, float]:
         """What held-out residuals say of this beam, shape (n, 6) in front of the stage: rms errors
         of one particle ("transverse", over its own amplitude; "gamma"; "xi" [m]) and the share of
-        particles "outside" the domain."""
+        particles "outside" the domain. All are 0 without particles."""
         f = self.features(particles)
+        if len(f) == 0:
+            return dict.fromkeys(("transverse", "gamma", "xi", "outside"), 0.0)
         transverse, energy, xi = self.residuals.at(self.domain.distance(f))
         amplitude = actions(particles, self.focusing)
         total = amplitude.sum()
@@ -308,6 +320,12 @@ class StageModel:
                 raise ValueError(f"{path}: {name} = {value} must be finite")
             return value
 
+        try:
+            provenance = json.loads(meta.get("provenance", "{}"))
+        except ValueError as e:
+            raise ValueError(f"{path}: provenance is no JSON: {e}") from e
+        if not isinstance(provenance, dict):
+            raise ValueError(f"{path}: provenance is a {type(provenance).__name__}, no object")
         layers = 0
         while f"layers.{layers}.weight" in tensors:
             layers += 1
@@ -336,9 +354,17 @@ class StageModel:
             float(take("domain.limit", ())),
         )
         edges = take("residuals.distance")
+        if edges.ndim != 1 or len(edges) == 0:
+            raise ValueError(f"{path}: residuals.distance has shape {edges.shape}, wanted (n,)")
         residuals = Residuals(
             edges, *(take(f"residuals.{n}", edges.shape) for n in ("transverse", "energy", "xi"))
         )
+        for n in ("transverse", "energy", "xi"):
+            if getattr(residuals, n).min() < 0:
+                raise ValueError(f"{path}: residuals.{n} holds negative numbers")
+        feature_scale = take("feature_scale", five)
+        if not feature_scale.all():
+            raise ValueError(f"{path}: feature_scale holds 0")
         return cls(
             number("length"),
             number("focusing"),
@@ -347,12 +373,12 @@ class StageModel:
             tuple(weights),
             tuple(biases),
             take("feature_mean", five),
-            take("feature_scale", five),
+            feature_scale,
             take("output_mean", seven),
             take("output_scale", seven),
             domain,
             residuals,
             take("gain", (3,)),
             take("fallback", seven),
-            json.loads(meta.get("provenance", "{}")),
+            provenance,
         )

@@ -33,7 +33,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     Raises
     ------
     ValueError
-        If the file is not of this format, is cut off, or holds a type of numbers that is not known.
+        If the file is not of this format, is cut off, has bytes that belong to no tensor, or holds
+        a type of numbers that is not known.
     """
     path = Path(path)
     data = path.read_bytes()
@@ -59,7 +60,19 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
             f"{path}: not a safetensors file (its header cannot be read: {error})"
         ) from error
     body = memoryview(data)[8 + size :]
-    return {name: _array(path, name, entry, body) for name, entry in entries}, metadata
+    arrays = {name: _array(path, name, entry, body) for name, entry in entries}
+    place = 0
+    for name, entry in entries:
+        begin, end = entry["data_offsets"]
+        if begin != place:
+            raise ValueError(
+                f"{path}: tensor {name!r} begins at byte {begin}, expected {place}: the format has "
+                "no gaps"
+            )
+        place = end
+    if place != len(body):
+        raise ValueError(f"{path}: {len(body) - place} bytes behind the last tensor")
+    return arrays, metadata
 
 
 def _check_entry(name: str, entry: Any) -> None:
