@@ -303,6 +303,28 @@ def test_with_collective_kicks() -> None:
     assert g["b", "angle"] == pytest.approx(slope(at, 0.1, 0.05), rel=1e-7)
 
 
+def test_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    from betatron.torch import track
+
+    rng = np.random.default_rng(3)
+    line = random_line(rng)
+    ref = bt.Reference("electron", total_energy=6e9)
+    z = particles(rng, 10)
+    covector = rng.uniform(-1, 1, z.shape)
+    options = {"radiation": QUANTUM, "boundary": "periodic", "bucket_length": 1e-3}
+    angle = torch.tensor(line["bend"].angle, dtype=torch.float64, requires_grad=True)
+    start = torch.tensor(z, requires_grad=True)
+    out = track(line, start, ref, {("bend", "angle"): angle}, **options)
+    (out * torch.tensor(covector)).sum().backward()
+    g = line.gradient(
+        make_beam(ref, z), goal(covector), [("bend", "angle")], initial=True, **options
+    )
+    assert np.allclose(out.detach(), tracked(line, ref, z, **options), rtol=1e-10, atol=1e-15)
+    assert float(angle.grad) == pytest.approx(g["bend", "angle"], rel=1e-12)
+    assert np.allclose(start.grad, g.initial, rtol=1e-12)
+
+
 def test_what_is_refused() -> None:
     line = bt.Line([bt.Bend(0.5, angle=0.1, name="b")])
     beam = make_beam(bt.Reference("electron", total_energy=1e9), np.zeros((6, 3)))
