@@ -47,7 +47,7 @@ class RectangularPipe:
 @dataclass(frozen=True)
 class RoundPipe:
     """A round conducting pipe around the axis with this radius [m], > 0; for ``pipe=`` of
-    `SpaceCharge2D` and `SpaceCharge2p5D`."""
+    `SpaceCharge3D`, `SpaceCharge2D` and `SpaceCharge2p5D`."""
 
     radius: float
 
