@@ -94,18 +94,32 @@ double k1_over_k0(double x) {
   }
 }
 
-/// I_{m+1}(x)/I_m(x) for m < ratio.size(), and exp(-x) I_0(x): by the recursion downwards, normalised by exp(x) = I_0 + 2 I_1 +
-/// 2 I_2 + ... (Abramowitz and Stegun 9.6.26, 9.6.37).
-double bessel_ratios(double x, std::vector<double>& ratio) {
-  const double m = static_cast<double>(ratio.size());
-  double r = 0, tail = 0;  // tail: (I_j + I_{j+1} + ...)/I_{j-1}
-  for (auto j = static_cast<std::size_t>(std::sqrt(m * m + 80 * x)) + 20; j > 0; --j) {
-    r = x / (2 * static_cast<double>(j) + x * r);
-    tail = r * (1 + tail);
-    if (j <= ratio.size()) ratio[j - 1] = r;
+/// I_{m+1}(x)/I_m(x) for m < modes at some x, all x of an m together, and exp(-x) I_0(x): by the recursion downwards, normalised
+/// by exp(x) = I_0 + 2 I_1 + 2 I_2 + ... (Abramowitz and Stegun 9.6.26, 9.6.37).
+struct bessel_ratios {
+  std::vector<double> ratio, i0;
+
+  void take(const std::vector<double>& x, std::size_t modes) {
+    const std::size_t n = x.size();
+    ratio.resize(modes * n);
+    i0.assign(n, 0);  // first (I_j + I_{j+1} + ...)/I_{j-1}
+    last_.assign(n, 0);
+    const double m = static_cast<double>(modes), largest = *std::ranges::max_element(x);
+    double *r = last_.data(), *tail = i0.data();
+    for (auto j = static_cast<std::size_t>(std::sqrt(m * m + 80 * largest)) + 20; j > 0; --j) {
+      const double twice = 2 * static_cast<double>(j);
+      for (std::size_t i = 0; i < n; ++i) {
+        r[i] = x[i] / (twice + x[i] * r[i]);
+        tail[i] = r[i] * (1 + tail[i]);
+      }
+      if (j <= modes) std::copy_n(r, n, ratio.data() + (j - 1) * n);
+    }
+    for (double& v : i0) v = 1 / (1 + 2 * v);
   }
-  return 1 / (1 + 2 * tail);
-}
+
+ private:
+  std::vector<double> last_;
+};
 
 /// I_m(k r)/I_m(k) at all rings, and I_m(k) K_m(k).
 class waves {
@@ -116,32 +130,39 @@ class waves {
         radial_(modes * rings_ * nodes_),
         wall_(modes * nodes_) {
     struct memory {
-      std::vector<double> at_ring, at_wall;
+      bessel_ratios bessel;
+      std::vector<double> x, v;
     };
-    const auto make = [modes] {
-      return memory{std::vector<double>(modes), std::vector<double>(modes)};
+    const auto make = [&] {
+      return memory{{}, std::vector<double>(rings_ + 1), std::vector<double>(rings_)};
     };
-    numerics::parallel_for_with(threads, nodes_, make, [&](memory& ratio, std::size_t i) {
-      const double x = k.x[i];
-      const double i0 = bessel_ratios(x, ratio.at_wall);
-      double q = k1_over_k0(x);
-      for (std::size_t m = 0; m < modes; ++m) {
-        // the Wronskian: I_m K_{m+1} + I_{m+1} K_m = 1/x
-        wall_[m * nodes_ + i] = 1 / (x * (q + ratio.at_wall[m]));
-        q = 1 / q + 2 * static_cast<double>(m + 1) / x;
-      }
+    numerics::parallel_for_with(threads, nodes_, make, [&](memory& own, std::size_t i) {
+      const double k_here = k.x[i];
+      for (std::size_t a = 0; a < rings_; ++a) own.x[a] = k_here * std::fabs(rings[a]);
+      own.x[rings_] = k_here;  // the wall
+      own.bessel.take(own.x, modes);
+      double q = k1_over_k0(k_here);
       for (std::size_t a = 0; a < rings_; ++a) {
-        const double r = std::fabs(rings[a]);
-        double v = bessel_ratios(x * r, ratio.at_ring) / i0 * std::exp(x * (r - 1));
-        for (std::size_t m = 0; m < modes; ++m) {
-          radial_[(m * rings_ + a) * nodes_ + i] = m % 2 == 1 && rings[a] < 0 ? -v : v;
-          v *= ratio.at_ring[m] / ratio.at_wall[m];
+        own.v[a] = own.bessel.i0[a] / own.bessel.i0[rings_] * std::exp(own.x[a] - k_here);
+      }
+      for (std::size_t m = 0; m < modes; ++m) {
+        const double* ratio = own.bessel.ratio.data() + m * (rings_ + 1);
+        double* to = radial_.data() + (m * nodes_ + i) * rings_;
+        const double inverse = 1 / ratio[rings_];
+        for (std::size_t a = 0; a < rings_; ++a) {
+          to[a] = own.v[a];
+          own.v[a] *= ratio[a] * inverse;
         }
+        for (std::size_t a = 0; m % 2 == 1 && rings[a] < 0; ++a) to[a] = -to[a];
+        // the Wronskian: I_m K_{m+1} + I_{m+1} K_m = 1/x
+        wall_[m * nodes_ + i] = 1 / (k_here * (q + ratio[rings_]));
+        q = 1 / q + 2 * static_cast<double>(m + 1) / k_here;
       }
     });
   }
-  const double* radial(std::size_t m, std::size_t ring) const {
-    return radial_.data() + (m * rings_ + ring) * nodes_;
+  /// At all rings.
+  const double* radial(std::size_t m, std::size_t node) const {
+    return radial_.data() + (m * nodes_ + node) * rings_;
   }
   double wall(std::size_t m, std::size_t node) const { return wall_[m * nodes_ + node]; }
 
@@ -237,39 +258,39 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
     }
     return a;
   };
-  const auto product = [&](const std::vector<double>& a, const double* p, const double* q) {
-    double sum = 0;
-    for (std::size_t i = 0; i < nodes; ++i) sum += a[i] * p[i] * q[i];
+  // W_m(0) between every ring and itself, or another one
+  const auto column_of = [&](std::size_t m, const std::vector<double>& a, std::size_t other) {
+    std::vector<double> sum(count);
+    for (std::size_t i = 0; i < nodes; ++i) {
+      const double* here = wave.radial(m, i);
+      if (other < count) {
+        const double f = a[i] * here[other];
+        for (std::size_t r = 0; r < count; ++r) sum[r] += f * here[r];
+      } else {
+        for (std::size_t r = 0; r < count; ++r) sum[r] += a[i] * here[r] * here[r];
+      }
+    }
     return sum;
   };
-  double largest = 0;
-  {
-    const std::vector<double> a = amplitudes(0);
-    for (std::size_t r = 0; r < count; ++r) {
-      largest = std::max(largest, product(a, wave.radial(0, r), wave.radial(0, r)));
-    }
-  }
+  const std::size_t itself = count;
+  const double largest = std::ranges::max(column_of(0, amplitudes(0), itself));
   rank.resize(all);
   u.resize(all);
   w.resize(all);
   numerics::parallel_for(threads, all, [&](std::size_t m) {
     const std::vector<double> a = amplitudes(m);
     // W_m(0) = L L^T + what is left
-    std::vector<double> left(count);
-    for (std::size_t r = 0; r < count; ++r) {
-      left[r] = product(a, wave.radial(m, r), wave.radial(m, r));
-    }
+    std::vector<double> left = column_of(m, a, itself);
     std::vector<std::size_t> pivot;
     std::vector<std::vector<double>> l;  // columns
     while (pivot.size() < count) {
       const auto p = static_cast<std::size_t>(std::ranges::max_element(left) - left.begin());
       if (left[p] <= rank_error * largest) break;
       const double root = std::sqrt(left[p]);
-      std::vector<double> column(count);
+      std::vector<double> column = column_of(m, a, p);
       for (std::size_t r = 0; r < count; ++r) {
-        double v = product(a, wave.radial(m, r), wave.radial(m, p));
-        for (const auto& c : l) v -= c[r] * c[p];
-        column[r] = v / root;
+        for (const auto& c : l) column[r] -= c[r] * c[p];
+        column[r] /= root;
         left[r] -= column[r] * column[r];
       }
       left[p] = 0;
@@ -292,11 +313,10 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
     std::vector<double> s(cuts);
     for (std::size_t p = 0; p < n; ++p) {
       for (std::size_t q = 0; q <= p; ++q, to += planes) {
-        const double* at_p = wave.radial(m, pivot[p]);
-        const double* at_q = wave.radial(m, pivot[q]);
         std::ranges::fill(s, 0.0);
         for (std::size_t i = 0; i < nodes; ++i) {
-          const double f = a[i] * at_p[i] * at_q[i];
+          const double* here = wave.radial(m, i);
+          const double f = a[i] * here[pivot[p]] * here[pivot[q]];
           const double* row = sines.data() + i * cuts;
           for (std::size_t j = 0; j < cuts; ++j) s[j] += f * row[j];
         }

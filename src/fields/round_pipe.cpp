@@ -27,15 +27,28 @@ double wall_cell(const std::array<std::size_t, 3>& nodes, double radius) {
   return 2 * radius / static_cast<double>(std::max({nodes[0], nodes[1], wall_cells}));
 }
 
-/// Walls are made for a reach/(1 - reach) in such steps, so that they can be reused while the beam moves.
-constexpr double reach_step = 1.1;
+/// Walls are made for a reach/(1 - reach) and a cell in such steps, so that they can be reused while the beam moves and changes.
+constexpr double wall_step = 1.2;
 
-/// Rounded up, in units of the radius; 1 where the wall is within a quarter of a cell.
+double rounded_cell(double cell) {
+  const double unit = std::log(wall_step);
+  return std::exp(std::round(std::log(cell) / unit) * unit);
+}
+
+/// Rounded up; 1 where the wall is within a quarter of a cell.
 double rounded_reach(double reach, double cell) {
   if (1 - reach < cell / 4) return 1;
-  const double unit = std::log(reach_step);
+  const double unit = std::log(wall_step);
   const double ratio = std::exp(std::ceil(std::log(reach / (1 - reach)) / unit) * unit);
   return 1 / (1 + ratio) < cell / 4 ? 1 : ratio / (1 + ratio);
+}
+
+/// Without its last bits, which change when the other edges of a cell do.
+double rounded_step(double step) {
+  constexpr double scale = 0x1p40;
+  int exponent = 0;
+  const double mantissa = std::frexp(step, &exponent);
+  return std::ldexp(std::round(mantissa * scale) / scale, exponent);
 }
 
 std::size_t sectors_for(std::size_t modes) {
@@ -59,9 +72,9 @@ bool round_pipe_solver<F>::set_cells(const cell& edges, const std::array<double,
     const double y = first[1] + ((i & 2) != 0 ? h[1] * static_cast<double>(n_[1] - 1) : 0);
     corner = std::max(corner, std::hypot(x, y));
   }
-  const double across = std::max({h[0], h[1], wall_cell(n_, radius)});
-  const shape wanted{radius, rounded_reach(std::min(1.0, corner / radius), across / radius), across,
-                     h[2], h[0]};
+  const double across = rounded_cell(std::max({h[0], h[1], wall_cell(n_, radius)}) / radius);
+  const shape wanted{radius, rounded_reach(std::min(1.0, corner / radius), across), across,
+                     rounded_step(h[2] / radius)};
   const bool other = wanted != shape_;
   if (other) {
     shape_ = {};  // nothing, should this be interrupted
@@ -79,7 +92,7 @@ bool round_pipe_solver<F>::set_cells(const cell& edges, const std::array<double,
 
 template <class F>
 void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
-  wall_ = cylinder_wall(s.reach, s.cell / s.radius, s.step / s.radius, n_[2], threads);
+  wall_ = cylinder_wall(s.reach, s.cell, s.step, n_[2], threads);
   const std::size_t modes = wall_.rank.size(), rings = wall_.rings.size();
   const std::size_t sectors = sectors_for(modes);
   if (circle_.n != sectors) circle_ = fft_plan<F>(sectors);
@@ -100,7 +113,7 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
   green_plane_ = whole_packs<F>(pairs);
   green_ = huge_array<F>(green_plane_ * (along_.m + 1));
   std::fill_n(green_.data(), green_plane_ * (along_.m + 1), F(0));
-  const double scale = -s.unit / s.radius / static_cast<double>(along_.m);
+  const double scale = -1 / static_cast<double>(along_.m);
   std::size_t pair = 0;
   for (const auto& w : wall_.w) {
     for (std::size_t i = 0; i < w.size(); i += n_[2], ++pair) {
@@ -131,7 +144,7 @@ void round_pipe_solver<F>::place_columns(const cell& edges, const std::array<dou
   const std::array<double, 3> h = edges.edges();
   const std::size_t sectors = circle_.n, row = sectors + polar_points - 1;
   if (places_.size() == 0) places_ = huge_array<polar_place<F>>(n_[0] * n_[1]);
-  const double farthest = beyond_wall * shape_.cell / shape_.radius;
+  const double farthest = beyond_wall * shape_.cell;
   numerics::parallel_for(threads, n_[1], [&](std::size_t j) {
     for (std::size_t i = 0; i < n_[0]; ++i) {
       const double x = first[0] + h[0] * static_cast<double>(i);
@@ -192,6 +205,7 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
                                             imaginary, plane, work.data());
                               });
   const std::size_t largest = *std::ranges::max_element(rank_);
+  const F unit = static_cast<F>(open_.unit() / shape_.radius);
   numerics::parallel_for_with(
       threads, z.m + 1, [&] { return std::vector<F>(largest); },
       [&](std::vector<F>& product, std::size_t f) {
@@ -210,7 +224,7 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
                 }
                 product[i] = sum + *pair++ * at[i];
               }
-              std::copy_n(product.begin(), n, at);
+              for (std::size_t i = 0; i < n; ++i) at[i] = unit * product[i];
             }
             g += n * (n + 1) / 2;
           }

@@ -44,7 +44,7 @@ class round_pipe_solver {
 
  private:
   struct shape {  ///< of the wall's functions
-    double radius = 0, reach = 0, cell = 0, step = 0, unit = 0;
+    double radius = 0, reach = 0, cell = 0, step = 0;
     bool operator==(const shape&) const = default;
   };
   void make_wall(const shape& s, unsigned threads);
