@@ -54,8 +54,8 @@ class SpaceCharge3D(SpaceCharge):
     pipe
         `RectangularPipe`: conducting walls around the bunch; the grid fills the pipe, with ``cells`` from wall to wall in x
         and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z only. `RoundPipe`: the
-        grid follows the bunch, and the wall acts through harmonics of the cylinder; ``memory`` says what it takes at most,
-        where the grid reaches the wall. None: free space.
+        grid follows the bunch, with at least 9 ``cells`` in x and y, and the wall acts through harmonics of the cylinder;
+        ``memory`` says what that takes at most, where the grid reaches the wall. None: free space.
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 

@@ -393,6 +393,7 @@ def test_particles_push_each_other_alike_in_a_round_pipe(shape):
         (lambda: bt.RoundPipe(0), "radius = 0.0 m is not allowed; allowed: > 0"),
         (lambda: bt.RectangularPipe(1, np.inf), "half_height = inf m is not allowed"),
         (lambda: bt.SpaceCharge3D(16, pipe=2), "pipe = 2 must be RectangularPipe or RoundPipe"),
+        (lambda: bt.SpaceCharge3D(8, pipe=ROUND), "cells = 8 is not allowed; allowed: 9 to 4096"),
         (lambda: bt.SpaceCharge2D(1, pipe=3), "pipe = 3 must be RectangularPipe or RoundPipe"),
     ],
 )
