@@ -13,15 +13,15 @@ namespace {
 
 using numerics::constants::pi;
 
-constexpr double negligible = 6e-6;   // of modes, see the header
-constexpr double shortest = 1e-8;     // likewise, of waves along z
-constexpr double resolved = 1.2;      // kappa h
-constexpr double far_away = 7;        // z beyond which the pipe has no field
-constexpr double rank_error = 1e-12;  // squared
-constexpr double ring_spacing = 0.1;  // over the distance to the image
-constexpr double finest_wave = 1.9;   // kappa h/resolved that has faded
-constexpr std::size_t free_modes =
-    6;  // harmonics of 1/|r - r'| at a distance of far_away that count
+// see the header
+constexpr double negligible = 6e-6;    // of modes
+constexpr double shortest = 1e-8;      // likewise, of waves along z
+constexpr double resolved = 1.2;       // kappa h
+constexpr double far_away = 6;         // z beyond which the pipe has no field
+constexpr double rank_error = 1e-12;   // squared
+constexpr double ring_spacing = 0.1;   // over the distance to the image
+constexpr double finest_wave = 1.9;    // kappa h/resolved that has faded
+constexpr std::size_t free_modes = 6;  // harmonics of 1/|r - r'| that count from far_away on
 
 double fading(double k, double m, double cell) {
   const double kappa2 = (k * k + m * m) * cell * cell / (resolved * resolved);

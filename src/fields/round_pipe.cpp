@@ -244,7 +244,7 @@ template <class F>
 double round_pipe_solver<F>::memory(std::array<std::size_t, 3> nodes) {
   // as counted where the grid reaches the wall
   constexpr double rings = 50, amplitudes_per_mode = 13, pairs_per_mode = 27;
-  const double cell = wall_cell(nodes, 1), nz = static_cast<double>(nodes[2]);
+  const double cell = rounded_cell(wall_cell(nodes, 1)), nz = static_cast<double>(nodes[2]);
   const double m = static_cast<double>(good_length(nodes[2]));
   const double modes = static_cast<double>(cylinder_wall::modes(1, cell));
   const double convolution =
