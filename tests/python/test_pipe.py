@@ -431,8 +431,12 @@ def test_particles_outside_are_refused_and_apertures_take_them_away(effect):
 
 
 def test_copies_and_dictionaries_keep_the_pipe():
-    for effect in (bt.SpaceCharge3D(16, pipe=PIPE), bt.SpaceCharge3D(16, pipe=ROUND),
-                   bt.SpaceCharge2D(1.0, 16, pipe=PIPE), bt.SpaceCharge2p5D(16, pipe=ROUND)):  # fmt: skip
+    for effect in (
+        bt.SpaceCharge3D(16, pipe=PIPE),
+        bt.SpaceCharge3D(16, pipe=ROUND),
+        bt.SpaceCharge2D(1.0, 16, pipe=PIPE),
+        bt.SpaceCharge2p5D(16, pipe=ROUND),
+    ):
         for other in (
             copy.copy(effect),
             pickle.loads(pickle.dumps(effect)),
