@@ -1,8 +1,8 @@
 #include "fields/cylinder.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <utility>
 
 #include "numerics/constants.h"
 #include "numerics/parallel.h"
@@ -165,6 +165,8 @@ class waves {
     return radial_.data() + (m * nodes_ + node) * rings_;
   }
   double wall(std::size_t m, std::size_t node) const { return wall_[m * nodes_ + node]; }
+  std::size_t rings() const { return rings_; }
+  std::size_t nodes() const { return nodes_; }
 
  private:
   std::size_t rings_, nodes_;
@@ -182,6 +184,92 @@ double free_harmonic(std::size_t m, double r, double s, double z1, double z2) {
   }
   return sum / angles;
 }
+
+/// W_m between rings, but for the factor 2/pi, as sums over k.
+class harmonic {
+ public:
+  harmonic(const waves& wave, const rule& k, std::size_t m, double cell)
+      : wave_(wave), m_(m), amplitude_(wave.nodes()) {
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      amplitude_[i] = k.weight[i] * wave.wall(m, i) * fading(k.x[i], static_cast<double>(m), cell);
+    }
+  }
+
+  /// W_m(0) of every ring with itself.
+  std::vector<double> diagonal() const {
+    std::vector<double> sum(wave_.rings());
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      for (std::size_t r = 0; r < sum.size(); ++r) sum[r] += amplitude_[i] * at[r] * at[r];
+    }
+    return sum;
+  }
+
+  /// W_m(0) of every ring with this one.
+  std::vector<double> column(std::size_t ring) const {
+    std::vector<double> sum(wave_.rings());
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      const double f = amplitude_[i] * at[ring];
+      for (std::size_t r = 0; r < sum.size(); ++r) sum[r] += f * at[r];
+    }
+    return sum;
+  }
+
+  /// Of two rings, with the factors table[node][j] in place of cos(k z) = 1.
+  void sums(std::size_t ring, std::size_t other, const std::vector<double>& table,
+            std::vector<double>& result) const {
+    const std::size_t n = result.size();
+    std::ranges::fill(result, 0.0);
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      const double f = amplitude_[i] * at[ring] * at[other];
+      const double* row = table.data() + i * n;
+      for (std::size_t j = 0; j < n; ++j) result[j] += f * row[j];
+    }
+  }
+
+ private:
+  const waves& wave_;
+  std::size_t m_;
+  std::vector<double> amplitude_;
+};
+
+/// W_m(0) = U W_pivots U^T: rings that stand for all, and U, ring by ring.
+struct few_rings {
+  std::vector<std::size_t> pivot{};
+  std::vector<double> u{};
+
+  few_rings(const harmonic& w, double tolerance) {
+    std::vector<double> left = w.diagonal();   // of W - L L^T
+    std::vector<std::vector<double>> columns;  // of L
+    while (pivot.size() < left.size()) {
+      const auto p = static_cast<std::size_t>(std::ranges::max_element(left) - left.begin());
+      if (left[p] <= tolerance) break;
+      const double root = std::sqrt(left[p]);
+      std::vector<double> column = w.column(p);
+      for (std::size_t r = 0; r < left.size(); ++r) {
+        for (const auto& c : columns) column[r] -= c[r] * c[p];
+        column[r] /= root;
+        left[r] -= column[r] * column[r];
+      }
+      left[p] = 0;
+      pivot.push_back(p);
+      columns.push_back(std::move(column));
+    }
+    // U L_pivots = L
+    const std::size_t n = pivot.size();
+    u.resize(left.size() * n);
+    for (std::size_t r = 0; r < left.size(); ++r) {
+      double* row = u.data() + r * n;
+      for (std::size_t p = n; p-- > 0;) {
+        double v = columns[p][r];
+        for (std::size_t q = p + 1; q < n; ++q) v -= row[q] * columns[p][pivot[q]];
+        row[p] = v / columns[p][pivot[p]];
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -251,84 +339,28 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
 
   const std::size_t all = modes(reach, cell);
   const waves wave(rings, k, all, threads);
-  const auto amplitudes = [&](std::size_t m) {
-    std::vector<double> a(nodes);
-    for (std::size_t i = 0; i < nodes; ++i) {
-      a[i] = k.weight[i] * wave.wall(m, i) * fading(k.x[i], static_cast<double>(m), cell);
-    }
-    return a;
-  };
-  // W_m(0) between every ring and itself, or another one
-  const auto column_of = [&](std::size_t m, const std::vector<double>& a, std::size_t other) {
-    std::vector<double> sum(count);
-    for (std::size_t i = 0; i < nodes; ++i) {
-      const double* here = wave.radial(m, i);
-      if (other < count) {
-        const double f = a[i] * here[other];
-        for (std::size_t r = 0; r < count; ++r) sum[r] += f * here[r];
-      } else {
-        for (std::size_t r = 0; r < count; ++r) sum[r] += a[i] * here[r] * here[r];
-      }
-    }
-    return sum;
-  };
-  const std::size_t itself = count;
-  const double largest = std::ranges::max(column_of(0, amplitudes(0), itself));
+  const double tolerance = rank_error * std::ranges::max(harmonic(wave, k, 0, cell).diagonal());
   rank.resize(all);
   u.resize(all);
   w.resize(all);
   numerics::parallel_for(threads, all, [&](std::size_t m) {
-    const std::vector<double> a = amplitudes(m);
-    // W_m(0) = L L^T + what is left
-    std::vector<double> left = column_of(m, a, itself);
-    std::vector<std::size_t> pivot;
-    std::vector<std::vector<double>> l;  // columns
-    while (pivot.size() < count) {
-      const auto p = static_cast<std::size_t>(std::ranges::max_element(left) - left.begin());
-      if (left[p] <= rank_error * largest) break;
-      const double root = std::sqrt(left[p]);
-      std::vector<double> column = column_of(m, a, p);
-      for (std::size_t r = 0; r < count; ++r) {
-        for (const auto& c : l) column[r] -= c[r] * c[p];
-        column[r] /= root;
-        left[r] -= column[r] * column[r];
-      }
-      left[p] = 0;
-      pivot.push_back(p);
-      l.push_back(std::move(column));
-    }
-    const std::size_t n = pivot.size();
-    rank[m] = n;
-    // U L_pivots = L
-    u[m].resize(count * n);
-    for (std::size_t r = 0; r < count; ++r) {
-      for (std::size_t p = n; p-- > 0;) {
-        double v = l[p][r];
-        for (std::size_t q = p + 1; q < n; ++q) v -= u[m][r * n + q] * l[p][pivot[q]];
-        u[m][r * n + p] = v / l[p][pivot[p]];
-      }
-    }
+    const harmonic here(wave, k, m, cell);
+    few_rings few(here, tolerance);
+    const std::size_t n = rank[m] = few.pivot.size();
+    u[m] = std::move(few.u);
     w[m].resize(n * (n + 1) / 2 * planes);
     double* to = w[m].data();
     std::vector<double> s(cuts);
     for (std::size_t p = 0; p < n; ++p) {
       for (std::size_t q = 0; q <= p; ++q, to += planes) {
-        std::ranges::fill(s, 0.0);
-        for (std::size_t i = 0; i < nodes; ++i) {
-          const double* here = wave.radial(m, i);
-          const double f = a[i] * here[pivot[p]] * here[pivot[q]];
-          const double* row = sines.data() + i * cuts;
-          for (std::size_t j = 0; j < cuts; ++j) s[j] += f * row[j];
-        }
-        const auto beyond = [&](double z) {
-          return m < free_modes ? free_harmonic(m, rings[pivot[p]], rings[pivot[q]], far_away, z)
-                                : 0.0;
-        };
+        here.sums(few.pivot[p], few.pivot[q], sines, s);
+        const double r1 = rings[few.pivot[p]], r2 = rings[few.pivot[q]];
         const double twice = m == 0 ? 1 : 2;
         double before = 0;
         for (std::size_t j = 0; j < planes; ++j) {
-          const double now =
-              j < near ? s[j] : s[near] + beyond((static_cast<double>(j) + 0.5) * step);
+          const double z = (static_cast<double>(j) + 0.5) * step;
+          double now = s[std::min(j, near)];
+          if (j >= near && m < free_modes) now += free_harmonic(m, r1, r2, far_away, z);
           to[j] = twice * (j == 0 ? 2 * now : now - before) / step;
           before = now;
         }

@@ -97,12 +97,13 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
   const std::size_t sectors = sectors_for(modes);
   if (circle_.n != sectors) circle_ = fft_plan<F>(sectors);
   rank_.assign(wall_.rank.begin(), wall_.rank.end());
-  std::size_t ranks = 0, pairs = 0, amplitudes = 0;
+  std::size_t ranks = 0, pairs = 0;
+  amplitude_count_ = 0;
   for (std::size_t m = 0; m < modes; ++m) {
     const std::size_t n = wall_.rank[m];
     ranks += n;
     pairs += n * (n + 1) / 2;
-    amplitudes += m == 0 ? n : 2 * n;
+    amplitude_count_ += m == 0 ? n : 2 * n;
   }
   radial_ = huge_array<F>(rings * ranks);
   F* to = radial_.data();
@@ -130,7 +131,7 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
         k.green_row(view, green_.data() + i * k.width, k.width, green_plane_, work.data());
       });
 
-  const std::size_t rows = (amplitudes + row_length - 1) / row_length;
+  const std::size_t rows = (amplitude_count_ + row_length - 1) / row_length;
   if (amplitudes_.nodes()[1] != rows) {
     amplitudes_ = grid<F>({row_length, rows, n_[2]});
     spectrum_ = huge_array<F>(2 * amplitudes_.plane() * (along_.m + 1));
@@ -173,49 +174,36 @@ void round_pipe_solver<F>::place_columns(const cell& edges, const std::array<dou
 
 template <class F>
 polar_view<F> round_pipe_solver<F>::view() const {
-  std::size_t amplitudes = 0;
-  for (std::size_t m = 0; m < rank_.size(); ++m) amplitudes += m == 0 ? rank_[m] : 2 * rank_[m];
-  return {places_.data(),   wall_.rings.size(), circle_.n + polar_points - 1,
-          view_of(circle_), rank_.size(),       rank_.data(),
-          radial_.data(),   amplitudes};
+  const std::size_t row = circle_.n + polar_points - 1;
+  return {places_.data(), wall_.rings.size(), row, view_of(circle_), rank_.size(), rank_.data(),
+          radial_.data(), amplitude_count_};
 }
 
 template <class F>
-void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
-  const round_kernels<F>& polar = round_table<F>();
-  const polar_view<F> p = view();
-  const lattice_view<F> mesh = charges.view();
-  const std::size_t blocks = (mesh.nz + polar.width - 1) / polar.width;
-  const auto memory = [&] { return huge_array<F>(polar_work(p, polar.width)); };
-  const lattice_view<F> amplitudes = amplitudes_.view();
-  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-    const grid<F>& in = charges;
-    polar.sum(p, in.view(), i * polar.width, amplitudes.data, amplitudes.plane, work.data());
-  });
-  open_.solve(charges, threads);
-
+void round_pipe_solver<F>::convolve(unsigned threads) {
   const field_kernels<F>& k = kernels<F>();
   const axis_view<F> z = view_of(along_);
+  const lattice_view<F> amplitudes = amplitudes_.view();
   const std::size_t imaginary = amplitudes.plane, plane = 2 * imaginary;
-  const auto line = [&] { return huge_array<F>(2 * z.m * k.width); };
-  numerics::parallel_for_with(threads, amplitudes.ny, line,
+  const auto memory = [&] { return huge_array<F>(2 * z.m * k.width); };
+  numerics::parallel_for_with(threads, amplitudes.ny, memory,
                               [&](huge_array<F>& work, std::size_t row) {
                                 const grid<F>& in = amplitudes_;
                                 k.forward_z(z, in.view(), row, spectrum_.data() + row * row_length,
                                             imaginary, plane, work.data());
                               });
-  const std::size_t largest = *std::ranges::max_element(rank_);
+
   const F unit = static_cast<F>(open_.unit() / shape_.radius);
+  const auto product_of = [this] { return std::vector<F>(std::ranges::max(rank_)); };
   numerics::parallel_for_with(
-      threads, z.m + 1, [&] { return std::vector<F>(largest); },
-      [&](std::vector<F>& product, std::size_t f) {
+      threads, z.m + 1, product_of, [&](std::vector<F>& product, std::size_t f) {
         for (std::size_t part = 0; part < 2; ++part) {
           F* at = spectrum_.data() + f * plane + part * imaginary;
-          const F* g = green_.data() + f * green_plane_;
+          const F* w = green_.data() + f * green_plane_;
           for (std::size_t m = 0; m < rank_.size(); ++m) {
             const std::size_t n = rank_[m];
-            for (std::size_t function = 0; function < (m == 0 ? 1u : 2u); ++function, at += n) {
-              const F* pair = g;
+            for (int turn = 0; turn < (m == 0 ? 1 : 2); ++turn, at += n) {  // cos, sin
+              const F* pair = w;  // of a symmetric matrix, row by row up to the diagonal
               for (std::size_t i = 0; i < n; ++i) {
                 F sum = 0;
                 for (std::size_t j = 0; j < i; ++j, ++pair) {
@@ -226,17 +214,33 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
               }
               for (std::size_t i = 0; i < n; ++i) at[i] = unit * product[i];
             }
-            g += n * (n + 1) / 2;
+            w += n * (n + 1) / 2;
           }
         }
       });
-  numerics::parallel_for_with(threads, amplitudes.ny, line,
+
+  numerics::parallel_for_with(threads, amplitudes.ny, memory,
                               [&](huge_array<F>& work, std::size_t row) {
                                 k.backward_z(z, spectrum_.data() + row * row_length, imaginary,
                                              plane, amplitudes, row, work.data());
                               });
+}
+
+template <class F>
+void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
+  const round_kernels<F>& k = round_table<F>();
+  const polar_view<F> polar = view();
+  const lattice_view<F> mesh = charges.view(), amplitudes = amplitudes_.view();
+  const std::size_t blocks = (mesh.nz + k.width - 1) / k.width;
+  const auto memory = [&] { return huge_array<F>(polar_work(polar, k.width)); };
   numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-    polar.add(p, mesh, i * polar.width, amplitudes.data, amplitudes.plane, work.data());
+    const grid<F>& in = charges;
+    k.sum(polar, in.view(), i * k.width, amplitudes.data, amplitudes.plane, work.data());
+  });
+  open_.solve(charges, threads);
+  convolve(threads);
+  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
+    k.add(polar, mesh, i * k.width, amplitudes.data, amplitudes.plane, work.data());
   });
 }
 
