@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, whole
+from betatron._checks import number, thread_count, whole
 from betatron._constants import ELEMENTARY_CHARGE
 from betatron.elements import Element
 
@@ -625,7 +625,7 @@ def collide(
         0.5 * number(crossing_angle, "crossing_angle"),
         number(crossing_plane, "crossing_plane"),
         [0, 0] if cells is None else [whole(n, "cells", 4096, 8) for n in cells],
-        0 if threads is None else whole(threads, "threads", 100_000),
+        thread_count(threads),
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, whole
+from betatron._checks import number, thread_count, whole
 from betatron.collective import Effect
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class RectangularPipe:
 @dataclass(frozen=True)
 class RoundPipe:
     """A round conducting pipe around the axis with this radius [m], > 0; for ``pipe=`` of
-    `SpaceCharge2D` and `SpaceCharge2p5D`."""
+    `SpaceCharge3D`, `SpaceCharge2D` and `SpaceCharge2p5D`."""
 
     radius: float
 
@@ -91,7 +91,7 @@ class SpaceCharge(Effect):
         path = number(length, "length")
         if not abs(path) < float("inf"):
             raise ValueError(f"kick: length = {path} m is not allowed; allowed: finite")
-        count = 0 if threads is None else whole(threads, "threads", 4096)
+        count = thread_count(threads)
         _core.kick_once(self._on(Line([])), beam, path, count)
 
     def memory(self, particles: int = 0, precision: str = "double") -> float:

@@ -1,4 +1,4 @@
-"""Space charge: the field of a bunch on itself, in free space, on a grid in three dimensions.
+"""Space charge: the field of a bunch on itself, on a grid in three dimensions.
 
 >>> import betatron as bt
 >>> ref = bt.Reference("electron", kinetic_energy=5e6)
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, whole
+from betatron._checks import number, thread_count, whole
 from betatron.space_charge import SHAPES, RectangularPipe, RoundPipe, SpaceCharge, take_pipe
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpaceCharge3D(SpaceCharge):
-    """The field of a bunch in free space, by a Poisson solver in its rest frame; for
+    """The field of a bunch in free space or in a pipe, by a Poisson solver in its rest frame; for
     ``line.track(beam, space_charge=SpaceCharge3D(...))``.
 
     Parameters
@@ -53,7 +53,9 @@ class SpaceCharge3D(SpaceCharge):
         Green's function stay. 0: the grid fits the bunch closely, and the function is made anew, at every kick.
     pipe
         `RectangularPipe`: conducting walls around the bunch; the grid fills the pipe, with ``cells`` from wall to wall in x
-        and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z only. None: free space.
+        and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z only. `RoundPipe`: the
+        grid follows the bunch, with at least 9 ``cells`` in x and y, and the wall acts through harmonics of the cylinder;
+        ``memory`` says what that takes at most, where the grid reaches the wall. None: free space.
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 
@@ -149,7 +151,7 @@ class SpaceCharge3D(SpaceCharge):
             If the beam has fewer than two particles or they are all at one point, if a coordinate is not finite, or
             the grid does not fit into memory.
         """
-        threads = 0 if threads is None else whole(threads, "threads", 2**31)
+        threads = thread_count(threads)
         density, density_unit, potential, potential_unit, origin, edges = self._solver.field(
             beam, threads
         )

@@ -47,6 +47,11 @@ void check(const space_charge_3d_options& o) {
     refuse("grid_step", beam::number_text(o.grid_step), "0, or >= 1e-4 and <= 1");
   }
   if (o.pipe) check(*o.pipe, "space charge");
+  for (std::size_t i = 0; o.pipe && o.pipe->round && i < 2; ++i) {
+    if (o.cells[i] < 9) {
+      refuse("cells", std::to_string(o.cells[i]), "9 to 4096 along x and y in a round pipe");
+    }
+  }
   if (!(o.memory_limit >= 0)) refuse("memory_limit", beam::number_text(o.memory_limit), ">= 0");
 }
 

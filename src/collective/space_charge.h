@@ -49,7 +49,8 @@
 namespace betatron::collective {
 
 struct space_charge_3d_options {
-  std::array<std::size_t, 3> cells{64, 64, 64};  ///< of the grid, each 8 ... 4096
+  /// Of the grid, each 8 ... 4096; in a round pipe 9 ... 4096 along x and y.
+  std::array<std::size_t, 3> cells{64, 64, 64};
   int shape = 2;  ///< of a particle: 1 cloud in cell, 2 quadratic, 3 cubic
   double margin =
       1;  ///< the grid over the size of the bunch, 1 ... 100; six more cells are always added

@@ -1,8 +1,8 @@
 #include "fields/cylinder.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <utility>
 
 #include "numerics/constants.h"
 #include "numerics/parallel.h"
@@ -13,15 +13,15 @@ namespace {
 
 using numerics::constants::pi;
 
-constexpr double negligible = 6e-6;   // of modes, see the header
-constexpr double shortest = 1e-8;     // likewise, of waves along z
-constexpr double resolved = 1.2;      // kappa h
-constexpr double far_away = 7;        // z beyond which the pipe has no field
-constexpr double rank_error = 1e-12;  // squared
-constexpr double ring_spacing = 0.1;  // over the distance to the image
-constexpr double finest_wave = 1.9;   // kappa h/resolved that has faded
-constexpr std::size_t free_modes =
-    6;  // harmonics of 1/|r - r'| at a distance of far_away that count
+// see the header
+constexpr double negligible = 6e-6;    // of modes
+constexpr double shortest = 1e-8;      // likewise, of waves along z
+constexpr double resolved = 1.2;       // kappa h
+constexpr double far_away = 6;         // z beyond which the pipe has no field
+constexpr double rank_error = 1e-12;   // squared
+constexpr double ring_spacing = 0.1;   // over the distance to the image
+constexpr double finest_wave = 1.9;    // kappa h/resolved that has faded
+constexpr std::size_t free_modes = 6;  // harmonics of 1/|r - r'| that count from far_away on
 
 double fading(double k, double m, double cell) {
   const double kappa2 = (k * k + m * m) * cell * cell / (resolved * resolved);
@@ -94,18 +94,32 @@ double k1_over_k0(double x) {
   }
 }
 
-/// I_{m+1}(x)/I_m(x) for m < ratio.size(), and exp(-x) I_0(x): by the recursion downwards, normalised by exp(x) = I_0 + 2 I_1 +
-/// 2 I_2 + ... (Abramowitz and Stegun 9.6.26, 9.6.37).
-double bessel_ratios(double x, std::vector<double>& ratio) {
-  const double m = static_cast<double>(ratio.size());
-  double r = 0, tail = 0;  // tail: (I_j + I_{j+1} + ...)/I_{j-1}
-  for (auto j = static_cast<std::size_t>(std::sqrt(m * m + 80 * x)) + 20; j > 0; --j) {
-    r = x / (2 * static_cast<double>(j) + x * r);
-    tail = r * (1 + tail);
-    if (j <= ratio.size()) ratio[j - 1] = r;
+/// I_{m+1}(x)/I_m(x) for m < modes at some x, all x of an m together, and exp(-x) I_0(x): by the recursion downwards, normalised
+/// by exp(x) = I_0 + 2 I_1 + 2 I_2 + ... (Abramowitz and Stegun 9.6.26, 9.6.37).
+struct bessel_ratios {
+  std::vector<double> ratio, i0;
+
+  void take(const std::vector<double>& x, std::size_t modes) {
+    const std::size_t n = x.size();
+    ratio.resize(modes * n);
+    i0.assign(n, 0);  // first (I_j + I_{j+1} + ...)/I_{j-1}
+    last_.assign(n, 0);
+    const double m = static_cast<double>(modes), largest = *std::ranges::max_element(x);
+    double *r = last_.data(), *tail = i0.data();
+    for (auto j = static_cast<std::size_t>(std::sqrt(m * m + 80 * largest)) + 20; j > 0; --j) {
+      const double twice = 2 * static_cast<double>(j);
+      for (std::size_t i = 0; i < n; ++i) {
+        r[i] = x[i] / (twice + x[i] * r[i]);
+        tail[i] = r[i] * (1 + tail[i]);
+      }
+      if (j <= modes) std::copy_n(r, n, ratio.data() + (j - 1) * n);
+    }
+    for (double& v : i0) v = 1 / (1 + 2 * v);
   }
-  return 1 / (1 + 2 * tail);
-}
+
+ private:
+  std::vector<double> last_;
+};
 
 /// I_m(k r)/I_m(k) at all rings, and I_m(k) K_m(k).
 class waves {
@@ -116,34 +130,43 @@ class waves {
         radial_(modes * rings_ * nodes_),
         wall_(modes * nodes_) {
     struct memory {
-      std::vector<double> at_ring, at_wall;
+      bessel_ratios bessel;
+      std::vector<double> x, v;
     };
-    const auto make = [modes] {
-      return memory{std::vector<double>(modes), std::vector<double>(modes)};
+    const auto make = [&] {
+      return memory{{}, std::vector<double>(rings_ + 1), std::vector<double>(rings_)};
     };
-    numerics::parallel_for_with(threads, nodes_, make, [&](memory& ratio, std::size_t i) {
-      const double x = k.x[i];
-      const double i0 = bessel_ratios(x, ratio.at_wall);
-      double q = k1_over_k0(x);
-      for (std::size_t m = 0; m < modes; ++m) {
-        // the Wronskian: I_m K_{m+1} + I_{m+1} K_m = 1/x
-        wall_[m * nodes_ + i] = 1 / (x * (q + ratio.at_wall[m]));
-        q = 1 / q + 2 * static_cast<double>(m + 1) / x;
-      }
+    numerics::parallel_for_with(threads, nodes_, make, [&](memory& own, std::size_t i) {
+      const double k_here = k.x[i];
+      for (std::size_t a = 0; a < rings_; ++a) own.x[a] = k_here * std::fabs(rings[a]);
+      own.x[rings_] = k_here;  // the wall
+      own.bessel.take(own.x, modes);
+      double q = k1_over_k0(k_here);
       for (std::size_t a = 0; a < rings_; ++a) {
-        const double r = std::fabs(rings[a]);
-        double v = bessel_ratios(x * r, ratio.at_ring) / i0 * std::exp(x * (r - 1));
-        for (std::size_t m = 0; m < modes; ++m) {
-          radial_[(m * rings_ + a) * nodes_ + i] = m % 2 == 1 && rings[a] < 0 ? -v : v;
-          v *= ratio.at_ring[m] / ratio.at_wall[m];
+        own.v[a] = own.bessel.i0[a] / own.bessel.i0[rings_] * std::exp(own.x[a] - k_here);
+      }
+      for (std::size_t m = 0; m < modes; ++m) {
+        const double* ratio = own.bessel.ratio.data() + m * (rings_ + 1);
+        double* to = radial_.data() + (m * nodes_ + i) * rings_;
+        const double inverse = 1 / ratio[rings_];
+        for (std::size_t a = 0; a < rings_; ++a) {
+          to[a] = own.v[a];
+          own.v[a] *= ratio[a] * inverse;
         }
+        for (std::size_t a = 0; m % 2 == 1 && rings[a] < 0; ++a) to[a] = -to[a];
+        // the Wronskian: I_m K_{m+1} + I_{m+1} K_m = 1/x
+        wall_[m * nodes_ + i] = 1 / (k_here * (q + ratio[rings_]));
+        q = 1 / q + 2 * static_cast<double>(m + 1) / k_here;
       }
     });
   }
-  const double* radial(std::size_t m, std::size_t ring) const {
-    return radial_.data() + (m * rings_ + ring) * nodes_;
+  /// At all rings.
+  const double* radial(std::size_t m, std::size_t node) const {
+    return radial_.data() + (m * nodes_ + node) * rings_;
   }
   double wall(std::size_t m, std::size_t node) const { return wall_[m * nodes_ + node]; }
+  std::size_t rings() const { return rings_; }
+  std::size_t nodes() const { return nodes_; }
 
  private:
   std::size_t rings_, nodes_;
@@ -161,6 +184,92 @@ double free_harmonic(std::size_t m, double r, double s, double z1, double z2) {
   }
   return sum / angles;
 }
+
+/// W_m between rings, but for the factor 2/pi, as sums over k.
+class harmonic {
+ public:
+  harmonic(const waves& wave, const rule& k, std::size_t m, double cell)
+      : wave_(wave), m_(m), amplitude_(wave.nodes()) {
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      amplitude_[i] = k.weight[i] * wave.wall(m, i) * fading(k.x[i], static_cast<double>(m), cell);
+    }
+  }
+
+  /// W_m(0) of every ring with itself.
+  std::vector<double> diagonal() const {
+    std::vector<double> sum(wave_.rings());
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      for (std::size_t r = 0; r < sum.size(); ++r) sum[r] += amplitude_[i] * at[r] * at[r];
+    }
+    return sum;
+  }
+
+  /// W_m(0) of every ring with this one.
+  std::vector<double> column(std::size_t ring) const {
+    std::vector<double> sum(wave_.rings());
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      const double f = amplitude_[i] * at[ring];
+      for (std::size_t r = 0; r < sum.size(); ++r) sum[r] += f * at[r];
+    }
+    return sum;
+  }
+
+  /// Of two rings, with the factors table[node][j] in place of cos(k z) = 1.
+  void sums(std::size_t ring, std::size_t other, const std::vector<double>& table,
+            std::vector<double>& result) const {
+    const std::size_t n = result.size();
+    std::ranges::fill(result, 0.0);
+    for (std::size_t i = 0; i < amplitude_.size(); ++i) {
+      const double* at = wave_.radial(m_, i);
+      const double f = amplitude_[i] * at[ring] * at[other];
+      const double* row = table.data() + i * n;
+      for (std::size_t j = 0; j < n; ++j) result[j] += f * row[j];
+    }
+  }
+
+ private:
+  const waves& wave_;
+  std::size_t m_;
+  std::vector<double> amplitude_;
+};
+
+/// W_m(0) = U W_pivots U^T: rings that stand for all, and U, ring by ring.
+struct few_rings {
+  std::vector<std::size_t> pivot{};
+  std::vector<double> u{};
+
+  few_rings(const harmonic& w, double tolerance) {
+    std::vector<double> left = w.diagonal();   // of W - L L^T
+    std::vector<std::vector<double>> columns;  // of L
+    while (pivot.size() < left.size()) {
+      const auto p = static_cast<std::size_t>(std::ranges::max_element(left) - left.begin());
+      if (left[p] <= tolerance) break;
+      const double root = std::sqrt(left[p]);
+      std::vector<double> column = w.column(p);
+      for (std::size_t r = 0; r < left.size(); ++r) {
+        for (const auto& c : columns) column[r] -= c[r] * c[p];
+        column[r] /= root;
+        left[r] -= column[r] * column[r];
+      }
+      left[p] = 0;
+      pivot.push_back(p);
+      columns.push_back(std::move(column));
+    }
+    // U L_pivots = L
+    const std::size_t n = pivot.size();
+    u.resize(left.size() * n);
+    for (std::size_t r = 0; r < left.size(); ++r) {
+      double* row = u.data() + r * n;
+      for (std::size_t p = n; p-- > 0;) {
+        double v = columns[p][r];
+        for (std::size_t q = p + 1; q < n; ++q) v -= row[q] * columns[p][pivot[q]];
+        row[p] = v / columns[p][pivot[p]];
+      }
+    }
+  }
+};
 
 }  // namespace
 
@@ -230,85 +339,28 @@ cylinder_wall::cylinder_wall(double reach_, double cell_, double step_, std::siz
 
   const std::size_t all = modes(reach, cell);
   const waves wave(rings, k, all, threads);
-  const auto amplitudes = [&](std::size_t m) {
-    std::vector<double> a(nodes);
-    for (std::size_t i = 0; i < nodes; ++i) {
-      a[i] = k.weight[i] * wave.wall(m, i) * fading(k.x[i], static_cast<double>(m), cell);
-    }
-    return a;
-  };
-  const auto product = [&](const std::vector<double>& a, const double* p, const double* q) {
-    double sum = 0;
-    for (std::size_t i = 0; i < nodes; ++i) sum += a[i] * p[i] * q[i];
-    return sum;
-  };
-  double largest = 0;
-  {
-    const std::vector<double> a = amplitudes(0);
-    for (std::size_t r = 0; r < count; ++r) {
-      largest = std::max(largest, product(a, wave.radial(0, r), wave.radial(0, r)));
-    }
-  }
+  const double tolerance = rank_error * std::ranges::max(harmonic(wave, k, 0, cell).diagonal());
   rank.resize(all);
   u.resize(all);
   w.resize(all);
   numerics::parallel_for(threads, all, [&](std::size_t m) {
-    const std::vector<double> a = amplitudes(m);
-    // W_m(0) = L L^T + what is left
-    std::vector<double> left(count);
-    for (std::size_t r = 0; r < count; ++r) {
-      left[r] = product(a, wave.radial(m, r), wave.radial(m, r));
-    }
-    std::vector<std::size_t> pivot;
-    std::vector<std::vector<double>> l;  // columns
-    while (pivot.size() < count) {
-      const auto p = static_cast<std::size_t>(std::ranges::max_element(left) - left.begin());
-      if (left[p] <= rank_error * largest) break;
-      const double root = std::sqrt(left[p]);
-      std::vector<double> column(count);
-      for (std::size_t r = 0; r < count; ++r) {
-        double v = product(a, wave.radial(m, r), wave.radial(m, p));
-        for (const auto& c : l) v -= c[r] * c[p];
-        column[r] = v / root;
-        left[r] -= column[r] * column[r];
-      }
-      left[p] = 0;
-      pivot.push_back(p);
-      l.push_back(std::move(column));
-    }
-    const std::size_t n = pivot.size();
-    rank[m] = n;
-    // U L_pivots = L
-    u[m].resize(count * n);
-    for (std::size_t r = 0; r < count; ++r) {
-      for (std::size_t p = n; p-- > 0;) {
-        double v = l[p][r];
-        for (std::size_t q = p + 1; q < n; ++q) v -= u[m][r * n + q] * l[p][pivot[q]];
-        u[m][r * n + p] = v / l[p][pivot[p]];
-      }
-    }
+    const harmonic here(wave, k, m, cell);
+    few_rings few(here, tolerance);
+    const std::size_t n = rank[m] = few.pivot.size();
+    u[m] = std::move(few.u);
     w[m].resize(n * (n + 1) / 2 * planes);
     double* to = w[m].data();
     std::vector<double> s(cuts);
     for (std::size_t p = 0; p < n; ++p) {
       for (std::size_t q = 0; q <= p; ++q, to += planes) {
-        const double* at_p = wave.radial(m, pivot[p]);
-        const double* at_q = wave.radial(m, pivot[q]);
-        std::ranges::fill(s, 0.0);
-        for (std::size_t i = 0; i < nodes; ++i) {
-          const double f = a[i] * at_p[i] * at_q[i];
-          const double* row = sines.data() + i * cuts;
-          for (std::size_t j = 0; j < cuts; ++j) s[j] += f * row[j];
-        }
-        const auto beyond = [&](double z) {
-          return m < free_modes ? free_harmonic(m, rings[pivot[p]], rings[pivot[q]], far_away, z)
-                                : 0.0;
-        };
+        here.sums(few.pivot[p], few.pivot[q], sines, s);
+        const double r1 = rings[few.pivot[p]], r2 = rings[few.pivot[q]];
         const double twice = m == 0 ? 1 : 2;
         double before = 0;
         for (std::size_t j = 0; j < planes; ++j) {
-          const double now =
-              j < near ? s[j] : s[near] + beyond((static_cast<double>(j) + 0.5) * step);
+          const double z = (static_cast<double>(j) + 0.5) * step;
+          double now = s[std::min(j, near)];
+          if (j >= near && m < free_modes) now += free_harmonic(m, r1, r2, far_away, z);
           to[j] = twice * (j == 0 ? 2 * now : now - before) / step;
           before = now;
         }

@@ -15,7 +15,7 @@
 //   2 - reach.
 // - Along z. What counts is the average over a cell of the length h_z, as for Green's function (green.h): differences of
 //     S(z) = int_0^z W_m dz = (2/pi) int sin(k z)/k ... dk,
-//   by Gauss-Legendre panels in k, graded at the logarithm at k = 0. At z > 7 all that is left of phi is exp(-2.405 z): there
+//   by Gauss-Legendre panels in k, graded at the logarithm at k = 0. At z > 6 all that is left of phi is exp(-2.405 z): there
 //   W_m is the free 1/|r - r'|, (1/2 pi) int cos(m a) [asinh(z/d(a))] da, d^2 = r^2 + r'^2 - 2 r r' cos a.
 #pragma once
 

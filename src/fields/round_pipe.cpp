@@ -27,15 +27,28 @@ double wall_cell(const std::array<std::size_t, 3>& nodes, double radius) {
   return 2 * radius / static_cast<double>(std::max({nodes[0], nodes[1], wall_cells}));
 }
 
-/// Walls are made for a reach/(1 - reach) in such steps, so that they can be reused while the beam moves.
-constexpr double reach_step = 1.1;
+/// Walls are made for a reach/(1 - reach) and a cell in such steps, so that they can be reused while the beam moves and changes.
+constexpr double wall_step = 1.2;
 
-/// Rounded up, in units of the radius; 1 where the wall is within a quarter of a cell.
+double rounded_cell(double cell) {
+  const double unit = std::log(wall_step);
+  return std::exp(std::round(std::log(cell) / unit) * unit);
+}
+
+/// Rounded up; 1 where the wall is within a quarter of a cell.
 double rounded_reach(double reach, double cell) {
   if (1 - reach < cell / 4) return 1;
-  const double unit = std::log(reach_step);
+  const double unit = std::log(wall_step);
   const double ratio = std::exp(std::ceil(std::log(reach / (1 - reach)) / unit) * unit);
   return 1 / (1 + ratio) < cell / 4 ? 1 : ratio / (1 + ratio);
+}
+
+/// Without its last bits, which change when the other edges of a cell do.
+double rounded_step(double step) {
+  constexpr double scale = 0x1p40;
+  int exponent = 0;
+  const double mantissa = std::frexp(step, &exponent);
+  return std::ldexp(std::round(mantissa * scale) / scale, exponent);
 }
 
 std::size_t sectors_for(std::size_t modes) {
@@ -59,9 +72,9 @@ bool round_pipe_solver<F>::set_cells(const cell& edges, const std::array<double,
     const double y = first[1] + ((i & 2) != 0 ? h[1] * static_cast<double>(n_[1] - 1) : 0);
     corner = std::max(corner, std::hypot(x, y));
   }
-  const double across = std::max({h[0], h[1], wall_cell(n_, radius)});
-  const shape wanted{radius, rounded_reach(std::min(1.0, corner / radius), across / radius), across,
-                     h[2], h[0]};
+  const double across = rounded_cell(std::max({h[0], h[1], wall_cell(n_, radius)}) / radius);
+  const shape wanted{radius, rounded_reach(std::min(1.0, corner / radius), across), across,
+                     rounded_step(h[2] / radius)};
   const bool other = wanted != shape_;
   if (other) {
     shape_ = {};  // nothing, should this be interrupted
@@ -79,17 +92,18 @@ bool round_pipe_solver<F>::set_cells(const cell& edges, const std::array<double,
 
 template <class F>
 void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
-  wall_ = cylinder_wall(s.reach, s.cell / s.radius, s.step / s.radius, n_[2], threads);
+  wall_ = cylinder_wall(s.reach, s.cell, s.step, n_[2], threads);
   const std::size_t modes = wall_.rank.size(), rings = wall_.rings.size();
   const std::size_t sectors = sectors_for(modes);
   if (circle_.n != sectors) circle_ = fft_plan<F>(sectors);
   rank_.assign(wall_.rank.begin(), wall_.rank.end());
-  std::size_t ranks = 0, pairs = 0, amplitudes = 0;
+  std::size_t ranks = 0, pairs = 0;
+  amplitude_count_ = 0;
   for (std::size_t m = 0; m < modes; ++m) {
     const std::size_t n = wall_.rank[m];
     ranks += n;
     pairs += n * (n + 1) / 2;
-    amplitudes += m == 0 ? n : 2 * n;
+    amplitude_count_ += m == 0 ? n : 2 * n;
   }
   radial_ = huge_array<F>(rings * ranks);
   F* to = radial_.data();
@@ -100,7 +114,7 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
   green_plane_ = whole_packs<F>(pairs);
   green_ = huge_array<F>(green_plane_ * (along_.m + 1));
   std::fill_n(green_.data(), green_plane_ * (along_.m + 1), F(0));
-  const double scale = -s.unit / s.radius / static_cast<double>(along_.m);
+  const double scale = -1 / static_cast<double>(along_.m);
   std::size_t pair = 0;
   for (const auto& w : wall_.w) {
     for (std::size_t i = 0; i < w.size(); i += n_[2], ++pair) {
@@ -117,7 +131,7 @@ void round_pipe_solver<F>::make_wall(const shape& s, unsigned threads) {
         k.green_row(view, green_.data() + i * k.width, k.width, green_plane_, work.data());
       });
 
-  const std::size_t rows = (amplitudes + row_length - 1) / row_length;
+  const std::size_t rows = (amplitude_count_ + row_length - 1) / row_length;
   if (amplitudes_.nodes()[1] != rows) {
     amplitudes_ = grid<F>({row_length, rows, n_[2]});
     spectrum_ = huge_array<F>(2 * amplitudes_.plane() * (along_.m + 1));
@@ -131,7 +145,7 @@ void round_pipe_solver<F>::place_columns(const cell& edges, const std::array<dou
   const std::array<double, 3> h = edges.edges();
   const std::size_t sectors = circle_.n, row = sectors + polar_points - 1;
   if (places_.size() == 0) places_ = huge_array<polar_place<F>>(n_[0] * n_[1]);
-  const double farthest = beyond_wall * shape_.cell / shape_.radius;
+  const double farthest = beyond_wall * shape_.cell;
   numerics::parallel_for(threads, n_[1], [&](std::size_t j) {
     for (std::size_t i = 0; i < n_[0]; ++i) {
       const double x = first[0] + h[0] * static_cast<double>(i);
@@ -160,48 +174,36 @@ void round_pipe_solver<F>::place_columns(const cell& edges, const std::array<dou
 
 template <class F>
 polar_view<F> round_pipe_solver<F>::view() const {
-  std::size_t amplitudes = 0;
-  for (std::size_t m = 0; m < rank_.size(); ++m) amplitudes += m == 0 ? rank_[m] : 2 * rank_[m];
-  return {places_.data(),   wall_.rings.size(), circle_.n + polar_points - 1,
-          view_of(circle_), rank_.size(),       rank_.data(),
-          radial_.data(),   amplitudes};
+  const std::size_t row = circle_.n + polar_points - 1;
+  return {places_.data(), wall_.rings.size(), row, view_of(circle_), rank_.size(), rank_.data(),
+          radial_.data(), amplitude_count_};
 }
 
 template <class F>
-void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
-  const round_kernels<F>& polar = round_table<F>();
-  const polar_view<F> p = view();
-  const lattice_view<F> mesh = charges.view();
-  const std::size_t blocks = (mesh.nz + polar.width - 1) / polar.width;
-  const auto memory = [&] { return huge_array<F>(polar_work(p, polar.width)); };
-  const lattice_view<F> amplitudes = amplitudes_.view();
-  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-    const grid<F>& in = charges;
-    polar.sum(p, in.view(), i * polar.width, amplitudes.data, amplitudes.plane, work.data());
-  });
-  open_.solve(charges, threads);
-
+void round_pipe_solver<F>::convolve(unsigned threads) {
   const field_kernels<F>& k = kernels<F>();
   const axis_view<F> z = view_of(along_);
+  const lattice_view<F> amplitudes = amplitudes_.view();
   const std::size_t imaginary = amplitudes.plane, plane = 2 * imaginary;
-  const auto line = [&] { return huge_array<F>(2 * z.m * k.width); };
-  numerics::parallel_for_with(threads, amplitudes.ny, line,
+  const auto memory = [&] { return huge_array<F>(2 * z.m * k.width); };
+  numerics::parallel_for_with(threads, amplitudes.ny, memory,
                               [&](huge_array<F>& work, std::size_t row) {
                                 const grid<F>& in = amplitudes_;
                                 k.forward_z(z, in.view(), row, spectrum_.data() + row * row_length,
                                             imaginary, plane, work.data());
                               });
-  const std::size_t largest = *std::ranges::max_element(rank_);
+
+  const F unit = static_cast<F>(open_.unit() / shape_.radius);
+  const auto product_of = [this] { return std::vector<F>(std::ranges::max(rank_)); };
   numerics::parallel_for_with(
-      threads, z.m + 1, [&] { return std::vector<F>(largest); },
-      [&](std::vector<F>& product, std::size_t f) {
+      threads, z.m + 1, product_of, [&](std::vector<F>& product, std::size_t f) {
         for (std::size_t part = 0; part < 2; ++part) {
           F* at = spectrum_.data() + f * plane + part * imaginary;
-          const F* g = green_.data() + f * green_plane_;
+          const F* w = green_.data() + f * green_plane_;
           for (std::size_t m = 0; m < rank_.size(); ++m) {
             const std::size_t n = rank_[m];
-            for (std::size_t function = 0; function < (m == 0 ? 1u : 2u); ++function, at += n) {
-              const F* pair = g;
+            for (int turn = 0; turn < (m == 0 ? 1 : 2); ++turn, at += n) {  // cos, sin
+              const F* pair = w;  // of a symmetric matrix, row by row up to the diagonal
               for (std::size_t i = 0; i < n; ++i) {
                 F sum = 0;
                 for (std::size_t j = 0; j < i; ++j, ++pair) {
@@ -210,19 +212,35 @@ void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
                 }
                 product[i] = sum + *pair++ * at[i];
               }
-              std::copy_n(product.begin(), n, at);
+              for (std::size_t i = 0; i < n; ++i) at[i] = unit * product[i];
             }
-            g += n * (n + 1) / 2;
+            w += n * (n + 1) / 2;
           }
         }
       });
-  numerics::parallel_for_with(threads, amplitudes.ny, line,
+
+  numerics::parallel_for_with(threads, amplitudes.ny, memory,
                               [&](huge_array<F>& work, std::size_t row) {
                                 k.backward_z(z, spectrum_.data() + row * row_length, imaginary,
                                              plane, amplitudes, row, work.data());
                               });
+}
+
+template <class F>
+void round_pipe_solver<F>::solve(grid<F>& charges, unsigned threads) {
+  const round_kernels<F>& k = round_table<F>();
+  const polar_view<F> polar = view();
+  const lattice_view<F> mesh = charges.view(), amplitudes = amplitudes_.view();
+  const std::size_t blocks = (mesh.nz + k.width - 1) / k.width;
+  const auto memory = [&] { return huge_array<F>(polar_work(polar, k.width)); };
   numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
-    polar.add(p, mesh, i * polar.width, amplitudes.data, amplitudes.plane, work.data());
+    const grid<F>& in = charges;
+    k.sum(polar, in.view(), i * k.width, amplitudes.data, amplitudes.plane, work.data());
+  });
+  open_.solve(charges, threads);
+  convolve(threads);
+  numerics::parallel_for_with(threads, blocks, memory, [&](huge_array<F>& work, std::size_t i) {
+    k.add(polar, mesh, i * k.width, amplitudes.data, amplitudes.plane, work.data());
   });
 }
 
@@ -230,7 +248,7 @@ template <class F>
 double round_pipe_solver<F>::memory(std::array<std::size_t, 3> nodes) {
   // as counted where the grid reaches the wall
   constexpr double rings = 50, amplitudes_per_mode = 13, pairs_per_mode = 27;
-  const double cell = wall_cell(nodes, 1), nz = static_cast<double>(nodes[2]);
+  const double cell = rounded_cell(wall_cell(nodes, 1)), nz = static_cast<double>(nodes[2]);
   const double m = static_cast<double>(good_length(nodes[2]));
   const double modes = static_cast<double>(cylinder_wall::modes(1, cell));
   const double convolution =

@@ -44,12 +44,13 @@ class round_pipe_solver {
 
  private:
   struct shape {  ///< of the wall's functions
-    double radius = 0, reach = 0, cell = 0, step = 0, unit = 0;
+    double radius = 0, reach = 0, cell = 0, step = 0;
     bool operator==(const shape&) const = default;
   };
   void make_wall(const shape& s, unsigned threads);
   void place_columns(const cell& edges, const std::array<double, 2>& first, unsigned threads);
   polar_view<F> view() const;
+  void convolve(unsigned threads);  ///< the amplitudes with W, along z
 
   std::array<std::size_t, 3> n_;
   open_solver<F> open_;
@@ -61,9 +62,10 @@ class round_pipe_solver {
   huge_array<F> radial_{};
   huge_array<polar_place<F>> places_{};
   axis_plan<F> along_;
-  huge_array<F> green_{};  // transform of W, of all pairs, and twice their number of m > 0
+  huge_array<F> green_{};  // transform of W: planes of all pairs of all m
   std::size_t green_plane_ = 0;
-  grid<F> amplitudes_{};  // {64, rows, nz}
+  std::size_t amplitude_count_ = 0;
+  grid<F> amplitudes_{};  // of a plane one after the other, in rows
   huge_array<F> spectrum_{};
 };
 

@@ -17,7 +17,10 @@ GRID_3D = [bt.SpaceCharge3D(16), bt.SpaceCharge3D(16, grid_step=0, shape="linear
 GRID_2D = [bt.SpaceCharge2D(0.1, 16), bt.SpaceCharge2D(0.1, 16, pipe=bt.RoundPipe(1.0))]
 SLICES = [bt.SpaceCharge2p5D(16), bt.SpaceCharge2p5D(16, pipe=bt.RectangularPipe(1.0, 1.0))]
 GAUSSIAN = [bt.SpaceChargeGaussian("3D"), bt.SpaceChargeGaussian("2.5D")]
-WALLS = [bt.SpaceCharge3D(16, pipe=bt.RectangularPipe(1.0, 1.0))]
+WALLS = [
+    bt.SpaceCharge3D(16, pipe=bt.RectangularPipe(1.0, 1.0)),
+    bt.SpaceCharge3D(16, pipe=bt.RoundPipe(1.0)),
+]
 ALL = [*GRID_3D, *GRID_2D, *SLICES, *GAUSSIAN, *WALLS]
 
 
@@ -131,6 +134,7 @@ def test_other_effects_refuse_them_likewise(effect):
     [
         bt.SpaceCharge3D(4096),
         bt.SpaceCharge3D(4096, pipe=bt.RectangularPipe(1.0, 1.0)),
+        bt.SpaceCharge3D(4096, pipe=bt.RoundPipe(1.0)),
         bt.SpaceCharge3D(16, memory_limit=1000),
     ],
     ids=repr,
