@@ -237,15 +237,22 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   return result;
 }
 
-/// From particles to the potential in w.mesh; `density` gets a copy of the charges.
+/// From particles to the potential in w.mesh; `density` gets a copy of the charges. With `pull` the dual charges, too, in
+/// w.dual.
 template <class F>
 void space_charge_3d::solve(workspace<F>& w, const beam::columns<const F>& c,
                             const fields::mesh_frame& frame, unsigned threads,
-                            fields::grid<F>* density) {
+                            fields::grid<F>* density, const fields::pull_columns<F>* pull) {
   stopwatch watch;
   w.mesh.clear(threads);
   w.particles.place(c, frame, nodes(), threads);
-  w.particles.deposit(options_.shape, w.mesh, threads);
+  if (pull) {
+    if (!w.dual) w.dual.emplace(nodes());
+    w.dual->clear(threads);
+    w.particles.deposit_pull(options_.shape, *pull, w.mesh, *w.dual, threads);
+  } else {
+    w.particles.deposit(options_.shape, w.mesh, threads);
+  }
   if (density) *density = w.mesh.copy();
   times_.deposit += watch.lap();
   times_.green_functions += w.solver.set_cells(frame, threads);
@@ -379,10 +386,6 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
   b.visit([&]<class F>(const beam::columns<F>& c) {
     const std::array<F*, 6>& by = lambda.of<F>();
     workspace<F>& w = memory_of<F>();
-    const bool fresh = std::ranges::any_of(grid->follows, [](std::size_t i) { return i < 3; });
-    fields::grid<F> density;
-    solve<F>(w, c, frame, place.threads, fresh ? &density : nullptr);
-
     // factors are relative to the largest, so that single precision has no range to lose
     const double unit = q * q * volt_metre / h[0] / (beta_gamma * mass);
     std::array<double, 3> factor = {unit / (beta_gamma * h[0]), unit / (beta_gamma * h[1]),
@@ -403,9 +406,9 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
       columns.undo[a] = static_cast<F>(factor[a] * place.length);
       columns.centre[a] = static_cast<double>(nodes()[a] - 1) / 2;
     }
-    if (!w.dual) w.dual.emplace(nodes());
-    w.dual->clear(place.threads);
-    w.particles.deposit_pull(options_.shape, columns, *w.dual, place.threads);
+    const bool fresh = std::ranges::any_of(grid->follows, [](std::size_t i) { return i < 3; });
+    fields::grid<F> density;
+    solve<F>(w, c, frame, place.threads, fresh ? &density : nullptr, &columns);
     std::array<double, 3> by_edge{};
     if (fresh) by_edge = green_slopes(density, *w.dual, frame.cells, place.threads);
     w.solver.solve(*w.dual, place.threads);

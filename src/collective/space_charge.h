@@ -178,7 +178,8 @@ class space_charge_3d {
   std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
   template <class F>
   void solve(workspace<F>& w, const beam::columns<const F>& c, const fields::mesh_frame& frame,
-             unsigned threads, fields::grid<F>* density);
+             unsigned threads, fields::grid<F>* density,
+             const fields::pull_columns<F>* pull = nullptr);
   template <class F>
   std::array<double, 3> green_slopes(const fields::grid<F>& density, const fields::grid<F>& dual,
                                      const fields::cell& edges, unsigned threads) const;

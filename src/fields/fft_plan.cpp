@@ -113,6 +113,13 @@ axis_plan<F>::axis_plan(std::size_t points)
     turn.push_back(static_cast<F>(w.real()));
     turn.push_back(static_cast<F>(w.imag()));
   }
+  const auto position_of = [&](std::size_t f) {
+    return complex.position[f / 2] + static_cast<std::uint32_t>(f % 2 * m);
+  };
+  for (std::size_t f = 0; f < m; f += 2) pairs.push_back(position_of(f));
+  for (std::size_t f = 1; f < m; f += 2) pairs.push_back(position_of(f));
+  for (std::size_t f = 0; f < m; f += 2) pairs.push_back(position_of(f == 0 ? m : 2 * m - f));
+  for (std::size_t f = 1; f < m; f += 2) pairs.push_back(position_of(2 * m - f));
 }
 
 template struct fft_plan<float>;

@@ -41,6 +41,10 @@ struct axis_plan {
   fft_plan<F> half{};     ///< length m/2, for real numbers
   std::vector<F> turn{};  ///< (re, im) of exp(-i pi j/m), j < m
 
+  /// Positions of the 2m frequencies, those of the odd ones m higher: first 0, 2, ... m - 2, 1, 3, ... m - 1, then their
+  /// mirror images 2m - f, for which an even kernel has the same value; in place of that of 0, which is 0 itself, m.
+  std::vector<std::uint32_t> pairs{};
+
   explicit axis_plan(std::size_t points);
   axis_plan() = default;
 };

@@ -19,6 +19,7 @@ struct axis_view {
   std::size_t n, m;
   fft_view<F> complex, half;
   const F* turn;
+  const std::uint32_t* pairs;
 };
 
 template <class F>
@@ -32,7 +33,7 @@ fft_view<F> view_of(const fft_plan<F>& p) {
 }
 template <class F>
 axis_view<F> view_of(const axis_plan<F>& a) {
-  return {a.n, a.m, view_of(a.complex), view_of(a.half), a.turn.data()};
+  return {a.n, a.m, view_of(a.complex), view_of(a.half), a.turn.data(), a.pairs.data()};
 }
 
 /// Number of the plane that holds frequency 0, 2, ..., m, then 1, 5, 9, ... (see forward_z), unfolded: a plane p > m/2
@@ -40,6 +41,11 @@ axis_view<F> view_of(const axis_plan<F>& a) {
 BETATRON_INLINE std::size_t folded_frequency(std::size_t p, std::size_t m) {
   const std::size_t f = p <= m / 2 ? 2 * p : 4 * (p - m / 2 - 1) + 1;
   return f <= m ? f : 2 * m - f;
+}
+
+/// The column of a Green's function that holds frequency f <= m along x, see axis_plan::pairs.
+BETATRON_INLINE std::size_t green_column(std::size_t f, std::size_t m) {
+  return f == m ? m : f % 2 * (m / 2) + f / 2;
 }
 
 /// Numbers nx x ny x nz on a grid: x fastest, rows `row` apart, planes `plane` apart.
@@ -60,11 +66,16 @@ struct green_view {
   int slope = 0;  ///< 1, 2: not the average itself but its derivative by hy, hz, in `near` too
 };
 
-/// A particle on its way to the grid: position in cells, weight, and where it stands in the beam.
+/// A particle on its way to the grid: position in cells, weight.
 template <class F>
 struct mesh_particle {
   F x, y, z, weight;
-  std::uint32_t index;
+};
+
+/// A number along each axis, for a particle.
+template <class F>
+struct triple {
+  F x, y, z;
 };
 
 /// What the adjoint of deposit and gather reads and writes, in columns of the beam.
@@ -105,11 +116,12 @@ struct field_kernels {
                      const lattice_view<F>& out, std::size_t y, F* work);
 
   /// One plane of complex numbers, ny rows of nx, convolved with the kernel whose transform is `green`: (y.m + 1) rows
-  /// of x.m + 1 numbers, `green_row` apart. `work`: see convolve_work.
+  /// of x.m + 1 numbers in the order of green_column, `green_row` (whole packs) apart. `work`: see plane_work.
   void (*convolve)(const axis_view<F>& x, const axis_view<F>& y, F* re, F* im, std::size_t row,
                    const F* green, std::size_t green_row, F* work);
 
-  /// Plane z of the integrated Green's function, transformed along x and y: (y.m + 1) rows of x.m + 1 numbers.
+  /// Plane z of the integrated Green's function, transformed along x and y: (y.m + 1) rows of x.m + 1
+  /// numbers, as `convolve` takes it.
   void (*green_plane)(const axis_view<F>& x, const axis_view<F>& y, const green_view<F>& g,
                       std::size_t z, F* out, std::size_t row, F* work);
   /// Transforms row y of the planes along z, in place: z.n planes become z.m + 1, in the order of forward_z.
@@ -134,20 +146,24 @@ struct field_kernels {
                 std::uint32_t* result);
   /// Adds particles to the density. order: 1 cloud in cell, 2 quadratic, 3 cubic.
   void (*deposit)(int order, const mesh_particle<F>* p, std::size_t count, const lattice_view<F>&);
-  /// Minus the gradient of a potential, at particles: central differences on the grid, seen through the shape that was
-  /// deposited, divided by the cells; added to columns times `factor`.
+  /// `factor` times the difference of a potential from node to node, at particles: central differences on the grid, seen
+  /// through the shape that was deposited. `work` here and below: four numbers for every node that the particles touch,
+  /// rows filled up to whole packs.
   void (*gather)(int order, const mesh_particle<F>* p, std::size_t count,
-                 const lattice_view<const F>& potential, const F* factor, F* px, F* py, F* pz);
+                 const lattice_view<const F>& potential, const F* factor, triple<F>* kicks,
+                 F* work);
 
-  /// The dual charges of particles, see pull_columns; pulls: three numbers m_a per particle, in their order. A particle touches two planes below its own and three above (four,
-  /// where its place was rounded up).
+  /// Density and dual charges of particles with these m_a, see pull_columns. A particle touches two planes below its own
+  /// and three above (four, where its place was rounded up).
   void (*deposit_pull)(int order, const mesh_particle<F>* p, std::size_t count,
-                       const pull_columns<F>&, F* pulls, const lattice_view<F>&);
-  /// The adjoint of deposit and gather, and the way back through the kick. Adds to sums: nu_a (0 ... 2), nu_a (u_a -
-  /// centre_a) (3 ... 5), m_a E_a (6 ... 8).
+                       const triple<F>* pulls, const lattice_view<F>& density,
+                       const lattice_view<F>& dual, F* work);
+  /// The adjoint of deposit and gather. fields: E_a; pulls: m_a, which become nu_a. Adds to sums: nu_a (0 ... 2),
+  /// nu_a (u_a - centre_a) (3 ... 5), m_a E_a (6 ... 8).
   void (*gather_pull)(int order, const mesh_particle<F>* p, std::size_t count,
                       const lattice_view<const F>& potential, const lattice_view<const F>& dual,
-                      const pull_columns<F>&, const F* pulls, double* sums);
+                      const double* centre, triple<F>* fields, triple<F>* pulls, double* sums,
+                      F* work);
 
   std::size_t width;  ///< lanes per pack
   const char* isa;

@@ -1,5 +1,9 @@
 // kernels.cpp: the loops of field solvers over packs. Compiled once per BETATRON_ISA and BETATRON_REAL; nothing in here
 // may be emitted under a name that another instruction set shares (see numerics/hd.h).
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
 #include "fields/kernel_table.h"
 #include "numerics/dual.h"
 #include "numerics/native_vector.h"
@@ -150,14 +154,15 @@ void convolve(const axis_view<real>& x, const axis_view<real>& y, real* re, real
                     longest = blocks * width > y.m ? blocks * width : y.m;
   complex* even = buffer(work);
   complex* odd = even + longest;
-  real* g = work + 2 * longest * complex_size;
-  real*
-      half[2];  // the transforms along x, even and odd: rows of blocks of real and imaginary lanes
+  real* g = work + 2 * longest * complex_size;  // with another first column
+  // the transforms along x, in the order of axis_plan::pairs: rows of blocks of real and imaginary lanes
+  real* half[2];
   const std::size_t stride = blocks * complex_size;
   half[0] = g + round_up((y.m + 1) * width);
   half[1] = half[0] + round_up(y.n) * stride;
 
   lanes a[lane_count], b[lane_count];
+  complex* odd_x = even + x.m;
   for (std::size_t j = 0; j < y.n; j += width) {
     const std::size_t rows = y.n - j;
     for (std::size_t i = 0; i < x.n; i += width) {
@@ -166,40 +171,43 @@ void convolve(const axis_view<real>& x, const axis_view<real>& y, real* re, real
       for (std::size_t l = 0; l < width && i + l < x.n; ++l) {
         const complex v{a[l], b[l]};
         even[i + l] = v;
-        odd[i + l] = detail::times<false>(v, x.turn[2 * (i + l)], x.turn[2 * (i + l) + 1]);
+        odd_x[i + l] = detail::times<false>(v, x.turn[2 * (i + l)], x.turn[2 * (i + l) + 1]);
       }
     }
     const complex zero{lanes(real(0)), lanes(real(0))};
-    for (std::size_t i = x.n; i < blocks * width; ++i) even[i] = odd[i] = zero;
+    for (std::size_t i = x.n; i < x.m; ++i) even[i] = odd_x[i] = zero;
     transform(x.complex, even);
-    transform(x.complex, odd);
-    for (int parity = 0; parity < 2; ++parity) {
-      const complex* from = parity == 0 ? even : odd;
+    transform(x.complex, odd_x);
+    for (std::size_t of = 0; of < 2; ++of) {
+      const std::uint32_t* position = x.pairs + of * x.m;
       for (std::size_t k = 0; k < blocks; ++k) {
         for (std::size_t l = 0; l < width; ++l) {
-          a[l] = from[k * width + l].re;
-          b[l] = from[k * width + l].im;
+          const complex v = k * width + l < x.m ? even[position[k * width + l]] : zero;
+          a[l] = v.re;
+          b[l] = v.im;
         }
-        real* to = half[parity] + j * stride + k * complex_size;
+        real* to = half[of] + j * stride + k * complex_size;
         store_columns(a, to, stride, width);
         store_columns(b, to + width, stride, width);
       }
     }
   }
 
-  for (int parity = 0; parity < 2; ++parity) {
-    for (std::size_t k = 0; k < blocks; ++k) {
-      std::size_t column[width];
-      for (std::size_t l = 0; l < width; ++l) {
-        const std::size_t p = k * width + l;
-        const std::size_t f =
-            2 * (p < x.m ? x.complex.frequency[p] : 0u) + static_cast<std::size_t>(parity);
-        column[l] = f <= x.m ? f : 2 * x.m - f;
+  for (std::size_t k = 0; k < blocks; ++k) {
+    for (int of = 0; of < 2; ++of) {
+      // both of a pair have the same column, but for the first
+      const real* column = green + k * width;
+      std::size_t column_row = green_row;
+      if (k == 0 && of == 1) {
+        for (std::size_t f = 0; f <= y.m; ++f) {
+          lanes v = lanes::load(green + f * green_row);
+          v.set(0, green[f * green_row + x.m]);
+          v.store(g + f * width);
+        }
+        column = g;
+        column_row = width;
       }
-      for (std::size_t f = 0; f <= y.m; ++f) {
-        for (std::size_t l = 0; l < width; ++l) g[f * width + l] = green[f * green_row + column[l]];
-      }
-      real* here = half[parity] + k * complex_size;
+      real* here = half[of] + k * complex_size;
       for (std::size_t j = 0; j < y.m; ++j) {
         if (j < y.n) {
           const complex v{lanes::load(here + j * stride), lanes::load(here + j * stride + width)};
@@ -213,8 +221,9 @@ void convolve(const axis_view<real>& x, const axis_view<real>& y, real* re, real
       transform(y.complex, odd);
       for (std::size_t p = 0; p < y.m; ++p) {
         const std::size_t f = 2 * y.complex.frequency[p];
-        const lanes ge = lanes::load(g + (f <= y.m ? f : 2 * y.m - f) * width);
-        const lanes go = lanes::load(g + (f + 1 <= y.m ? f + 1 : 2 * y.m - f - 1) * width);
+        const lanes ge = lanes::load(column + (f <= y.m ? f : 2 * y.m - f) * column_row);
+        const lanes go =
+            lanes::load(column + (f + 1 <= y.m ? f + 1 : 2 * y.m - f - 1) * column_row);
         even[p] = {even[p].re * ge, even[p].im * ge};
         odd[p] = {odd[p].re * go, odd[p].im * go};
       }
@@ -231,22 +240,24 @@ void convolve(const axis_view<real>& x, const axis_view<real>& y, real* re, real
 
   for (std::size_t j = 0; j < y.n; j += width) {
     const std::size_t rows = y.n - j;
-    for (int parity = 0; parity < 2; ++parity) {
-      complex* to = parity == 0 ? even : odd;
+    for (std::size_t of = 0; of < 2; ++of) {
+      const std::uint32_t* position = x.pairs + of * x.m;
       for (std::size_t k = 0; k < blocks; ++k) {
-        const real* from = half[parity] + j * stride + k * complex_size;
+        const real* from = half[of] + j * stride + k * complex_size;
         load_columns(a, from, stride, width);
         load_columns(b, from + width, stride, width);
-        for (std::size_t l = 0; l < width; ++l) to[k * width + l] = {a[l], b[l]};
+        for (std::size_t l = 0; l < width && k * width + l < x.m; ++l) {
+          even[position[k * width + l]] = {a[l], b[l]};
+        }
       }
     }
     transform_back(x.complex, even);
-    transform_back(x.complex, odd);
+    transform_back(x.complex, odd_x);
     for (std::size_t i = 0; i < x.n; i += width) {
       for (std::size_t l = 0; l < width; ++l) {
         if (i + l < x.n) {
           using detail::operator+;
-          const complex v = even[i + l] + detail::times<true>(odd[i + l], x.turn[2 * (i + l)],
+          const complex v = even[i + l] + detail::times<true>(odd_x[i + l], x.turn[2 * (i + l)],
                                                               x.turn[2 * (i + l) + 1]);
           a[l] = v.re;
           b[l] = v.im;
@@ -335,7 +346,9 @@ void green_plane(const axis_view<real>& x, const axis_view<real>& y, const green
     }
     real_forward(
         x, even, odd, [&](std::size_t i) { return values[i]; },
-        [&](std::size_t p, lanes re, lanes) { spectrum[folded_frequency(p, x.m)] = re; });
+        [&](std::size_t p, lanes re, lanes) {
+          spectrum[green_column(folded_frequency(p, x.m), x.m)] = re;
+        });
     for (std::size_t k = 0; k < blocks; ++k) {
       for (std::size_t l = 0; l < width; ++l) {
         a[l] = k * width + l < columns ? spectrum[k * width + l] : lanes(real(0));
@@ -504,58 +517,199 @@ void tiles(const real* __restrict y, const real* __restrict t, std::size_t count
   }
 }
 
-/// Values of the B-spline of an order at the nodes base, base + 1, ... around u (R. W. Hockney, J. W. Eastwood,
-/// Computer Simulation Using Particles, 1988, sec. 5-3); weights[0 ... order].
+// Particles go through in blocks: first their shapes are computed, a particle per lane, and written down; then each
+// meets the nodes around it. A block is so long that one step does not wait for the end of the other.
+//
+// What is read from the nodes, or is added to them as derivatives, is a vector of four. The nodes that the particles of
+// a tile touch are therefore copied into a box of vectors, which stays in cache.
+
+constexpr std::size_t block_size = 32;
+static_assert(block_size % width == 0);
+using four = numerics::pack<real, 4, isa>;
+
+/// Base, and place relative to it, of splines: base is the first node that a particle at u touches.
 template <int Order>
-BETATRON_INLINE std::size_t spline(real u, real* weights) {
+BETATRON_INLINE lanes nearest_node(lanes u) {
+  const lanes v = Order == 2 ? u + real(0.5) : u, nearest = round_to_integer(v);
+  return select(nearest > v, nearest - real(1), nearest);
+}
+template <int Order>
+constexpr int nodes_below = Order == 1 ? 0 : 1;
+template <int Order>
+BETATRON_INLINE std::ptrdiff_t first_node(real u) {
+  return static_cast<std::ptrdiff_t>(Order == 2 ? u + real(0.5) : u) - nodes_below<Order>;
+}
+
+/// Values of the B-spline of an order at the nodes i, i + 1, ... around u (R. W. Hockney, J. W. Eastwood, Computer
+/// Simulation Using Particles, 1988, sec. 5-3), and with Slopes their derivatives by u; returns i.
+template <int Order, bool Slopes>
+BETATRON_INLINE lanes spline(lanes u, lanes* weights, lanes* slopes = nullptr) {
+  const lanes i = nearest_node<Order>(u), d = u - i, one(real(1)), half(real(0.5)), e = one - d;
   if constexpr (Order == 1) {
-    const std::size_t i = static_cast<std::size_t>(u);
-    const real d = u - static_cast<real>(i);
-    weights[0] = 1 - d;
+    weights[0] = e;
     weights[1] = d;
-    return i;
+    if constexpr (Slopes) {
+      slopes[0] = -one;
+      slopes[1] = one;
+    }
   } else if constexpr (Order == 2) {
-    const std::size_t i = static_cast<std::size_t>(u + real(0.5));
-    const real d = u - static_cast<real>(i);
-    weights[0] = real(0.5) * (real(0.5) - d) * (real(0.5) - d);
+    weights[0] = half * (half - d) * (half - d);
     weights[1] = real(0.75) - d * d;
-    weights[2] = real(0.5) * (real(0.5) + d) * (real(0.5) + d);
-    return i - 1;
+    weights[2] = half * (half + d) * (half + d);
+    if constexpr (Slopes) {
+      slopes[0] = d - half;
+      slopes[1] = real(-2) * d;
+      slopes[2] = d + half;
+    }
   } else {
-    const std::size_t i = static_cast<std::size_t>(u);
-    const real d = u - static_cast<real>(i), e = 1 - d;
     weights[0] = e * e * e * real(1.0 / 6);
-    weights[1] = real(2.0 / 3) - d * d * (1 - d * real(0.5));
-    weights[2] = real(2.0 / 3) - e * e * (1 - e * real(0.5));
+    weights[1] = real(2.0 / 3) - d * d * (one - d * half);
+    weights[2] = real(2.0 / 3) - e * e * (one - e * half);
     weights[3] = d * d * d * real(1.0 / 6);
-    return i - 1;
+    if constexpr (Slopes) {
+      slopes[0] = real(-0.5) * e * e;
+      slopes[1] = d * (real(1.5) * d - real(2));
+      slopes[2] = e * (real(2) - real(1.5) * e);
+      slopes[3] = half * d * d;
+    }
+  }
+  return i - real(nodes_below<Order>);
+}
+
+/// lane_count particles, the last of `some` repeated.
+struct particle_lanes {
+  lanes u[3], weight;
+
+  BETATRON_INLINE particle_lanes(const mesh_particle<real>* p, std::size_t some) {
+    if (some >= width) {
+      take(p, std::make_index_sequence<width>());
+      return;
+    }
+    mesh_particle<real> filled[width];
+    for (std::size_t l = 0; l < width; ++l) filled[l] = p[l < some ? l : some - 1];
+    take(filled, std::make_index_sequence<width>());
+  }
+
+ private:
+  template <std::size_t... L>
+  BETATRON_INLINE void take(const mesh_particle<real>* p, std::index_sequence<L...>) {
+    using vector = typename lanes::vector;
+    u[0] = vector{p[L].x...};
+    u[1] = vector{p[L].y...};
+    u[2] = vector{p[L].z...};
+    weight = vector{p[L].weight...};
+  }
+};
+
+/// work(first, count, packs) for each block of count particles.
+template <class Work>
+BETATRON_INLINE void for_blocks(std::size_t count, Work&& work) {
+  for (std::size_t n = 0; n < count; n += block_size) {
+    const std::size_t some = count - n < block_size ? count - n : block_size;
+    work(n, some, (some + width - 1) / width);
   }
 }
 
-/// How many particles ahead memory is asked for.
-constexpr std::size_t ahead = 12;
+/// The nodes that particles touch: n from `first` on, along each axis, of a grid with these strides.
+struct node_box {
+  std::ptrdiff_t first[3], n[3], row, plane;
+
+  BETATRON_INLINE std::size_t size() const { return static_cast<std::size_t>(n[2] * plane); }
+};
+
+/// Those of count >= 1 particles, where they are side by side, rows filled up to whole packs.
+template <int Order>
+BETATRON_INLINE node_box box_of(const mesh_particle<real>* p, std::size_t count) {
+  constexpr std::size_t chains = 4;  // that do not wait for each other
+  four low[chains], high[chains];
+  for (four& v : low) v = four(typename four::vector{p[0].x, p[0].y, p[0].z, p[0].weight});
+  for (four& v : high) v = low[0];
+  for (std::size_t n = 0; n < count; n += chains) {
+#pragma GCC unroll 4
+    for (std::size_t k = 0; k < chains; ++k) {
+      const four here = four::load(&p[n + k < count ? n + k : count - 1].x);
+      low[k] = select(here < low[k], here, low[k]);
+      high[k] = select(here > high[k], here, high[k]);
+    }
+  }
+  for (std::size_t k = 1; k < chains; ++k) {
+    low[0] = select(low[k] < low[0], low[k], low[0]);
+    high[0] = select(high[k] > high[0], high[k], high[0]);
+  }
+  node_box b{};
+  for (int a = 0; a < 3; ++a) {
+    b.first[a] = first_node<Order>(low[0][a]);
+    b.n[a] = first_node<Order>(high[0][a]) + Order + 1 - b.first[a];
+  }
+  b.row = static_cast<std::ptrdiff_t>(round_up(static_cast<std::size_t>(b.n[0])));
+  b.plane = b.row * b.n[1];
+  return b;
+}
+
+/// The shapes of lane_count particles: factors along x, and products along y and z, [z][y]; with Slopes the derivative by x
+/// of the former, and those by y and by z of the latter. first: of the nodes in a box or grid.
+template <int Order, bool Slopes>
+struct shapes {
+  static constexpr int nodes = Order + 1, none = 0, by_y = 1, by_z = 2;
+  alignas(64) real x[Slopes ? 2 : 1][nodes][width];
+  alignas(64) real yz[Slopes ? 3 : 1][nodes][nodes][width];
+  alignas(64) std::ptrdiff_t first[width];
+
+  BETATRON_INLINE void set(const particle_lanes& p, const node_box& box) {
+    lanes s[3][nodes], t[3][nodes];
+    alignas(64) real base[3][width];
+    for (int a = 0; a < 3; ++a) spline<Order, Slopes>(p.u[a], s[a], t[a]).store(base[a]);
+    for (int k = 0; k < nodes; ++k) {
+      s[0][k].store(x[0][k]);
+      if constexpr (Slopes) t[0][k].store(x[1][k]);
+    }
+    for (int c = 0; c < nodes; ++c) {
+      for (int b = 0; b < nodes; ++b) {
+        (s[1][b] * s[2][c]).store(yz[none][c][b]);
+        if constexpr (Slopes) {
+          (t[1][b] * s[2][c]).store(yz[by_y][c][b]);
+          (s[1][b] * t[2][c]).store(yz[by_z][c][b]);
+        }
+      }
+    }
+    for (std::size_t l = 0; l < width; ++l) {
+      std::ptrdiff_t i[3];
+      for (int a = 0; a < 3; ++a) i[a] = static_cast<std::ptrdiff_t>(base[a][l]) - box.first[a];
+      first[l] = i[2] * box.plane + i[1] * box.row + i[0];
+    }
+  }
+};
 
 template <int Order>
 BETATRON_INLINE void deposit_all(const mesh_particle<real>* p, std::size_t count,
                                  const lattice_view<real>& grid) {
-  using four = numerics::pack<real, 4, isa>;
-  for (std::size_t n = 0; n < count; ++n) {
-    real wx[4] = {}, wy[4], wz[4];
-    const std::size_t i = spline<Order>(p[n].x, wx), j = spline<Order>(p[n].y, wy),
-                      k = spline<Order>(p[n].z, wz);
-    const real w = p[n].weight;
-    const four x(typename four::vector{wx[0] * w, wx[1] * w, wx[2] * w, wx[3] * w});
-    real* plane = grid.data + k * grid.plane + j * grid.row + i;
+  constexpr int nodes = Order + 1;
+  const node_box whole{
+      {}, {}, static_cast<std::ptrdiff_t>(grid.row), static_cast<std::ptrdiff_t>(grid.plane)};
+  shapes<Order, false> shape_of[block_size / width];
+  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
+    for (std::size_t q = 0; q < packs; ++q) {
+      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), whole);
+    }
+    for (std::size_t n = 0; n < some; ++n) {
+      const auto& s = shape_of[n / width];
+      const std::size_t l = n % width;
+      const real w = p[first + n].weight;
+      const four x = four(typename four::vector{s.x[0][0][l], s.x[0][1][l],
+                                                nodes > 2 ? s.x[0][nodes > 2 ? 2 : 0][l] : 0,
+                                                nodes > 3 ? s.x[0][nodes > 3 ? 3 : 0][l] : 0}) *
+                     w;
+      real* plane = grid.data + s.first[l];
 #pragma GCC unroll 4
-    for (int c = 0; c <= Order; ++c, plane += grid.plane) {
-      const four xz = x * wz[c];
-      real* row = plane;
+      for (int c = 0; c < nodes; ++c, plane += grid.plane) {
+        real* row = plane;
 #pragma GCC unroll 4
-      for (int b = 0; b <= Order; ++b, row += grid.row) {
-        (four::load(row) + xz * wy[b]).store(row);
+        for (int b = 0; b < nodes; ++b, row += grid.row) {
+          (four::load(row) + x * s.yz[0][c][b][l]).store(row);
+        }
       }
     }
-  }
+  });
 }
 
 void deposit(int order, const mesh_particle<real>* p, std::size_t count,
@@ -565,293 +719,277 @@ void deposit(int order, const mesh_particle<real>* p, std::size_t count,
   deposit_all<3>(p, count, grid);
 }
 
-/// As many numbers as a pack has lanes, put together in registers: they were stored one by one just before.
-template <class P, class F>
-BETATRON_INLINE P across(const F* v) {
-  using vector = typename P::vector;
-  if constexpr (P::width == 4) {
-    return P(vector{v[0], v[1], v[2], v[3]});
-  } else {
-    return P(vector{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]});
+/// a_0 b_0 c_0 d_0 a_1 ... : four packs side by side.
+BETATRON_INLINE void store_vectors(const lanes (&v)[4], real* to) {
+  using vector = typename lanes::vector;
+  const auto part = [&]<int K, int... L>(std::integer_sequence<int, K>,
+                                         std::integer_sequence<int, L...>)
+      __attribute__((always_inline)) {
+    constexpr int w = lane_count;
+    const vector ab = __builtin_shufflevector(v[0].v, v[1].v,
+                                              ((L % 2 == 0 ? 0 : w) + (K * w + L) / 4)...),
+                 cd = __builtin_shufflevector(v[2].v, v[3].v,
+                                              ((L % 2 == 0 ? 0 : w) + (K * w + L) / 4)...);
+    lanes(vector(__builtin_shufflevector(ab, cd, ((K * w + L) % 4 < 2 ? L : w + L)...)))
+        .store(to + K * w);
+  };
+  constexpr auto all = std::make_integer_sequence<int, lane_count>();
+  part(std::integer_sequence<int, 0>(), all);
+  part(std::integer_sequence<int, 1>(), all);
+  part(std::integer_sequence<int, 2>(), all);
+  part(std::integer_sequence<int, 3>(), all);
+}
+
+/// Back again.
+BETATRON_INLINE void load_vectors(const real* from, lanes (&v)[4]) {
+  using vector = typename lanes::vector;
+  constexpr int w = lane_count;
+  const vector r[4] = {lanes::load(from).v, lanes::load(from + w).v, lanes::load(from + 2 * w).v,
+                       lanes::load(from + 3 * w).v};
+  const auto part = [&]<int C, int... L>(std::integer_sequence<int, C>,
+                                         std::integer_sequence<int, L...>)
+      __attribute__((always_inline)) {
+    const vector low = __builtin_shufflevector(r[0], r[1], (4 * (L % (w / 2)) + C + 2 * L / w)...),
+                 high = __builtin_shufflevector(r[2], r[3], (4 * (L % (w / 2)) + C + 2 * L / w)...);
+    v[C] = __builtin_shufflevector(low, high, (L < w / 2 ? L : w / 2 + L)...);
+    v[C + 1] = __builtin_shufflevector(low, high, (L < w / 2 ? w / 2 + L : w + L)...);
+  };
+  constexpr auto all = std::make_integer_sequence<int, w>();
+  part(std::integer_sequence<int, 0>(), all);
+  part(std::integer_sequence<int, 2>(), all);
+}
+
+/// Fills a box with E = factor times the difference of the potential across each node, and with the dual potential, if
+/// there is one.
+BETATRON_INLINE void fill(const node_box& box, const lattice_view<const real>& potential,
+                          const real* factor, const real* dual, real* vectors) {
+  const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(potential.row),
+                       plane = static_cast<std::ptrdiff_t>(potential.plane);
+  const real half[3] = {factor[0] / 2, factor[1] / 2, factor[2] / 2};
+  for (std::ptrdiff_t z = 0; z < box.n[2]; ++z) {
+    for (std::ptrdiff_t y = 0; y < box.n[1]; ++y) {
+      const std::ptrdiff_t at =
+          (box.first[2] + z) * plane + (box.first[1] + y) * row + box.first[0];
+      real* to = vectors + 4 * (z * box.plane + y * box.row);
+      for (std::ptrdiff_t x = 0; x < box.row; x += lane_count) {
+        const real* phi = potential.data + at + x;
+        const auto across = [&](std::ptrdiff_t step, real f) {
+          return (lanes::load(phi - step) - lanes::load(phi + step)) * f;
+        };
+        const lanes v[4] = {across(1, half[0]), across(row, half[1]), across(plane, half[2]),
+                            dual ? lanes::load(dual + at + x) : lanes(real(0))};
+        store_vectors(v, to + 4 * x);
+      }
+    }
   }
 }
 
 template <int Order>
 BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
-                                const lattice_view<const real>& grid, const real* factor, real* px,
-                                real* py, real* pz) {
-  constexpr int nodes = Order + 3;
-  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
-  for (std::size_t n = 0; n < count; ++n) {
-    if (n + ahead < count) {
-      const std::uint32_t next = p[n + ahead].index;
-      __builtin_prefetch(px + next, 1);
-      __builtin_prefetch(py + next, 1);
-      __builtin_prefetch(pz + next, 1);
+                                const lattice_view<const real>& potential, const real* factor,
+                                triple<real>* kicks, real* vectors) {
+  constexpr int nodes = Order + 1;
+  const node_box box = box_of<Order>(p, count);
+  fill(box, potential, factor, nullptr, vectors);
+  shapes<Order, false> shape_of[block_size / width];
+  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
+    for (std::size_t q = 0; q < packs; ++q) {
+      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
     }
-    // s[1 ... order + 1]: the shape, 0 around it; d: its central difference
-    real s[3][10] = {}, d[3][8] = {};
-    const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
-                      k = spline<Order>(p[n].z, s[2] + 1);
-#pragma GCC unroll 3
-    for (int axis = 0; axis < 3; ++axis) {
-      d[axis][0] = s[axis][1] * real(0.5);
-#pragma GCC unroll 8
-      for (int l = 1; l < nodes; ++l) d[axis][l] = (s[axis][l + 1] - s[axis][l - 1]) * real(0.5);
-    }
-    wide along_x(real(0)), along_y(real(0)), along_z(real(0));
-    const real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
-#pragma GCC unroll 8
-    for (int c = 0; c < nodes; ++c) {
-      const bool inside = c > 0 && c < nodes - 1;
-      wide plain(real(0)), sloped(real(0));  // sums over rows of this plane
-#pragma GCC unroll 8
-      for (int b = 0; b < nodes; ++b) {
-        const bool within = b > 0 && b < nodes - 1;
-        if (!inside && !within) continue;
-        const wide v = wide::load(corner + static_cast<std::size_t>(c) * grid.plane +
-                                  static_cast<std::size_t>(b) * grid.row);
-        if (within) plain += v * s[1][b];
-        if (inside) sloped += v * d[1][b];
+    for (std::size_t n = 0; n < some; ++n) {
+      const auto& s = shape_of[n / width];
+      const std::size_t l = n % width;
+      const real* plane = vectors + 4 * s.first[l];
+      four sum(real(0));
+#pragma GCC unroll 4
+      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+        const real* row = plane;
+#pragma GCC unroll 4
+        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+          four along = four::load(row) * s.x[0][0][l];
+#pragma GCC unroll 4
+          for (int a = 1; a < nodes; ++a) along += four::load(row + 4 * a) * s.x[0][a][l];
+          sum += along * s.yz[0][c][b][l];
+        }
       }
-      if (inside) {
-        along_x += plain * s[2][c];
-        along_y += sloped * s[2][c];
-      }
-      along_z += plain * d[2][c];
+      kicks[first + n] = {sum[0], sum[1], sum[2]};
     }
-    const wide sx = across<wide>(s[0]), dx = across<wide>(d[0]);
-    const wide ex = along_x * dx, ey = along_y * sx, ez = along_z * sx;
-    real fx = ex[0], fy = ey[1], fz = ez[1];
-#pragma GCC unroll 8
-    for (int l = 1; l < nodes; ++l) fx += ex[l];
-#pragma GCC unroll 8
-    for (int l = 2; l < nodes - 1; ++l) {
-      fy += ey[l];
-      fz += ez[l];
-    }
-    px[p[n].index] += fx * factor[0];
-    py[p[n].index] += fy * factor[1];
-    pz[p[n].index] += fz * factor[2];
-  }
+  });
 }
 
 void gather(int order, const mesh_particle<real>* p, std::size_t count,
-            const lattice_view<const real>& grid, const real* factor, real* px, real* py,
-            real* pz) {
-  if (order == 1) return gather_all<1>(p, count, grid, factor, px, py, pz);
-  if (order == 2) return gather_all<2>(p, count, grid, factor, px, py, pz);
-  gather_all<3>(p, count, grid, factor, px, py, pz);
+            const lattice_view<const real>& potential, const real* factor, triple<real>* kicks,
+            real* work) {
+  if (count == 0) return;
+  if (order == 1) return gather_all<1>(p, count, potential, factor, kicks, work);
+  if (order == 2) return gather_all<2>(p, count, potential, factor, kicks, work);
+  gather_all<3>(p, count, potential, factor, kicks, work);
 }
 
 // --- the adjoint of particles on a grid --------------------------------------------------------------------------
 
-/// The derivatives of the weights of spline<Order>.
-template <int Order>
-BETATRON_INLINE void spline_slopes(real u, real* slopes) {
-  if constexpr (Order == 1) {
-    slopes[0] = -1;
-    slopes[1] = 1;
-  } else if constexpr (Order == 2) {
-    const real d = u - static_cast<real>(static_cast<std::size_t>(u + real(0.5)));
-    slopes[0] = d - real(0.5);
-    slopes[1] = -2 * d;
-    slopes[2] = d + real(0.5);
-  } else {
-    const real d = u - static_cast<real>(static_cast<std::size_t>(u)), e = 1 - d;
-    slopes[0] = real(-0.5) * e * e;
-    slopes[1] = d * (real(1.5) * d - 2);
-    slopes[2] = e * (2 - real(1.5) * e);
-    slopes[3] = real(0.5) * d * d;
-  }
-}
-
-/// Half of the difference of neighbours: d_l = (s_{l+1} - s_{l-1})/2, what `nodes` numbers from -1 on give.
-template <int Nodes>
-BETATRON_INLINE void central_differences(const real* s, real* d) {
-  d[0] = s[1] * real(0.5);
-#pragma GCC unroll 8
-  for (int l = 1; l < Nodes; ++l) d[l] = (s[l + 1] - s[l - 1]) * real(0.5);
-}
-
-template <int Order>
-BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t count,
-                                      const pull_columns<real>& given, real* pulls,
-                                      const lattice_view<real>& grid) {
-  constexpr int nodes = Order + 3;
-  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
-  const pull_columns<real> c = given;
-  for (std::size_t n = 0; n < count; ++n) {
-    if (n + ahead < count) {
-      const std::uint32_t next = p[n + ahead].index;
-      for (int a = 0; a < 3; ++a) __builtin_prefetch(c.by_momentum[a] + next);
-    }
-    real s[3][10] = {}, d[3][8] = {};
-    const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
-                      k = spline<Order>(p[n].z, s[2] + 1);
-#pragma GCC unroll 3
-    for (int a = 0; a < 3; ++a) central_differences<nodes>(s[a], d[a]);
-    const std::uint32_t at = p[n].index;
-    const real mx = c.factor[0] * c.by_momentum[0][at], my = c.factor[1] * c.by_momentum[1][at],
-               mz = c.factor[2] * c.by_momentum[2][at];
-    pulls[3 * n] = mx;
-    pulls[3 * n + 1] = my;
-    pulls[3 * n + 2] = mz;
-    const wide plain = across<wide>(s[0]), sloped = across<wide>(d[0]) * mx;
-    real* corner = grid.data + (k - 1) * grid.plane + (j - 1) * grid.row + (i - 1);
-#pragma GCC unroll 8
-    for (int z = 0; z < nodes; ++z) {
-      const bool inside = z > 0 && z < nodes - 1;
-#pragma GCC unroll 8
-      for (int y = 0; y < nodes; ++y) {
-        const bool within = y > 0 && y < nodes - 1;
-        if (!inside && !within) continue;
-        real* row = corner + static_cast<std::size_t>(z) * grid.plane +
-                    static_cast<std::size_t>(y) * grid.row;
-        wide v = wide::load(row);
-        v += plain * (my * d[1][y] * s[2][z] + mz * s[1][y] * d[2][z]);
-        if (inside && within) v += sloped * (s[1][y] * s[2][z]);
-        v.store(row);
+/// Adds a box of vectors (m_x, m_y, m_z, w) to the density (w) and the dual charges (differences of m across each node).
+/// Behind the vectors there is room for a row and two packs.
+BETATRON_INLINE void add(const node_box& box, real* vectors, const lattice_view<real>& density,
+                         const lattice_view<real>& dual) {
+  const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(dual.row),
+                       plane = static_cast<std::ptrdiff_t>(dual.plane);
+  const auto to = [](real* at, lanes v) { (lanes::load(at) + v).store(at); };
+  const real half = real(0.5);
+  real* const mx = vectors + 4 * box.size() + width;  // of a row, between zeros
+  for (std::size_t l = 0; l < width; ++l)
+    mx[l - width] = mx[box.row + static_cast<std::ptrdiff_t>(l)] = 0;
+  for (std::ptrdiff_t z = 0; z < box.n[2]; ++z) {
+    for (std::ptrdiff_t y = 0; y < box.n[1]; ++y) {
+      const std::ptrdiff_t at =
+          (box.first[2] + z) * plane + (box.first[1] + y) * row + box.first[0];
+      const real* from = vectors + 4 * (z * box.plane + y * box.row);
+      real* const sigma = dual.data + at;
+      for (std::ptrdiff_t x = 0; x < box.row; x += lane_count) {
+        lanes m[4];
+        load_vectors(from + 4 * x, m);
+        m[0].store(mx + x);
+        to(sigma + x - row, m[1] * half);
+        to(sigma + x + row, m[1] * -half);
+        to(sigma + x - plane, m[2] * half);
+        to(sigma + x + plane, m[2] * -half);
+        to(density.data + at + x, m[3]);
+      }
+      for (std::ptrdiff_t x = -1; x <= box.n[0]; x += lane_count) {
+        to(sigma + x, (lanes::load(mx + x + 1) - lanes::load(mx + x - 1)) * half);
       }
     }
   }
 }
 
-void deposit_pull(int order, const mesh_particle<real>* p, std::size_t count,
-                  const pull_columns<real>& c, real* pulls, const lattice_view<real>& grid) {
-  if (order == 1) return deposit_pull_all<1>(p, count, c, pulls, grid);
-  if (order == 2) return deposit_pull_all<2>(p, count, c, pulls, grid);
-  deposit_pull_all<3>(p, count, c, pulls, grid);
+template <int Order>
+BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t count,
+                                      const triple<real>* pulls, const lattice_view<real>& density,
+                                      const lattice_view<real>& dual, real* vectors) {
+  constexpr int nodes = Order + 1;
+  const node_box box = box_of<Order>(p, count);
+  std::memset(vectors, 0, 4 * box.size() * sizeof(real));
+  shapes<Order, false> shape_of[block_size / width];
+  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
+    for (std::size_t q = 0; q < packs; ++q) {
+      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
+    }
+    for (std::size_t n = 0; n < some; ++n) {
+      const auto& s = shape_of[n / width];
+      const std::size_t l = n % width;
+      const triple<real>& m = pulls[first + n];
+      const four all(typename four::vector{m.x, m.y, m.z, p[first + n].weight});
+      real* plane = vectors + 4 * s.first[l];
+#pragma GCC unroll 4
+      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+        real* row = plane;
+#pragma GCC unroll 4
+        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+          const four here = all * s.yz[0][c][b][l];
+#pragma GCC unroll 4
+          for (int a = 0; a < nodes; ++a) {
+            (four::load(row + 4 * a) + here * s.x[0][a][l]).store(row + 4 * a);
+          }
+        }
+      }
+    }
+  });
+  add(box, vectors, density, dual);
 }
 
-/// The sum of all lanes, by halves.
-template <class P>
-BETATRON_INLINE real total(const P& v) {
-  const auto a = v.v;
-  if constexpr (P::width == 8) {
-    const auto b =
-        __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-    const auto c = __builtin_shufflevector(b, b, 0, 1) + __builtin_shufflevector(b, b, 2, 3);
-    return c[0] + c[1];
-  } else {
-    const auto c = __builtin_shufflevector(a, a, 0, 1) + __builtin_shufflevector(a, a, 2, 3);
-    return c[0] + c[1];
-  }
+void deposit_pull(int order, const mesh_particle<real>* p, std::size_t count,
+                  const triple<real>* pulls, const lattice_view<real>& density,
+                  const lattice_view<real>& dual, real* work) {
+  if (count == 0) return;
+  if (order == 1) return deposit_pull_all<1>(p, count, pulls, density, dual, work);
+  if (order == 2) return deposit_pull_all<2>(p, count, pulls, density, dual, work);
+  deposit_pull_all<3>(p, count, pulls, density, dual, work);
+}
+
+/// Lane r: the sum of what is in v[r].
+BETATRON_INLINE four sums_across(const four (&v)[4]) {
+  const auto pair = [](const four& a, const four& b) __attribute__((always_inline)) {
+    return __builtin_shufflevector(a.v, b.v, 0, 4, 2, 6) +
+           __builtin_shufflevector(a.v, b.v, 1, 5, 3, 7);
+  };
+  const auto a = pair(v[0], v[1]), b = pair(v[2], v[3]);
+  return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
 }
 
 template <int Order>
 BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t count,
                                      const lattice_view<const real>& potential,
-                                     const lattice_view<const real>& dual,
-                                     const pull_columns<real>& given, const real* pulls,
-                                     double* sums) {
-  constexpr int nodes = Order + 3;
-  using wide = numerics::pack<real, (nodes > 4 ? 8 : 4), isa>;
-  const pull_columns<real> c = given;
-  double sum[9] = {};
-  for (std::size_t n = 0; n < count; ++n) {
-    if (n + ahead < count) {
-      const std::uint32_t next = p[n + ahead].index;
+                                     const lattice_view<const real>& dual, const double* centre,
+                                     triple<real>* fields, triple<real>* pulls, double* result,
+                                     real* vectors) {
+  constexpr int nodes = Order + 1;
+  const node_box box = box_of<Order>(p, count);
+  const real unit[3] = {1, 1, 1};
+  fill(box, potential, unit, dual.data, vectors);
+  using shape = shapes<Order, true>;
+  shape shape_of[block_size / width];
+  double sums[9] = {};
+  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
+    for (std::size_t q = 0; q < packs; ++q) {
+      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
+    }
+    for (std::size_t n = 0; n < some; ++n) {
+      const shape& s = shape_of[n / width];
+      const std::size_t l = n % width;
+      const real* plane = vectors + 4 * s.first[l];
+      // of the vectors (E, psi): what the particle sees, and its derivatives by the place
+      four sum(real(0)), by_x(real(0)), by_y(real(0)), by_z(real(0));
+#pragma GCC unroll 4
+      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+        const real* row = plane;
+#pragma GCC unroll 4
+        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+          four along = four::load(row) * s.x[0][0][l], slope = four::load(row) * s.x[1][0][l];
+#pragma GCC unroll 4
+          for (int a = 1; a < nodes; ++a) {
+            along += four::load(row + 4 * a) * s.x[0][a][l];
+            slope += four::load(row + 4 * a) * s.x[1][a][l];
+          }
+          sum += along * s.yz[shape::none][c][b][l];
+          by_x += slope * s.yz[shape::none][c][b][l];
+          by_y += along * s.yz[shape::by_y][c][b][l];
+          by_z += along * s.yz[shape::by_z][c][b][l];
+        }
+      }
+      const mesh_particle<real>& here = p[first + n];
+      triple<real>& pull = pulls[first + n];
+      const four m(typename four::vector{pull.x, pull.y, pull.z, here.weight});
+      const four work = m * sum, nu = sums_across({by_x * m, by_y * m, by_z * m, four(real(0))});
+      fields[first + n] = {sum[0], sum[1], sum[2]};
+      pull = {nu[0], nu[1], nu[2]};
+      const real u[3] = {here.x, here.y, here.z};
 #pragma GCC unroll 3
       for (int a = 0; a < 3; ++a) {
-        __builtin_prefetch(c.by_place[a] + next, 1);
-        __builtin_prefetch(c.momentum[a] + next, 1);
+        const double slope = static_cast<double>(nu[a]);
+        sums[a] += slope;
+        sums[3 + a] += slope * (static_cast<double>(u[a]) - centre[a]);
+        sums[6 + a] += static_cast<double>(work[a]);
       }
     }
-    // the shape s, its slope t, and central differences of both
-    real s[3][10] = {}, t[3][10] = {}, d[3][8] = {}, e[3][8] = {};
-    const std::size_t i = spline<Order>(p[n].x, s[0] + 1), j = spline<Order>(p[n].y, s[1] + 1),
-                      k = spline<Order>(p[n].z, s[2] + 1);
-    spline_slopes<Order>(p[n].x, t[0] + 1);
-    spline_slopes<Order>(p[n].y, t[1] + 1);
-    spline_slopes<Order>(p[n].z, t[2] + 1);
-#pragma GCC unroll 3
-    for (int a = 0; a < 3; ++a) {
-      central_differences<nodes>(s[a], d[a]);
-      central_differences<nodes>(t[a], e[a]);
-    }
-    const std::uint32_t at = p[n].index;
-    const real m[3] = {pulls[3 * n], pulls[3 * n + 1], pulls[3 * n + 2]};
-    // sums over rows and planes of the potential with weights along y and z: the first letter says which along y
-    wide ss(real(0)), ds(real(0)), sd(real(0)), ts(real(0)), st(real(0));
-    wide es(real(0)), dt(real(0)), td(real(0)), se(real(0));
-    const std::size_t start = (k - 1) * potential.plane + (j - 1) * potential.row + (i - 1);
-    const real* corner = potential.data + start;
-#pragma GCC unroll 8
-    for (int z = 0; z < nodes; ++z) {
-      const bool inside = z > 0 && z < nodes - 1;
-      wide by_s(real(0)), by_d(real(0)), by_t(real(0)), by_e(real(0));
-#pragma GCC unroll 8
-      for (int y = 0; y < nodes; ++y) {
-        const bool within = y > 0 && y < nodes - 1;
-        if (!inside && !within) continue;
-        const wide v = wide::load(corner + static_cast<std::size_t>(z) * potential.plane +
-                                  static_cast<std::size_t>(y) * potential.row);
-        if (within) {
-          by_s += v * s[1][y];
-          by_t += v * t[1][y];
-        }
-        if (inside) {
-          by_d += v * d[1][y];
-          by_e += v * e[1][y];
-        }
-      }
-      if (inside) {
-        ss += by_s * s[2][z];
-        ds += by_d * s[2][z];
-        ts += by_t * s[2][z];
-        es += by_e * s[2][z];
-        st += by_s * t[2][z];
-        dt += by_d * t[2][z];
-      }
-      sd += by_s * d[2][z];
-      td += by_t * d[2][z];
-      se += by_s * e[2][z];
-    }
-    // the same of the potential of the dual charges
-    wide dual_ss(real(0)), dual_ts(real(0)), dual_st(real(0));
-    const real* dual_corner = dual.data + start;
-#pragma GCC unroll 8
-    for (int z = 1; z < nodes - 1; ++z) {
-      wide by_s(real(0)), by_t(real(0));
-#pragma GCC unroll 8
-      for (int y = 1; y < nodes - 1; ++y) {
-        const wide v = wide::load(dual_corner + static_cast<std::size_t>(z) * dual.plane +
-                                  static_cast<std::size_t>(y) * dual.row);
-        by_s += v * s[1][y];
-        by_t += v * t[1][y];
-      }
-      dual_ss += by_s * s[2][z];
-      dual_ts += by_t * s[2][z];
-      dual_st += by_s * t[2][z];
-    }
-    const wide sx = across<wide>(s[0]), tx = across<wide>(t[0]), dx = across<wide>(d[0]),
-               ex = across<wide>(e[0]);
-    const real w = p[n].weight;
-    const real field[3] = {total(ss * dx), total(ds * sx), total(sd * sx)};
-    const real by_place[3] = {total(ss * ex * m[0] + tx * (ds * m[1] + sd * m[2] + dual_ss * w)),
-                              total(ts * dx * m[0] + sx * (es * m[1] + td * m[2] + dual_ts * w)),
-                              total(st * dx * m[0] + sx * (dt * m[1] + se * m[2] + dual_st * w))};
-    const real u[3] = {p[n].x, p[n].y, p[n].z};
-#pragma GCC unroll 3
-    for (int a = 0; a < 3; ++a) {
-      c.momentum[a][at] -= c.undo[a] * field[a];
-      c.by_place[a][at] += c.scale[a] * by_place[a];
-      const double slope = static_cast<double>(by_place[a]);
-      sum[a] += slope;
-      sum[3 + a] += slope * (static_cast<double>(u[a]) - c.centre[a]);
-      sum[6 + a] += static_cast<double>(m[a]) * static_cast<double>(field[a]);
-    }
-  }
-  for (int a = 0; a < 9; ++a) sums[a] += sum[a];
+  });
+  for (int k = 0; k < 9; ++k) result[k] += sums[k];
 }
 
 void gather_pull(int order, const mesh_particle<real>* p, std::size_t count,
                  const lattice_view<const real>& potential, const lattice_view<const real>& dual,
-                 const pull_columns<real>& c, const real* pulls, double* sums) {
-  if (order == 1) return gather_pull_all<1>(p, count, potential, dual, c, pulls, sums);
-  if (order == 2) return gather_pull_all<2>(p, count, potential, dual, c, pulls, sums);
-  gather_pull_all<3>(p, count, potential, dual, c, pulls, sums);
+                 const double* centre, triple<real>* fields, triple<real>* pulls, double* sums,
+                 real* work) {
+  if (count == 0) return;
+  const auto run = [&]<int Order>(std::integral_constant<int, Order>) {
+    gather_pull_all<Order>(p, count, potential, dual, centre, fields, pulls, sums, work);
+  };
+  if (order == 1) {
+    run(std::integral_constant<int, 1>());
+  } else if (order == 2) {
+    run(std::integral_constant<int, 2>());
+  } else {
+    run(std::integral_constant<int, 3>());
+  }
 }
 
 }  // namespace

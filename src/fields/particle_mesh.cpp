@@ -12,8 +12,7 @@ namespace betatron::fields {
 
 namespace {
 
-/// Bytes of the grid that a tile touches: a part of a second-level cache. As large as that, because the particles of a
-/// tile are the closer together in the beam the more there are.
+/// Bytes of the vectors at the nodes that a tile touches (see field_kernels): a part of a second-level cache.
 constexpr std::size_t tile_bytes = 256 << 10;
 
 /// Particles are sorted in at most so many blocks: fixed, because the order within a tile depends on it.
@@ -73,18 +72,18 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
     constexpr double margin = static_cast<double>(mesh_margin);
     return u > margin ? (u < last[axis] ? u : last[axis]) : margin;  // the margin for NaN, too
   };
-  const std::size_t rows = tile_bytes / (sizeof(F) * n[0] * (tile_planes + 3));
-  const std::size_t tile_rows = std::clamp<std::size_t>(rows, 7, n[1] + 3) - 3;
-  tiles_y_ = (n[1] + tile_rows - 1) / tile_rows;
+  const std::size_t rows = tile_bytes / (4 * sizeof(F) * n[0] * (tile_planes + 3));
+  tile_rows_ = std::clamp<std::size_t>(rows, 11, n[1] + 3) - 3;
+  tiles_y_ = (n[1] + tile_rows_ - 1) / tile_rows_;
   const std::size_t tiles = tiles_y_ * ((n[2] + tile_planes - 1) / tile_planes);
   constexpr double low = static_cast<double>(mesh_margin);
   const tile_map map{{scale[1], scale[2]},
                      {offset[1], offset[2]},
                      low,
                      {last[1], last[2]},
-                     1 / static_cast<double>(tile_rows),
+                     1 / static_cast<double>(tile_rows_),
                      static_cast<std::uint32_t>(tiles_y_)};
-  if (tile_.size() < count_) tile_ = huge_array<std::uint32_t>(count_);
+  if (rank_.size() < count_) rank_ = huge_array<std::uint32_t>(count_);
 
   const std::size_t blocks = block_count(count_);
   std::vector<std::uint32_t> next(blocks * tiles);
@@ -92,8 +91,8 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
     std::uint32_t* counts = next.data() + b * tiles;
     const std::size_t begin = count_ * b / blocks, end = count_ * (b + 1) / blocks;
     kernels<F>().tiles(particles.z[2] + begin, particles.z[4] + begin, end - begin, map,
-                       tile_.data() + begin);
-    for (std::size_t p = begin; p < end; ++p) ++counts[tile_[p]];
+                       rank_.data() + begin);
+    for (std::size_t p = begin; p < end; ++p) ++counts[rank_[p]];
   });
   first_.assign(tiles + 1, 0);
   std::size_t sum = 0;
@@ -110,12 +109,14 @@ void particle_mesh<F>::place(const beam::columns<const F>& particles, const mesh
   numerics::parallel_for(threads, blocks, [&](std::size_t b) {
     std::uint32_t* to = next.data() + b * tiles;
     for (std::size_t p = count_ * b / blocks; p < count_ * (b + 1) / blocks; ++p) {
-      const std::uint32_t tile = tile_[p];
+      const std::uint32_t tile = rank_[p];
       // not below its slab, should rounding differ between here and there
       const double slab = static_cast<double>(tile / map.tiles_y * tile_planes);
       const double z = std::max(position(2, p), slab);
-      sorted_[to[tile]++] = {static_cast<F>(position(0, p)), static_cast<F>(position(1, p)),
-                             static_cast<F>(z), particles.weight[p], static_cast<std::uint32_t>(p)};
+      const std::uint32_t rank = to[tile]++;
+      sorted_[rank] = {static_cast<F>(position(0, p)), static_cast<F>(position(1, p)),
+                       static_cast<F>(z), particles.weight[p]};
+      rank_[p] = rank;
     }
   });
 }
@@ -132,32 +133,69 @@ void particle_mesh<F>::deposit(int order, grid<F>& density, unsigned threads) co
   }
 }
 
+/// For the nodes that the particles of a tile touch, see field_kernels.
 template <class F>
-void particle_mesh<F>::gather(int order, const grid<F>& potential,
-                              const std::array<double, 3>& factor, F* px, F* py, F* pt,
-                              unsigned threads) const {
-  const std::size_t tiles = first_.size() - 1;
-  const F f[3] = {static_cast<F>(factor[0]), static_cast<F>(factor[1]), static_cast<F>(factor[2])};
-  numerics::parallel_for(threads, tiles, [&](std::size_t t) {
-    kernels<F>().gather(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
-                        potential.view(), f, px, py, pt);
+huge_array<F> particle_mesh<F>::tile_memory(const grid<F>& mesh) const {
+  // with a cubic shape two more below and above; one more, where a place was rounded up
+  return huge_array<F>(4 * (tile_planes + 5) * (tile_rows_ + 5) *
+                       (whole_packs<F>(mesh.nodes()[0]) + kernels<F>().width));
+}
+
+/// work(p, triple of p) for all particles of the beam.
+template <class F>
+template <class Work>
+void particle_mesh<F>::for_each(huge_array<triple<F>>& sorted, unsigned threads,
+                                Work&& work) const {
+  const std::size_t blocks = block_count(count_);
+  numerics::parallel_for(threads, blocks, [&](std::size_t b) {
+    for (std::size_t p = count_ * b / blocks; p < count_ * (b + 1) / blocks; ++p) {
+      work(p, sorted[rank_[p]]);
+    }
   });
 }
 
 template <class F>
-void particle_mesh<F>::deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual,
-                                    unsigned threads) {
-  if (pulls_.size() < 3 * count_) pulls_ = huge_array<F>(3 * count_);
+void particle_mesh<F>::gather(int order, const grid<F>& potential,
+                              const std::array<double, 3>& factor, F* px, F* py, F* pt,
+                              unsigned threads) {
+  const std::size_t tiles = first_.size() - 1;
+  const F f[3] = {static_cast<F>(factor[0]), static_cast<F>(factor[1]), static_cast<F>(factor[2])};
+  if (fields_.size() < count_) fields_ = huge_array<triple<F>>(count_);
+  numerics::parallel_for_with(
+      threads, tiles, [&] { return tile_memory(potential); },
+      [&](huge_array<F>& memory, std::size_t t) {
+        kernels<F>().gather(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
+                            potential.view(), f, fields_.data() + first_[t], memory.data());
+      });
+  for_each(fields_, threads, [=](std::size_t p, const triple<F>& kick) {
+    px[p] += kick.x;
+    py[p] += kick.y;
+    pt[p] += kick.z;
+  });
+}
+
+template <class F>
+void particle_mesh<F>::deposit_pull(int order, const pull_columns<F>& columns, grid<F>& density,
+                                    grid<F>& dual, unsigned threads) {
+  if (pulls_.size() < count_) pulls_ = huge_array<triple<F>>(count_);
+  for_each(pulls_, threads, [c = columns](std::size_t p, triple<F>& pull) {
+    pull = {c.factor[0] * c.by_momentum[0][p], c.factor[1] * c.by_momentum[1][p],
+            c.factor[2] * c.by_momentum[2][p]};
+  });
   // with two slabs between those of one pass, which then share no node
   constexpr std::size_t passes = 3;
   const std::size_t slabs = (first_.size() - 1) / tiles_y_;
   for (std::size_t pass = 0; pass < passes; ++pass) {
-    numerics::parallel_for(threads, (slabs + passes - 1 - pass) / passes, [&](std::size_t i) {
-      const std::size_t slab = passes * i + pass;
-      const std::size_t begin = first_[slab * tiles_y_], end = first_[(slab + 1) * tiles_y_];
-      kernels<F>().deposit_pull(order, sorted_.data() + begin, end - begin, columns,
-                                pulls_.data() + 3 * begin, dual.view());
-    });
+    numerics::parallel_for_with(
+        threads, (slabs + passes - 1 - pass) / passes, [&] { return tile_memory(dual); },
+        [&](huge_array<F>& memory, std::size_t i) {
+          const std::size_t slab = passes * i + pass;
+          for (std::size_t t = slab * tiles_y_; t < (slab + 1) * tiles_y_; ++t) {
+            kernels<F>().deposit_pull(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
+                                      pulls_.data() + first_[t], density.view(), dual.view(),
+                                      memory.data());
+          }
+        });
   }
 }
 
@@ -165,13 +203,27 @@ template <class F>
 std::array<double, 9> particle_mesh<F>::gather_pull(int order, const grid<F>& potential,
                                                     const grid<F>& dual,
                                                     const pull_columns<F>& columns,
-                                                    unsigned threads) const {
+                                                    unsigned threads) {
   const std::size_t tiles = first_.size() - 1;
   std::vector<std::array<double, 9>> sums(tiles);
-  numerics::parallel_for(threads, tiles, [&](std::size_t t) {
-    kernels<F>().gather_pull(order, sorted_.data() + first_[t], first_[t + 1] - first_[t],
-                             potential.view(), dual.view(), columns, pulls_.data() + 3 * first_[t],
-                             sums[t].data());
+  if (fields_.size() < count_) fields_ = huge_array<triple<F>>(count_);
+  numerics::parallel_for_with(
+      threads, tiles, [&] { return tile_memory(potential); },
+      [&](huge_array<F>& memory, std::size_t t) {
+        const std::size_t begin = first_[t], end = first_[t + 1];
+        kernels<F>().gather_pull(order, sorted_.data() + begin, end - begin, potential.view(),
+                                 dual.view(), columns.centre, fields_.data() + begin,
+                                 pulls_.data() + begin, sums[t].data(), memory.data());
+      });
+  for_each(fields_, threads, [c = columns](std::size_t p, const triple<F>& field) {
+    c.momentum[0][p] -= c.undo[0] * field.x;
+    c.momentum[1][p] -= c.undo[1] * field.y;
+    c.momentum[2][p] -= c.undo[2] * field.z;
+  });
+  for_each(pulls_, threads, [c = columns](std::size_t p, const triple<F>& nu) {
+    c.by_place[0][p] += c.scale[0] * nu.x;
+    c.by_place[1][p] += c.scale[1] * nu.y;
+    c.by_place[2][p] += c.scale[2] * nu.z;
   });
   std::array<double, 9> total;
   for (std::size_t k = 0; k < total.size(); ++k) {

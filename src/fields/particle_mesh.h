@@ -50,24 +50,30 @@ class particle_mesh {
   /// Adds factor[i] (minus the difference of the potential along axis i from node to node) to the columns of the
   /// particles that were placed.
   void gather(int order, const grid<F>& potential, const std::array<double, 3>& factor, F* px,
-              F* py, F* pt, unsigned threads) const;
+              F* py, F* pt, unsigned threads);
 
   /// The dual charges that the derivatives of a loss by the momenta stand for, and the adjoint of deposit and gather
   /// together: see pull_columns. The latter returns its sums: nu_a, nu_a (u_a - centre_a), m_a E_a.
-  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& dual, unsigned threads);
+  void deposit_pull(int order, const pull_columns<F>& columns, grid<F>& density, grid<F>& dual,
+                    unsigned threads);
   std::array<double, 9> gather_pull(int order, const grid<F>& potential, const grid<F>& dual,
-                                    const pull_columns<F>& columns, unsigned threads) const;
+                                    const pull_columns<F>& columns, unsigned threads);
 
   static double memory(std::size_t particles) {
-    return static_cast<double>(particles) * (sizeof(mesh_particle<F>) + sizeof(std::uint32_t));
+    return static_cast<double>(particles) *
+           (sizeof(mesh_particle<F>) + sizeof(triple<F>) + sizeof(std::uint32_t));
   }
 
  private:
+  huge_array<F> tile_memory(const grid<F>& mesh) const;
+  template <class Work>
+  void for_each(huge_array<triple<F>>& sorted, unsigned threads, Work&& work) const;
+
   huge_array<mesh_particle<F>> sorted_{};
-  huge_array<std::uint32_t> tile_{};  // of every particle
-  huge_array<F> pulls_{};             // of every sorted particle, see field_kernels
+  huge_array<std::uint32_t> rank_{};          // of every particle, among the sorted ones
+  huge_array<triple<F>> fields_{}, pulls_{};  // of every sorted particle
   std::size_t count_ = 0;
-  std::size_t tiles_y_ = 0;
+  std::size_t tile_rows_ = 0, tiles_y_ = 0;
   std::vector<std::size_t> first_{};  // of every tile, and the end
 };
 

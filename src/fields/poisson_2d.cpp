@@ -87,7 +87,8 @@ void open_solver_2d::set_cells(const std::array<double, 2>& edges, bool slope) {
       if (p > x.m) {
         second[j * green_row_ + p] = 0;
       } else {
-        second[j * green_row_ + folded_frequency(p, x.m)] = first[p * column + j];
+        second[j * green_row_ + green_column(folded_frequency(p, x.m), x.m)] =
+            first[p * column + j];
       }
     }
   }
