@@ -231,9 +231,9 @@ BETATRON_INLINE void stumpff(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&c)[K
 }
 
 /// A bound that is itself a dual number, as all coefficients of a map whose parameters vary: its value counts.
-template <int K, class T, int N, int M>
-BETATRON_INLINE void stumpff(dual<T, N> z, const dual<scalar_of<T>, M>& reach, dual<T, N> (&c)[K]) {
-  stumpff(z, reach.v, c);
+template <int K, class T, int N, class R, int M>
+BETATRON_INLINE void stumpff(dual<T, N> z, const dual<R, M>& reach, dual<T, N> (&c)[K]) {
+  stumpff(z, value_of(reach), c);
 }
 
 namespace detail {
@@ -315,10 +315,10 @@ BETATRON_INLINE void oscillator_pair(dual<T, N> z, scalar_of<T> reach, dual<T, N
     for (int k = 0; k < K; ++k) minus[k] = c[k];
   }
 }
-template <int K, class T, int N, int M>
-BETATRON_INLINE void oscillator_pair(dual<T, N> z, const dual<scalar_of<T>, M>& reach,
-                                     dual<T, N> (&plus)[K], dual<T, N> (&minus)[K]) {
-  oscillator_pair(z, reach.v, plus, minus);
+template <int K, class T, int N, class R, int M>
+BETATRON_INLINE void oscillator_pair(dual<T, N> z, const dual<R, M>& reach, dual<T, N> (&plus)[K],
+                                     dual<T, N> (&minus)[K]) {
+  oscillator_pair(z, value_of(reach), plus, minus);
 }
 
 /// atan(v)/v as a function of u = v^2 for dual numbers: d/du = (1/(1 + u) - f) / (2u), by its series
