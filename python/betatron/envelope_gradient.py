@@ -12,7 +12,7 @@ from betatron import _core
 from betatron.beam import Reference
 from betatron.distributions import Distribution
 from betatron.gradient import KnobDerivatives, LossPlaces, Objective, Parameters, knobs
-from betatron.losses import Loss, Moments
+from betatron.losses import Loss, Moments, NoSecondDerivative
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -202,6 +202,9 @@ class EnvelopeObjective(Objective):
 
     def _epsilon(self) -> float:
         return 2.0**-52
+
+    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        raise NoSecondDerivative("moments are tracked, not particles")
 
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]
         return envelope_gradient(

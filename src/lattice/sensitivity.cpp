@@ -425,7 +425,7 @@ class differentiator {
       if (std::ranges::find(line_.elements, k.of, [](const auto& e) {
             return std::shared_ptr<const element>(e);
           }) == line_.elements.end()) {
-        throw std::invalid_argument(describe(*k.of) + ": its " + name_of(k) +
+        throw std::invalid_argument(describe(*k.of) + ": its " + lattice::name_of(k) +
                                     " has no effect, the element is not in the line");
       }
     }

@@ -189,7 +189,7 @@ struct adjoint_loops {
   template <template <class> class Map>
   static bool varies_in_strength(const adjoint_direction<real>& direction) {
     const auto varied = load_map<Map<coefficient>>(direction.coefficients);
-    return vanishes(varied.length.d[0]) && vanishes(varied.inv_beta.d[0]) && !direction.energy;
+    return numerics::vanishes(varied.length.d[0]) && numerics::vanishes(varied.inv_beta.d[0]) && !direction.energy;
   }
 
   template <template <class> class Map, bool Still>
