@@ -206,12 +206,37 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
   return best;
 }
 
+/// Sets to 0 the coefficients that only bound an argument: they do not matter, and are not smooth.
+void forget_bounds(const program& p, double* coefficients) {
+  static const std::vector<std::vector<std::size_t>> bounds = [] {
+    std::vector<std::vector<std::size_t>> r;
+    elements::all_maps::for_each([&]<template <class> class Map>() {
+      const Map<double> map{};
+      const auto add = [&](const double& member) {
+        r.back().push_back(
+            static_cast<std::size_t>(&member - reinterpret_cast<const double*>(&map)));
+      };
+      r.emplace_back();
+      if constexpr (requires { map.reach; }) add(map.reach);
+      if constexpr (requires { map.reach_x; }) add(map.reach_x);
+      if constexpr (requires { map.reach_y; }) add(map.reach_y);
+    });
+    return r;
+  }();
+  for (const operation& op : p.operations) {
+    if (op.code >= map_count) continue;
+    for (const std::size_t k : bounds[static_cast<std::size_t>(op.code)]) {
+      coefficients[op.coefficients + k] = 0;
+    }
+  }
+}
+
 /// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0 gamma0)^2 behind, where
 /// rates are wanted those of the maps themselves, and kinetic energy and time of the reference behind.
 struct slice_state {
   program inverse;
   reference behind;
-  std::vector<double> forward{};
+  program forward{};
 
   values all() const {
     values v = inverse.coefficients;
@@ -220,8 +245,11 @@ struct slice_state {
       if (op.code == reverse_operation::matrix)
         std::fill_n(v.begin() + op.coefficients + 42, 37, 0.0);
     }
+    forget_bounds(inverse, v.data());
     v.insert(v.end(), inverse.entrance_energy.begin(), inverse.entrance_energy.end());
-    v.insert(v.end(), forward.begin(), forward.end());
+    const std::size_t at = v.size();
+    v.insert(v.end(), forward.coefficients.begin(), forward.coefficients.end());
+    forget_bounds(forward, v.data() + at);
     v.push_back(behind.kinetic);
     v.push_back(behind.t);
     return v;
@@ -336,7 +364,7 @@ slice_state state_of(const element& e, slice_request which, const reference& ref
   slice_state s{{}, ref};
   if (forward) {
     reference there = ref;
-    s.forward = compile_slice(e, which, there).coefficients;
+    s.forward = compile_slice(e, which, there);
   }
   if (std::holds_alternative<elements::programmable>(e.body)) {
     const program maps = compile_slice(e, which, s.behind);
@@ -710,6 +738,10 @@ class differentiator {
       if (has_call(s.state.inverse)) {
         throw std::invalid_argument(describe(*line_.elements[s.element]) +
                                     ": its code has no second derivative");
+      }
+      for (const slice_work::direction& d : s.directions) {
+        const double rate = std::fabs(rate_of(d.by, front)) / d.by.scale;
+        r_.rates.fastest = std::max(r_.rates.fastest, rate);
       }
       s.rates.assign(s.state.all().size(), 0.0);
       for (slice_work::direction& d : s.directions) {

@@ -105,6 +105,7 @@ struct sensitivity_rates {
   std::vector<double> kinetic{};                          ///< of the reference at each record
   std::vector<double> coefficients{}, tangents{};
   std::vector<of_slice> slices{};
+  double fastest = 0;  ///< largest rate of a variable over the length on which things vary with it
 };
 
 struct sensitivity {

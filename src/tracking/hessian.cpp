@@ -192,6 +192,9 @@ std::shared_ptr<double[]> hessian_product::final_rates() const { return state_->
 
 second_order_result hessian_product::pull(const second_order_request& request) const {
   const state& s = *state_;
+  if (request.by_moments.size() != request.by_moments_rates.size()) {
+    throw std::invalid_argument("derivatives by moments come with their rates, or not at all");
+  }
   std::vector<record_pull> records = pulls_of(request.by_moments, s.records);
   std::vector<record_pull> rates = pulls_of(request.by_moments_rates, s.records);
   for (std::size_t i = 0; i < records.size(); ++i) {
@@ -222,6 +225,8 @@ second_order_result hessian_product::pull(const second_order_request& request) c
       extent = std::max({extent, r.extent[c], std::fabs(end.min[c]), std::fabs(end.max[c])});
       rate_extent = std::max(rate_extent, r.rate_extent[c]);
     }
+    // rates that are much smaller than a direction that changes things so fast could make them are due to rounding
+    rate_extent = std::max(rate_extent, 1e-6 * s.plan.rates.fastest * extent);
     for (const auto& [off, of] : {std::pair{error, extent}, {rate_error, rate_extent}}) {
       if (off != 0 && !(off / of <= result.relative_rewind_error)) {
         result.relative_rewind_error = off / of;

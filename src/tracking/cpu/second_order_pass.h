@@ -74,7 +74,8 @@ class second_order_pass {
 
   struct result {
     std::vector<rated> sums;
-    std::array<double, 6> error{}, extent{}, rate_error{}, rate_extent{};
+    std::array<double, 6> error{}, extent{}, rate_error{};
+    std::array<double, 6> rate_extent{};  ///< on the way, looked at in a few places
   };
 
   result run(unsigned threads, const request& r) const {
@@ -207,7 +208,13 @@ class second_order_pass {
     const double exit_energy[4] = {exit[0].v, exit[0].d[0], exit[1].v, exit[1].d[0]};
     const double* energy = exit_energy;
     t.still = table.refresh(energy, t);
+    const std::size_t every = plan_.backward.size() / 32 + 1;
+    std::size_t to_go = 0;
     for (const reverse_operation& op : plan_.backward) {
+      if (to_go-- == 0) {
+        to_go = every - 1;
+        look_at_rates(t, to);
+      }
       if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
@@ -232,7 +239,18 @@ class second_order_pass {
       }
     }
     revive_behind(-1);
+    look_at_rates(t, to);
     finish(r, first, count, dead, t, to);
+  }
+
+  static void look_at_rates(const tile& t, result& to) {
+    for (std::size_t c = 0; c < 6; ++c) {
+      double largest = to.rate_extent[c];
+      for (std::size_t i = 0; i < t.count; ++i) {
+        largest = std::max(largest, std::fabs(t.z[c][i + t.rates]));
+      }
+      to.rate_extent[c] = largest;
+    }
   }
 
   static std::vector<const casualty<double>*> lost_in(const request& r, std::size_t first,
@@ -352,8 +370,6 @@ class second_order_pass {
         if (!(off <= to.error[c])) to.error[c] = off;
         if (!(rate_off <= to.rate_error[c])) to.rate_error[c] = rate_off;
         to.extent[c] = std::max(to.extent[c], std::fabs(start));
-        const double final_rate = std::fabs(r.end.rate[c][first + i]);
-        to.rate_extent[c] = std::max({to.rate_extent[c], std::fabs(rate), final_rate});
       }
       if (!r.by_start[0]) continue;
       const double sign = c % 2 == 0 ? 1 : -1;  // lambda_x = v_px, lambda_px = -v_x
