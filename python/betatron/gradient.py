@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number
+from betatron._checks import bucket, number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
 from betatron.losses import Loss, Moments, NoSecondDerivative, value_of
+from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -313,15 +314,21 @@ class _Evaluation(LossPlaces):
         slopes = [np.zeros((len(element), 43)) for _ in range(orders)]
         by_particles: list[np.ndarray | None] = [None] * orders
         value = 0.0
+        final = run.final
+        if any(places is None for _, places in self.terms):
+            overflown = [i for i in run.lost if not np.all(np.isfinite(final[:, i]))]
+            if overflown:
+                final = final.copy()
+                final[:, overflown] = 0
         for term, places in self.terms:
             if places is None:
                 weight = np.array(beam["weight"], dtype=float)
                 weight /= weight.sum()
                 weight[run.lost] = 0
-                part, slope = _pair(term.function(run.final, weight))
+                part, slope = _pair(term.function(final, weight))
                 found = [slope]
                 if rates is not None:
-                    found.append(term.function.bend(run.final, weight, run.final_rates))
+                    found.append(term.function.bend(final, weight, run.final_rates))
                 value += term.weight * value_of(part)
                 for order, found_slope in enumerate(found):
                     made = _particles_checked(found_slope, run, "second " * order + "derivatives")
@@ -372,6 +379,9 @@ def gradient(
     space_charge: SpaceCharge | None = None,
     collective: Effect | Iterable[Effect] = (),
     turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
     if not isinstance(beam, Beam):
@@ -385,6 +395,8 @@ def gradient(
         bound = number(tolerance, "tolerance")
         if not 0 < bound < np.inf:
             raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    check_radiation(radiation)
+    bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
     run = _core.Gradient(
@@ -397,6 +409,9 @@ def gradient(
         0 if threads is None else threads,
         effects_of(line, space_charge, collective),
         turns,
+        radiation,
+        boundary,
+        bucket_size,
     )
     value, slopes = evaluation(run, beam)
     common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
@@ -490,6 +505,9 @@ def exact_hessian_vector(
     space_charge: SpaceCharge | None = None,
     collective: Effect | Iterable[Effect] = (),
     turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
     initial: bool = False,
     reference_energy: bool = False,
 ) -> tuple[float, np.ndarray, np.ndarray]:
@@ -502,6 +520,10 @@ def exact_hessian_vector(
         raise NoSecondDerivative(f"{kicks[0].name} acts on the beam")
     if strategy not in ("auto", "rewind"):
         raise NoSecondDerivative(f"strategy = {strategy!r} was asked for")
+    if radiation is not None:
+        raise NoSecondDerivative("the beam radiates, and cannot be rewound")
+    if boundary != "open":
+        raise NoSecondDerivative(f"boundary = {boundary!r} has no second derivative")
     evaluation = _Evaluation(line, loss)
     run = _core.HessianProduct(
         line,

@@ -406,9 +406,10 @@ def of_particles(
     """A loss from a function of the coordinates at the end.
 
     ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by them, of the
-    same shape. Lost particles are in it with the coordinates that they had when they were lost; their derivatives
-    are not used. ``second(z, rates)``, if given, returns how these derivatives change where z changes by ``rates``,
-    all of shape (6, n): the second derivatives of the loss times the rates, for exact `Line.hessian_vector`.
+    same shape. Lost particles are in it with the coordinates that they had when they were lost, or with 0 if these were
+    not finite; their derivatives are not used. ``second(z, rates)``, if given, returns how these derivatives change where
+    z changes by ``rates``, all of shape (6, n): the second derivatives of the loss times the rates, for exact
+    `Line.hessian_vector`.
     """
     return Loss([_Term(1.0, None, _Particles("of_particles", function, second, False))])
 

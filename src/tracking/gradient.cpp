@@ -142,6 +142,9 @@ void gradient::state::prepare() {
   wanted.record_start = options.record_start;
   wanted.record_end = true;
   wanted.stops = stops;
+  wanted.radiation = options.radiation;
+  wanted.boundary = options.boundary;
+  wanted.bucket_length = options.bucket_length;
   plan = lattice::differentiate(line, start, wanted);
   sections = sections_of(plan);
   if (stops.empty()) return;
@@ -361,6 +364,7 @@ gradient::gradient(const lattice::line& l, const beam::bunch& b, gradient_option
     throw std::invalid_argument("turns = " + std::to_string(options.turns) +
                                 " is not allowed; allowed: >= 1");
   }
+  if (!options.collective.empty()) b.check_finite();
   if (options.threads == 0) options.threads = available_threads();
   state_ = std::make_unique<state>(l, b, std::move(options));
   b.visit([&]<class F>(const beam::columns<const F>& columns) { state_->track(columns); });
@@ -403,7 +407,8 @@ pull_result gradient::pull(const pull_request<F>& request) const {
   if (s.plan.needs_states && !keep_states) {
     if (request.strategy == reverse_strategy::rewind) {
       throw std::invalid_argument(
-          "the line has a singular matrix, which cannot be rewound; allowed: strategy checkpoint");
+          "the line has radiation, a boundary of a bucket, or a singular matrix, which cannot be rewound; allowed: "
+          "strategy checkpoint");
     }
     keep_states = true;
   }
@@ -464,6 +469,10 @@ double gradient::push(const pull_request<F>& request, std::ptrdiff_t knob) const
   if (!s.options.collective.empty()) {
     throw std::invalid_argument(
         "forward mode does not follow collective effects; allowed: reverse mode");
+  }
+  if (s.options.radiation || s.options.boundary != elements::longitudinal_boundary::open) {
+    throw std::invalid_argument(
+        "forward mode does not follow radiation and boundaries of buckets; allowed: reverse mode");
   }
   if (knob < -1 || knob >= static_cast<std::ptrdiff_t>(s.options.knobs.size())) {
     throw std::invalid_argument("there is no knob number " + std::to_string(knob));

@@ -13,10 +13,10 @@
 #include <sched.h>
 #endif
 
-#include "numerics/random.h"
 #include "tracking/cpu/blocks.h"
 #include "tracking/cpu/code_push.h"
 #include "tracking/cpu/kernel_table.h"
+#include "tracking/cpu/noise.h"
 
 namespace betatron::tracking {
 
@@ -153,7 +153,8 @@ class worker {
         } else if (op.code == operation::mark) {
           table_.mark(coefficients, t);
         } else if (op.code == operation::radiate) {
-          draw_noise(coefficients, t, first, count, op, turn);
+          draw_noise(coefficients, program_.noise_seed, how_.first_turn + turn, op.element,
+                     particles_.id + first, count, t.noise);
           if (table_.radiate(coefficients, t)) [[unlikely]] {
             collect(t, first, count, op, turn, elements::radiation_loss<F>::loss, result);
           }
@@ -190,32 +191,6 @@ class worker {
         std::copy(t.spin[c], t.spin[c] + count, particles_.spin[c] + first);
       }
     }
-  }
-
-  /// The fluctuations of one step of radiation: a particle's depend on the seed, its id, the turn, and the place of the
-  /// step in the line.
-  void draw_noise(const F* coefficients, const tile<F>& t, std::size_t first, std::size_t count,
-                  const operation& op, std::int64_t turn) {
-    elements::radiation_loss<F> step;
-    std::memcpy(&step, coefficients, sizeof step);
-    if (step.quantum == F(0)) return;
-    const auto place = static_cast<std::uint64_t>(static_cast<std::uint32_t>(op.element)) << 32 |
-                       static_cast<std::uint64_t>(step.number);
-    const std::uint64_t stream =
-        scrambled(scrambled(place) + static_cast<std::uint64_t>(how_.first_turn + turn));
-    for (std::size_t i = 0; i < count; ++i) {
-      t.noise[i] =
-          static_cast<F>(numerics::normal(program_.noise_seed, stream, particles_.id[first + i]));
-    }
-  }
-
-  /// A bijection that leaves nothing of the order of its arguments (the finaliser of SplitMix64: G. L. Steele, D. Lea
-  /// and C. H. Flood, OOPSLA 2014).
-  static std::uint64_t scrambled(std::uint64_t x) {
-    x += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
   }
 
   /// Through the map with this code; true if it loses particles.

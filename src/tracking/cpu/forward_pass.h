@@ -14,6 +14,7 @@
 #include "tracking/cpu/blocks.h"
 #include "tracking/cpu/code_push.h"
 #include "tracking/cpu/kernel_table.h"
+#include "tracking/cpu/noise.h"
 #include "tracking/section.h"
 
 namespace betatron::tracking {
@@ -89,6 +90,11 @@ class forward_pass {
       energy = op.coefficients;
     } else if (op.code == operation::call) {
       call(op, from, first, count, t, memory);
+    } else if (op.code == operation::mark) {
+      table.mark(coefficients_.data() + op.coefficients, t);
+    } else if (op.code == operation::radiate) {
+      draw_noise(op, from.id + first, count, t.noise);
+      table.radiate(coefficients_.data() + op.coefficients, t);
     }
     for (const casualty<F>* d : dead) {
       if (d->op == i) put_away(t, d->index - first);
@@ -103,6 +109,12 @@ class forward_pass {
     kernels<F>().refresh(energy == at_entrance ? entrance : coefficients_.data() + energy, t);
   }
 
+  /// The fluctuations of a step that radiates, of `count` particles.
+  void draw_noise(const operation& op, const std::uint64_t* id, std::size_t count, F* noise) const {
+    tracking::draw_noise(coefficients_.data() + op.coefficients, plan_.forward.noise_seed,
+                         op.element / elements_, op.element % elements_, id, count, noise);
+  }
+
   /// Where code is called.
   elements::code_place place_of(const elements::code_call& c, const operation& op) const {
     return c.at(op.element / elements_, op.element % elements_);
@@ -114,6 +126,8 @@ class forward_pass {
     static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
     alignas(64) F energy[2][stride];
     alignas(64) F z[6][stride];
+    alignas(64) F mark[2][stride];
+    alignas(64) F noise[stride];
     std::uint32_t outside[tile_size];
     bool gone[tile_size];
     code_memory code;
@@ -130,6 +144,9 @@ class forward_pass {
       std::fill(memory.z[c] + count, memory.z[c] + padded, F(0));
       t.z[c] = memory.z[c];
     }
+    t.mark = {memory.mark[0], memory.mark[1]};
+    t.noise = memory.noise;
+    if (plan_.forward.radiation) std::fill_n(t.noise, padded, F(0));
     std::fill_n(memory.gone, padded, false);
     const std::size_t dead_before = casualties.size();
     const auto& operations = plan_.forward.operations;
@@ -171,6 +188,12 @@ class forward_pass {
           collect(i, true);
         if (table.find_non_finite(t)) [[unlikely]]
           collect(i, true);
+      } else if (op.code == operation::mark) {
+        table.mark(own, t);
+      } else if (op.code == operation::radiate) {
+        draw_noise(op, from.id + first, count, t.noise);
+        if (table.radiate(own, t)) [[unlikely]]
+          collect(i);
       } else {
         if (table.find_non_finite(t)) [[unlikely]]
           collect(i);
@@ -190,6 +213,7 @@ class forward_pass {
   /// A lost particle goes on as one on the reference orbit, which is harmless in every map.
   static void put_away(const tile<F>& t, std::size_t lane) {
     for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = F(0);
+    if (t.mark[0] != nullptr) t.mark[0][lane] = t.mark[1][lane] = F(0);
     t.inv_p[lane] = F(1);
     t.slip[lane] = F(0);
   }

@@ -1,4 +1,4 @@
-// kept_states.h: the coordinates of a tile in front of every operation of a section, for reverse passes that cannot, or
+// kept_states.h: the coordinates (and where it radiates, marks) of a tile in front of every operation of a section, for reverse passes that cannot, or
 // must not, undo the maps.
 //
 // The tile is tracked through the section once, and kept in front of every n-th of its N operations, n = sqrt(N); it is
@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -21,12 +22,16 @@ class kept_states {
  public:
   using particles = beam::columns<const F>;
 
-  kept_states(const forward_pass<F>& pass, const section& part) : pass_(pass), part_(part) {
+  kept_states(const forward_pass<F>& pass, const section& part)
+      : pass_(pass),
+        part_(part),
+        columns_(pass.plan().forward.radiation ? 8 : 6),
+        stride_(columns_ * adjoint_tile_size) {
     const std::size_t n = part.last - part.first;
     segment_ = std::max<std::size_t>(
         1, static_cast<std::size_t>(std::ceil(std::sqrt(static_cast<double>(n)))));
-    starts_.resize((n / segment_ + 1) * 6 * adjoint_tile_size);
-    states_.resize(segment_ * 6 * adjoint_tile_size);
+    starts_.resize((n / segment_ + 1) * stride_);
+    states_.resize(segment_ * stride_);
     energy_.resize(n / segment_ + 1);
   }
 
@@ -52,17 +57,18 @@ class kept_states {
     pass_.refresh(part_, energy, t);
     for (std::size_t i = 0; part_.first + i <= part_.last; ++i) {
       if (i % segment_ == 0) {
-        copy(t.z[0], starts_.data() + i / segment_ * 6 * adjoint_tile_size, t.count);
+        copy(t.z[0], starts_.data() + i / segment_ * stride_, t.count);
         energy_[i / segment_] = energy;
       }
       if (part_.first + i < part_.last) again(part_.first + i, energy, t);
     }
   }
 
-  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section.
-  void load(std::size_t op, const adjoint_tile<F>& to) {
+  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section; gives the two columns
+  /// of marks there, if it radiates.
+  std::array<const F*, 2> load(std::size_t op, const adjoint_tile<F>& to) {
     const std::size_t wanted = op - part_.first, segment = wanted / segment_;
-    const F* start = starts_.data() + segment * 6 * adjoint_tile_size;
+    const F* start = starts_.data() + segment * stride_;
     if (wanted % segment_ == 0) return copy_out(start, to);
     const std::size_t begin = segment * segment_;
     if (segment != at_segment_) {
@@ -71,7 +77,7 @@ class kept_states {
       std::uint32_t energy = energy_[segment];
       const std::size_t end = std::min(begin + segment_, part_.last - part_.first);
       for (std::size_t i = begin; i < end; ++i) {
-        tile<F> t = tile_at(states_.data() + (i - begin) * 6 * adjoint_tile_size, to.count);
+        tile<F> t = tile_at(states_.data() + (i - begin) * stride_, to.count);
         copy(from, t.z[0], to.count);
         if (i == begin) pass_.refresh(part_, energy, t);
         again(part_.first + i, energy, t);
@@ -79,7 +85,7 @@ class kept_states {
       }
       at_segment_ = segment;
     }
-    copy_out(states_.data() + (wanted - 1 - begin) * 6 * adjoint_tile_size, to);
+    return copy_out(states_.data() + (wanted - 1 - begin) * stride_, to);
   }
 
  private:
@@ -88,6 +94,10 @@ class kept_states {
   tile<F> tile_at(F* z, std::size_t padded) {
     tile<F> t{{}, memory_.energy[0], memory_.energy[1], padded, memory_.outside};
     for (std::size_t c = 0; c < 6; ++c) t.z[c] = z + c * adjoint_tile_size;
+    if (columns_ == 8) {
+      t.mark = {z + 6 * adjoint_tile_size, z + 7 * adjoint_tile_size};
+      t.noise = memory_.noise;
+    }
     return t;
   }
 
@@ -95,27 +105,31 @@ class kept_states {
     pass_.again(op, *from_, first_, count_, *dead_, energy, t, memory_.code);
   }
 
-  static void copy(const F* from, F* to, std::size_t n) {
-    for (std::size_t c = 0; c < 6; ++c) {
+  void copy(const F* from, F* to, std::size_t n) const {
+    for (std::size_t c = 0; c < columns_; ++c) {
       std::copy_n(from + c * adjoint_tile_size, n, to + c * adjoint_tile_size);
     }
   }
 
-  static void copy_out(const F* from, const adjoint_tile<F>& to) {
+  std::array<const F*, 2> copy_out(const F* from, const adjoint_tile<F>& to) const {
     for (std::size_t c = 0; c < 6; ++c) {
       std::copy_n(from + c * adjoint_tile_size, to.count, to.z[c]);
     }
+    if (columns_ == 6) return {};
+    return {from + 6 * adjoint_tile_size, from + 7 * adjoint_tile_size};
   }
 
   struct workspace {
     alignas(64) F energy[2][adjoint_tile_size];
+    alignas(64) F noise[adjoint_tile_size] = {};  // 0 in lanes that fill up the last pack
     std::uint32_t outside[adjoint_tile_size];
     code_memory code;
   };
 
   const forward_pass<F>& pass_;
   const section& part_;
-  std::size_t segment_;  // operations between two of `starts`
+  std::size_t columns_, stride_;  // of a state
+  std::size_t segment_;           // operations between two of `starts`
   std::vector<F> starts_{}, states_{};
   std::vector<std::uint32_t> energy_{};  // coefficients in force at the starts
   workspace memory_{};

@@ -121,6 +121,8 @@ class reverse_pass {
   struct workspace {
     static constexpr std::size_t stride = adjoint_tile_size + 64 / sizeof(F);
     alignas(64) F column[16][stride];
+    alignas(64) F mark[2][stride], by_mark[2][stride];  // of steps that radiate
+    alignas(64) F noise[stride];
     double weight[adjoint_tile_size];  // 0 of particles that are not in the beam
     std::vector<double> sums{};
     std::vector<F> scratch{};
@@ -157,6 +159,10 @@ class reverse_pass {
     t.inv_p_tangent = memory.column[14];
     t.slip_tangent = memory.column[15];
     t.count = padded;
+    if (plan_.forward.radiation) {
+      std::fill_n(memory.noise, padded, F(0));
+      for (F* column : memory.by_mark) std::fill_n(column, padded, F(0));
+    }
     for (std::size_t c = 0; c < 6 && request.by_end[0]; ++c) {
       // v_x = -lambda_px, v_px = lambda_x
       const F* lambda = request.by_end[c ^ 1] + first;
@@ -179,6 +185,15 @@ class reverse_pass {
     }
     std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<F>::op);
     std::size_t revived = 0;
+
+    // where code or radiation loses particles its derivative may not be finite
+    auto put_away = [&](std::span<F* const> more = {}) {
+      for (std::size_t k = revived; k < dead.size(); ++k) {
+        const std::size_t lane = dead[k]->index - first;
+        for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
+        for (F* column : more) column[lane] = F(0);
+      }
+    };
 
     // those that were lost in an operation behind `op`; where they were is not always known: then they stay away
     auto revive_behind = [&](std::ptrdiff_t op) {
@@ -216,30 +231,39 @@ class reverse_pass {
       if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
-      if (memory.kept && op.code != operation::refresh) memory.kept->load(op.forward + 1, t);
+      std::array<const F*, 2> marks{};
+      if (memory.kept && op.code != operation::refresh) {
+        marks = memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
+      }
       const F* own = pool.coefficients.data() + op.coefficients;
       if (op.code < map_count) [[likely]] {
-        const std::uint32_t n = op.directions;
-        double inner[8];
-        double* sums = inner;
-        std::vector<double> many;
-        if (n > 8) sums = (many.resize(n), many.data());
-        std::fill_n(sums, n, 0.0);
-        table.pull[static_cast<std::size_t>(op.code)](
-            own, pool.directions.data() + op.first_direction, n, memory.scratch.data(), sums, t);
-        for (std::uint32_t d = 0; d < n; ++d) {
-          memory.sums[plan_.directions[op.first_direction + d].sum] += sums[d];
-        }
+        along_directions(op, memory, [&](double* sums) {
+          table.pull[static_cast<std::size_t>(op.code)](
+              own, pool.directions.data() + op.first_direction, op.directions,
+              memory.scratch.data(), sums, t);
+        });
+        if (op.from_front) memory.kept->load(op.forward, t);
       } else if (op.code == operation::refresh) {
         energy = own;
         t.still = table.refresh(own, t);
       } else if (op.code == reverse_operation::call) {
         pull_call(op, request, first, count, memory, t);
-        // the derivative of code may not be finite where it loses particles
-        for (std::size_t k = revived; k < dead.size(); ++k) {
-          const std::size_t lane = dead[k]->index - first;
-          for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
-        }
+        put_away();
+      } else if (op.code == operation::radiate) {
+        for (std::size_t k = 0; k < 2; ++k) std::copy_n(marks[k], padded, memory.mark[k]);
+        put_away(std::array<F*, 2>{memory.mark[0], memory.mark[1]});
+        pass_.draw_noise(plan_.forward.operations[op.forward], start.id + first, count,
+                         memory.noise);
+        along_directions(op, memory, [&](double* sums) {
+          table.radiate(own, pool.directions.data() + op.first_direction, op.directions,
+                        memory.scratch.data(), sums,
+                        {{memory.mark[0], memory.mark[1]},
+                         memory.noise,
+                         {memory.by_mark[0], memory.by_mark[1]}},
+                        t);
+        });
+      } else if (op.code == operation::mark) {
+        pull_mark(op, *own, memory, t);
       } else if (op.code == operation::record) {
         const record_pull& record = request.records[op.coefficients];
         if (record.active) add_record(record, memory.weight, t);
@@ -249,6 +273,43 @@ class reverse_pass {
     }
     revive_behind(-1);
     finish(request, first, count, dead, memory, t, result);
+  }
+
+  /// Calls pull(sums), which adds what the particles contribute along each direction of an operation.
+  template <class Pull>
+  void along_directions(const reverse_operation& op, workspace& memory, Pull&& pull) const {
+    const std::uint32_t n = op.directions;
+    double inner[8];
+    double* sums = inner;
+    std::vector<double> many;
+    if (n > 8) sums = (many.resize(n), many.data());
+    std::fill_n(sums, n, 0.0);
+    pull(sums);
+    for (std::uint32_t d = 0; d < n; ++d) {
+      memory.sums[plan_.directions[op.first_direction + d].sum] += sums[d];
+    }
+  }
+
+  /// elements::radiation_mark: px + y h and py - x h were marked, whose derivatives are known by now.
+  void pull_mark(const reverse_operation& op, F half_ks, workspace& memory,
+                 const adjoint_tile<F>& t) const {
+    F *const by_px = memory.by_mark[0], *const by_py = memory.by_mark[1];
+    for (std::uint32_t d = 0; d < op.directions; ++d) {
+      const lattice::reverse_direction& way = plan_.directions[op.first_direction + d];
+      const double slope = plan_.tangents[way.tangents];
+      double sum = 0;
+      for (std::size_t i = 0; i < t.count && slope != 0; ++i) {
+        sum += static_cast<double>(by_px[i] * t.z[2][i] - by_py[i] * t.z[0][i]);
+      }
+      memory.sums[way.sum] += slope * sum;
+    }
+    for (std::size_t i = 0; i < t.count; ++i) {
+      t.v[0][i] -= by_px[i];
+      t.v[1][i] -= half_ks * by_py[i];
+      t.v[2][i] -= by_py[i];
+      t.v[3][i] += half_ks * by_px[i];
+      by_px[i] = by_py[i] = F(0);
+    }
   }
 
   /// lambda += w (a + h (z - mean)) for each particle.
