@@ -232,9 +232,7 @@ def other_derivatives(plan: Plan, report: Report) -> None:
             "forward, 2 parameters": Repeated(
                 lambda: line.gradient(beam, size, few, strategy="forward", threads=1)
             ),
-            "reverse, 200 parameters": Repeated(
-                lambda: line.gradient(beam, size, "k1", threads=1)
-            ),
+            "reverse, 200 parameters": Repeated(lambda: line.gradient(beam, size, "k1", threads=1)),
         }
         | {
             f"Hessian times a vector, 200 parameters, {method}": Repeated(

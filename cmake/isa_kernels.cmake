@@ -3,7 +3,8 @@
 #
 #   betatron_add_isa_kernels(target source [DOUBLE_ONLY] [options...])
 #
-# compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> (DOUBLE_ONLY: double) for every isa in
+# compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> (DOUBLE_ONLY: double)
+# for every isa in
 # BETATRON_ISAS and adds the objects to `target`, which gets BETATRON_HAS_<ISA> for each of them. The
 # object libraries are <target>_<path of the source in src/, with _ for />_<isa>_<real>, compiled with
 # the options.

@@ -11,7 +11,14 @@ import numpy as np
 from betatron import _core
 from betatron.beam import Reference
 from betatron.distributions import Distribution
-from betatron.gradient import KnobDerivatives, LossPlaces, Objective, Parameters, knobs
+from betatron.gradient import (
+    HessianVector,
+    KnobDerivatives,
+    LossPlaces,
+    Objective,
+    Parameters,
+    knobs,
+)
 from betatron.losses import Loss, Moments, NoSecondDerivative
 
 if TYPE_CHECKING:
@@ -203,7 +210,7 @@ class EnvelopeObjective(Objective):
     def _epsilon(self) -> float:
         return 2.0**-52
 
-    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, HessianVector]:
         raise NoSecondDerivative("moments are tracked, not particles")
 
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]

@@ -296,7 +296,8 @@ class _Evaluation(LossPlaces):
         return value, {**_by_moments(slopes), "by_particles": by_particles}
 
     def twice(self, run: _core.HessianProduct, beam: Beam) -> tuple[float, dict[str, Any]]:
-        """The same with rates, as arguments of _core.HessianProduct.pull. Raises NoSecondDerivative."""
+        """The same with rates, as arguments of _core.HessianProduct.pull. Raises
+        NoSecondDerivative."""
         value, (slopes, bends), (by_particles, rates) = self._evaluate(run, beam, run.rates())
         arguments = _by_moments(slopes) | _by_moments(bends, "_rates")
         return value, {**arguments, "by_particles": by_particles, "by_particles_rates": rates}
@@ -304,7 +305,8 @@ class _Evaluation(LossPlaces):
     def _evaluate(
         self, run: Any, beam: Beam, rates: np.ndarray | None
     ) -> tuple[float, list[np.ndarray], list[np.ndarray | None]]:
-        """The loss, its derivatives by the moments and by the particles; with the rates of the moments
+        """The loss, its derivatives by the moments and by the particles; with the rates of the
+        moments
         each of them and its rate."""
         element, kinetic, _, mean, cov = run.records()
         rows: dict[int, list[int]] = {self.end: [len(element) - 1]}
@@ -459,7 +461,8 @@ class HessianVector:
     values
         How the gradient changes along the direction, shape (len(knobs),).
     error
-        Estimated errors of the values, from differences between extrapolations and from rounding; None if they are exact.
+        Estimated errors of the values, from differences between extrapolations and from rounding;
+        None if they are exact.
     knobs
         The numbers that were varied.
     gradients
@@ -468,6 +471,9 @@ class HessianVector:
         "exact" or "differences": what was done.
     obstacle
         What was in the way of the exact method, if "auto" did not take it; else "".
+    initial
+        How the derivatives by the initial coordinates change, shape (6, n), if the direction has
+        these coordinates too; else None.
     """
 
     values: np.ndarray
@@ -476,10 +482,12 @@ class HessianVector:
     gradients: int
     method: str = "differences"
     obstacle: str = ""
+    initial: np.ndarray | None = None
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per knob: element, kind, parameter, value, derivative (of the gradient), and error unless exact."""
+        """One row per knob: element, kind, parameter, value, derivative (of the gradient), and
+        error unless exact."""
         table = table_of(self.knobs, self.values)
         return table if self.error is None else table.assign(error=self.error)
 
@@ -510,10 +518,13 @@ def exact_hessian_vector(
     bucket_length: float | None = None,
     initial: bool = False,
     reference_energy: bool = False,
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """(loss, gradient, second derivatives times the direction), by forward over reverse mode; see src/tracking/hessian.h.
+    initial_direction: np.ndarray | None = None,
+) -> tuple[float, np.ndarray, HessianVector]:
+    """(loss, gradient, second derivatives times the direction), by forward over reverse mode; see
+    src/tracking/hessian.h.
 
-    Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound accurately.
+    Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound
+    accurately.
     """
     kicks = effects_of(line, space_charge, collective)
     if kicks:
@@ -534,10 +545,16 @@ def exact_hessian_vector(
         evaluation.start,
         0 if threads is None else threads,
         turns,
+        initial_direction,
     )
     value, slopes = evaluation.twice(run, beam)
-    derivatives, product, _ = run.pull(**slopes, tolerance=0.0 if tolerance is None else tolerance)
-    return value, derivatives, product
+    derivatives, product, _, by_initial = run.pull(
+        **slopes,
+        initial=initial_direction is not None,
+        tolerance=0.0 if tolerance is None else tolerance,
+    )
+    found = HessianVector(product, None, list(chosen), 0, "exact", initial=by_initial)
+    return value, derivatives, found
 
 
 def hessian_vector(
@@ -665,9 +682,17 @@ class Objective:
     def _epsilon(self) -> float:
         return 2.0**-52 if self.beam.precision == "double" else 2.0**-23
 
-    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def _exact(
+        self, direction: np.ndarray, initial_direction: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray, HessianVector]:
         return exact_hessian_vector(
-            self.line, self.beam, self.loss, self.knobs, direction, **self.options
+            self.line,
+            self.beam,
+            self.loss,
+            self.knobs,
+            direction,
+            initial_direction=initial_direction,
+            **self.options,
         )
 
     def hessian_vector(
@@ -677,7 +702,8 @@ class Objective:
         accuracy: float = 1e-9,
         method: str = "auto",
     ) -> HessianVector:
-        """The second derivatives at x times the direction p, in units of x; see `Line.hessian_vector`. The parameters are
+        """The second derivatives at x times the direction p, in units of x; see
+        `Line.hessian_vector`. The parameters are
         those of x afterwards."""
         if method not in HESSIAN_METHODS:
             raise ValueError(f"method = {method!r} must be one of {', '.join(HESSIAN_METHODS)}")
@@ -697,7 +723,8 @@ class Objective:
                 value, slope, product = self._exact(along * self.scale)
                 if not known:
                     self._x, self._result = at, (value, slope * self.scale)
-                return HessianVector(product * self.scale, None, list(self.knobs), 0, "exact")
+                product.values = product.values * self.scale
+                return product
             except (ValueError, RuntimeError) as error:
                 if method == "exact":
                     raise

@@ -58,15 +58,16 @@ class NoSecondDerivative(ValueError):
 
 
 class Number:
-    """A number with its derivatives by the moments; arithmetic as usual, functions: `sqrt`, `exp`, `log`.
+    """A number with its derivatives by the moments; arithmetic as usual, functions: `sqrt`, `exp`,
+    `log`.
 
     Attributes
     ----------
     value, slope
         The number, and its derivatives, shape (43,).
     rate, bend
-        How the two change along a direction in which the moments do, for second derivatives; None where that is not
-        known.
+        How the two change along a direction in which the moments do, for second derivatives; None
+        where that is not known.
     """
 
     __slots__ = ("bend", "rate", "slope", "value")
@@ -88,7 +89,8 @@ class Number:
         return Number(value, first * self.slope, first * self.rate, bend)
 
     def _with(self, other: Number, made: Number, rates: Callable[..., tuple[float, Any]]) -> Number:
-        """What was made of two numbers, with what ``rates(self.rate, self.bend, other.rate, other.bend)`` gives."""
+        """What was made of two numbers, with what ``rates(self.rate, self.bend, other.rate,
+        other.bend)`` gives."""
         if self.rate is not None and other.rate is not None:
             made.rate, made.bend = rates(self.rate, self.bend, other.rate, other.bend)
         return made
@@ -393,7 +395,8 @@ class _Particles:
         return self.function(*self._given(z, weight))
 
     def bend(self, z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        """How the derivatives change where the coordinates change at these rates; both of shape (6, n)."""
+        """How the derivatives change where the coordinates change at these rates; both of shape (6,
+        n)."""
         if self.second is None:
             raise NoSecondDerivative(f"{self.where}: the function has no second derivative given")
         return np.asarray(self.second(*self._given(z, weight), rates), dtype=float)
@@ -405,10 +408,11 @@ def of_particles(
 ) -> Loss:
     """A loss from a function of the coordinates at the end.
 
-    ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by them, of the
-    same shape. Lost particles are in it with the coordinates that they had when they were lost, or with 0 if these were
-    not finite; their derivatives are not used. ``second(z, rates)``, if given, returns how these derivatives change where
-    z changes by ``rates``, all of shape (6, n): the second derivatives of the loss times the rates, for exact
+    ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by
+    them, of the same shape. Lost particles are in it with the coordinates that they had when they
+    were lost, or with 0 if these were not finite; their derivatives are not used. ``second(z,
+    rates)``, if given, returns how these derivatives change where z changes by ``rates``, all of
+    shape (6, n): the second derivatives of the loss times the rates, for exact
     `Line.hessian_vector`.
     """
     return Loss([_Term(1.0, None, _Particles("of_particles", function, second, False))])
@@ -648,7 +652,6 @@ class Screen:
     def image(self, z: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         """What is seen of particles, coordinates of shape (6, n): shape (pixels in y, pixels in x). Its sum is that of
         the weights (default: 1/n each) but for what misses the screen."""
-        nx, ny = self.count
         z = np.asarray(z)
         if z.ndim != 2 or z.shape[0] != 6:
             raise ValueError(f"Screen.image: coordinates must have the shape (6, n), got {z.shape}")
@@ -675,7 +678,8 @@ class Screen:
     def _felt(
         self, flat: np.ndarray, by_image: np.ndarray, *shares: tuple[np.ndarray, np.ndarray]
     ) -> list[np.ndarray]:
-        """The sum around each particle of a function of the pixels, for each pair of shares in x and y."""
+        """The sum around each particle of a function of the pixels, for each pair of shares in x
+        and y."""
         nx, ny = self.count
         field = np.zeros((ny + 20, nx + 20))
         field[10 : ny + 10, 10 : nx + 10] = self._blur[1].T @ by_image @ self._blur[0]

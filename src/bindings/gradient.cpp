@@ -152,6 +152,7 @@ nb::tuple tuple_of(const std::vector<tracking::moment_record>& records) {
 struct held_product {
   tracking::hessian_product h;
   std::size_t size;
+  nb::object initial_direction;  // keeps its columns alive
 };
 
 void bind_hessian(nb::module_& m) {
@@ -163,21 +164,27 @@ void bind_hessian(nb::module_& m) {
           [](held_product* self, const lattice::line& l, const beam::bunch& b,
              const std::vector<knob_tuple>& knobs, const std::vector<double>& direction,
              const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads,
-             std::int64_t turns) {
+             std::int64_t turns, nb::object initial_direction) {
             tracking::hessian_options o;
+            set_particles(o.initial_direction, initial_direction, b.size());
             o.knobs = knobs_from(knobs);
             o.direction = direction;
             o.recorded = recorded;
             o.record_start = record_start;
             o.threads = threads;
             o.turns = turns;
-            nb::gil_scoped_release unlocked;
-            new (self) held_product{tracking::hessian_product(l, b, std::move(o)), b.size()};
+            std::optional<tracking::hessian_product> made;
+            {
+              nb::gil_scoped_release unlocked;
+              made.emplace(l, b, std::move(o));
+            }
+            new (self) held_product{std::move(*made), b.size(), std::move(initial_direction)};
           },
           nb::arg("line"), nb::arg("bunch"), nb::arg("knobs"), nb::arg("direction"),
           nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_start") = false,
-          nb::arg("threads") = 0, nb::arg("turns") = 1, nb::keep_alive<1, 3>(),
-          "Tracks forward. direction: one number per knob.")
+          nb::arg("threads") = 0, nb::arg("turns") = 1, nb::arg("initial_direction") = nb::none(),
+          nb::keep_alive<1, 3>(),
+          "Tracks forward. direction: one number per knob; initial_direction: shape (6, n).")
       .def(
           "records", [](const held_product& p) { return tuple_of(p.h.records()); },
           "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
@@ -206,7 +213,8 @@ void bind_hessian(nb::module_& m) {
           "pull",
           [](const held_product& p, const doubles& mean, const doubles& cov, const doubles& kinetic,
              const doubles& mean_rates, const doubles& cov_rates, const doubles& kinetic_rates,
-             nb::object by_particles, nb::object by_particles_rates, double tolerance) {
+             nb::object by_particles, nb::object by_particles_rates, bool initial,
+             double tolerance) {
             const auto by_moments = by_moments_of(mean, cov, kinetic);
             const auto rates = by_moments_of(mean_rates, cov_rates, kinetic_rates);
             tracking::second_order_request request;
@@ -216,22 +224,32 @@ void bind_hessian(nb::module_& m) {
             set_particles(request.by_particles, by_particles, p.size);
             set_particles(request.by_particles_rates, by_particles_rates, p.size);
             if (by_particles.is_none() != by_particles_rates.is_none()) {
-              throw nb::value_error("derivatives by particles come with their rates, or not at all");
+              throw nb::value_error(
+                  "derivatives by particles come with their rates, or not at all");
+            }
+            std::shared_ptr<double[]> out[2];
+            for (int k = 0; initial && k < 2; ++k) {
+              out[k] = std::make_shared_for_overwrite<double[]>(6 * p.size);
+              auto& columns = k == 0 ? request.initial : request.initial_product;
+              for (std::size_t c = 0; c < 6; ++c) columns[c] = out[k].get() + c * p.size;
             }
             tracking::second_order_result r;
             {
               nb::gil_scoped_release unlocked;
               r = p.h.pull(request);
             }
+            const auto columns_of = [&](const std::shared_ptr<double[]>& data) -> nb::object {
+              return initial ? shared_array<double>(data, {6, p.size}) : nb::none();
+            };
             return nb::make_tuple(array_of(r.gradient, {r.gradient.size()}),
-                                  array_of(r.product, {r.product.size()}),
-                                  r.relative_rewind_error);
+                                  array_of(r.product, {r.product.size()}), columns_of(out[0]),
+                                  columns_of(out[1]));
           },
           nb::arg("mean"), nb::arg("covariance"), nb::arg("kinetic"), nb::arg("mean_rates"),
           nb::arg("covariance_rates"), nb::arg("kinetic_rates"),
           nb::arg("by_particles") = nb::none(), nb::arg("by_particles_rates") = nb::none(),
-          nb::arg("tolerance") = 0.0,
-          "The reverse pass: (gradient, Hessian times the direction, relative rewind error).");
+          nb::arg("initial") = false, nb::arg("tolerance") = 0.0,
+          "The reverse pass: (gradient, Hessian times the direction, and both for the initial coordinates).");
 }
 
 }  // namespace
@@ -268,8 +286,7 @@ void bind_gradient(nb::module_& m) {
           nb::arg("bucket_length") = 0.0, nb::keep_alive<1, 3>(),
           "Tracks forward. knobs: (element, parameter, entry of a list or -1).")
       .def(
-          "records",
-          [](const held_gradient& h) { return tuple_of(h.g.records()); },
+          "records", [](const held_gradient& h) { return tuple_of(h.g.records()); },
           "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
       .def_prop_ro("lost", [](const held_gradient& h) { return h.g.lost(); })
       .def_prop_ro("memory", [](const held_gradient& h) { return h.g.memory(); })

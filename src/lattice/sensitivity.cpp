@@ -118,12 +118,13 @@ void append_groups(const program& p, groups& to) {
   }
 }
 
-/// The derivative of f at x of order 1 or 2 by central differences; f gives nothing where it is not defined. `scale` is a
-/// length on which f varies; values behind those of `together` stand alone. Throws std::domain_error where no step gives
-/// one.
+/// The derivative of f at x of order 1 or 2 by central differences; f gives nothing where it is not
+/// defined. `scale` is a length on which f varies; values behind those of `together` stand alone.
+/// Throws std::domain_error where no step gives one.
 values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale,
                      const groups& together, int derivative = 1) {
-  // of order 8 and 6: sums of weights times f(x + j h) - f(x - j h) over h, or f(x + j h) - 2 f(x) + f(x - j h) over h^2
+  // of order 8 and 6: sums of weights times f(x + j h) - f(x - j h) over h, or f(x + j h) - 2 f(x)
+  // + f(x - j h) over h^2
   constexpr double weights[2][2][4] = {
       {{4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280}, {3.0 / 4, -3.0 / 20, 1.0 / 60, 0}},
       {{8.0 / 5, -1.0 / 5, 8.0 / 315, -1.0 / 560}, {3.0 / 2, -3.0 / 20, 1.0 / 90, 0}}};
@@ -231,8 +232,9 @@ void forget_bounds(const program& p, double* coefficients) {
   }
 }
 
-/// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0 gamma0)^2 behind, where
-/// rates are wanted those of the maps themselves, and kinetic energy and time of the reference behind.
+/// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0
+/// gamma0)^2 behind, where rates are wanted those of the maps themselves, and kinetic energy and
+/// time of the reference behind.
 struct slice_state {
   program inverse;
   reference behind;
@@ -330,8 +332,7 @@ program matrix_program(const element& e, const slice_request& which, reference& 
 }
 
 bool has(const program& p, int code) {
-  return std::ranges::any_of(p.operations,
-                             [=](const operation& op) { return op.code == code; });
+  return std::ranges::any_of(p.operations, [=](const operation& op) { return op.code == code; });
 }
 bool has_call(const program& p) { return has(p, operation::call); }
 
@@ -358,8 +359,8 @@ program call_program(const program& forward, const reference& front, const refer
   return r;
 }
 
-/// Slice `index` of an element, as what undoes it; forward: with the coefficients of the maps too. Throws as
-/// compile_slice.
+/// Slice `index` of an element, as what undoes it; forward: with the coefficients of the maps too.
+/// Throws as compile_slice.
 slice_state state_of(const element& e, slice_request which, const reference& ref, bool forward) {
   slice_state s{{}, ref};
   if (forward) {
@@ -499,8 +500,8 @@ class differentiator {
         reference behind = ref;
         const std::size_t before = p.operations.size();
         append(compile_slice(e, which, behind), i);
-        slices_.push_back({i, which, ref, state_of(e, which, ref, wants_rates()), before,
-                           p.operations.size()});
+        slices_.push_back(
+            {i, which, ref, state_of(e, which, ref, wants_rates()), before, p.operations.size()});
         slice_work& s = slices_.back();
         r_.slices.push_back({static_cast<std::int32_t>(i)});
         if (active != knobs_.end()) {
@@ -569,7 +570,8 @@ class differentiator {
     }
   }
 
-  /// The derivative of a slice, of order 1 or 2, at x of what `change` makes of copies of element and reference.
+  /// The derivative of a slice, of order 1 or 2, at x of what `change` makes of copies of element
+  /// and reference.
   template <class Change>
   values derivative(const slice_work& s, double x, double scale, int order, const variable& by,
                     const Change& change) const {
@@ -614,8 +616,8 @@ class differentiator {
   /// Adds a direction unless nothing in the slice depends on it; the number of its sum, or -1.
   std::int64_t add(slice_work& s, values tangents, const variable& by) {
     // what does not change to first order may to second
-    if (!wants_rates() && std::all_of(tangents.begin(), tangents.end() - 2,
-                                      [](double t) { return t == 0; })) {
+    if (!wants_rates() &&
+        std::all_of(tangents.begin(), tangents.end() - 2, [](double t) { return t == 0; })) {
       return -1;
     }
     s.directions.push_back({std::move(tangents), r_.sums, by});
@@ -654,8 +656,8 @@ class differentiator {
     return static_cast<std::uint32_t>(unused_);
   }
 
-  /// Slices of the same element at the same energy have the same derivatives, unless they follow the clock. rate: of
-  /// that energy, where it matters.
+  /// Slices of the same element at the same energy have the same derivatives, unless they follow
+  /// the clock. rate: of that energy, where it matters.
   template <class Make>
   values cached(const slice_work& s, std::size_t what, double rate, Make&& make) {
     if (clock_) return make();
@@ -682,7 +684,8 @@ class differentiator {
       }
       slice_sensitivity& to = r_.slices[first];
       const variable by_kinetic{variable::kinetic, s.front.kinetic, s.front.kinetic};
-      const values d = cached(s, options_.knobs.size(), 0, [&] { return derivative(s, by_kinetic); });
+      const values d =
+          cached(s, options_.knobs.size(), 0, [&] { return derivative(s, by_kinetic); });
       to.by_kinetic = {d[d.size() - 2], d[d.size() - 1]};
       to.kinetic_sum = add(s, d, by_kinetic);
       const bool follows = std::visit([](const auto& b) { return requires { b.follows_clock; }; },
@@ -696,15 +699,17 @@ class differentiator {
     }
   }
 
-  /// How fast a variable of a slice changes, where kinetic energy and time of the reference in front do so as `front`.
+  /// How fast a variable of a slice changes, where kinetic energy and time of the reference in
+  /// front do so as `front`.
   double rate_of(const variable& v, const slice_sensitivity::moved& front) const {
     if (v.which == variable::kinetic) return front.kinetic;
     if (v.which == variable::time) return front.time;
     return options_.along.empty() ? 0 : options_.along[static_cast<std::size_t>(v.which)];
   }
 
-  /// The rate of the derivative of a slice by one of its variables, d2/da de: where all variables but this one stand
-  /// still its second derivative; else, with D the second derivative along a direction, (D_{a+e} - D_{a-e})/4.
+  /// The rate of the derivative of a slice by one of its variables, d2/da de: where all variables
+  /// but this one stand still its second derivative; else, with D the second derivative along a
+  /// direction, (D_{a+e} - D_{a-e})/4.
   values rate_of_tangents(const slice_work& s, const variable& by,
                           const slice_sensitivity::moved& front) const {
     double fastest = 0;

@@ -3,9 +3,10 @@
 // The reverse pass takes particles from the end of the line to its start through the inverse maps. What a parameter
 // does there follows from the derivative of the coefficients of those maps, which are smooth functions of it and are
 // differentiated numerically, in double: by central differences of order 8, with the step at which each coefficient
-// is most accurate (about 1e-13 of its size; second derivatives about 1e-12). A parameter may also move the reference particle (an RF voltage moves
-// its energy), on which the coefficients of everything behind depend; that is carried from slice to slice by the
-// chain rule, so that only slices know their coefficients and all else is a recursion over two numbers.
+// is most accurate (about 1e-13 of its size; second derivatives about 1e-12). A parameter may also
+// move the reference particle (an RF voltage moves its energy), on which the coefficients of
+// everything behind depend; that is carried from slice to slice by the chain rule, so that only
+// slices know their coefficients and all else is a recursion over two numbers.
 //
 // Source for the formulas of differences and their errors: B. Fornberg, Math. Comp. 51 (1988) 699.
 #pragma once
@@ -103,9 +104,9 @@ struct sensitivity_rates {
     slice_sensitivity::moved by_kinetic{}, by_time{};
     std::vector<slice_sensitivity::moved> knobs{};  ///< of slice_sensitivity::varied::behind
   };
-  std::vector<double> forward{};                          ///< of the coefficients of the program
+  std::vector<double> forward{};  ///< of the coefficients of the program
   std::array<double, 2> entrance_energy{}, exit_energy{};
-  std::vector<double> kinetic{};                          ///< of the reference at each record
+  std::vector<double> kinetic{};  ///< of the reference at each record
   std::vector<double> coefficients{}, tangents{};
   std::vector<of_slice> slices{};
   double fastest = 0;  ///< largest rate of a variable over the length on which things vary with it
@@ -150,8 +151,8 @@ struct sensitivity_options {
   bool record_start = false, record_end = false;
   std::span<const position> stops{};  ///< ascending
 
-  /// A direction, one number per knob, and that of the kinetic energy over m c^2 at the start (which needs
-  /// reference_energy): rates along it are wanted. Empty: none.
+  /// A direction, one number per knob, and that of the kinetic energy over m c^2 at the start
+  /// (which needs reference_energy): rates along it are wanted. Empty: none.
   std::span<const double> along{};
   double along_kinetic = 0;
 

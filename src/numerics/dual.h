@@ -40,13 +40,15 @@ struct is_dual<dual<T, N>> : std::true_type {};
 
 namespace detail {
 
-/// S is T but for one number where T has a pack of them: what is the same for all lanes, with its derivatives.
+/// S is T but for one number where T has a pack of them: what is the same for all lanes, with its
+/// derivatives.
 template <class S, class T>
 struct broadcasts : std::bool_constant<is_pack<T>::value && std::is_same_v<S, scalar_of<T>>> {};
 template <class S, class T, int N>
 struct broadcasts<dual<S, N>, dual<T, N>> : broadcasts<S, T> {};
 
-/// S can stand for a constant next to a dual<T, N>: a number, a T, a constant of T, or one that is broadcast to T.
+/// S can stand for a constant next to a dual<T, N>: a number, a T, a constant of T, or one that is
+/// broadcast to T.
 template <class S, class T>
 struct is_constant_of : std::bool_constant<std::is_arithmetic_v<S> || std::is_same_v<S, T>> {};
 template <class S, class T, int N>

@@ -243,7 +243,8 @@ template <int K, int Terms, class T>
 BETATRON_INLINE void pair_and_slopes_small(T z, T (&plus)[K + 2], T (&minus)[K + 2]) {
   using F = scalar_of<T>;
   const T z2 = z * z;
-  constexpr int terms = Terms - K / 2 + 1;  // the slope needs one more than the value
+  // the slope needs one more than the value, and the second derivative another
+  constexpr int terms = Terms - K / 2 + (K > 4 ? 2 : 1);
   auto last = [&]<int k>(std::integral_constant<int, k>) {
     const T even = factorial_series<k, 4, (terms + 1) / 2, false>(z2);
     const T odd = factorial_series<k + 2, 4, terms / 2, false>(z2);

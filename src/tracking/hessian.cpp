@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -100,8 +101,8 @@ struct hessian_product::state {
     for (const casualty<double>& d : casualties) lost.push_back(d.index);
   }
 
-  /// d mean_a = sum w dz_a/W and d cov_ab = sum w ((z_b - mean_b) dz_a + (z_a - mean_a) dz_b)/W, and the final rates; of
-  /// a lost particle those where it was lost.
+  /// d mean_a = sum w dz_a/W and d cov_ab = sum w ((z_b - mean_b) dz_a + (z_a - mean_a) dz_b)/W,
+  /// and the final rates; of a lost particle those where it was lost.
   void find_rates() {
     const std::size_t n = start.size;
     rates = std::make_shared<double[]>(6 * n);
@@ -111,7 +112,8 @@ struct hessian_product::state {
         block_count(n), std::vector<numerics::compensated_sum>(per_record * records.size()));
     using moving = forward_mode<double>::moving;
     forward_mode<double>(plan).push(
-        options.threads, start, casualties, {plan.rates.forward, plan.rates.entrance_energy},
+        options.threads, start, casualties,
+        {plan.rates.forward, plan.rates.entrance_energy, options.initial_direction},
         [&](std::size_t block, std::size_t number, const moving& m) {
           double of_tile[per_record] = {};
           for (std::size_t i = 0; i < m.count; ++i) {
@@ -203,11 +205,18 @@ second_order_result hessian_product::pull(const second_order_request& request) c
     rates[i].mean = s.record_rates[i].mean;
   }
   const std::size_t n = s.start.size;
+  if ((request.initial[0] == nullptr) != (request.initial_product[0] == nullptr)) {
+    throw std::invalid_argument(
+        "derivatives by initial coordinates come with their rates, or not at all");
+  }
   second_order_pass::request pass_request;
   pass_request.casualties = s.casualties;
   pass_request.records = records;
   pass_request.record_rates = rates;
   pass_request.start = s.start;
+  pass_request.start_rates = s.options.initial_direction;
+  pass_request.by_start = request.initial;
+  pass_request.by_start_rates = request.initial_product;
   pass_request.end = {read_only(columns_in(s.final.get(), n)),
                       read_only(columns_in(s.rates.get(), n))};
   pass_request.by_end = {request.by_particles, request.by_particles_rates};
@@ -225,7 +234,8 @@ second_order_result hessian_product::pull(const second_order_request& request) c
       extent = std::max({extent, r.extent[c], std::fabs(end.min[c]), std::fabs(end.max[c])});
       rate_extent = std::max(rate_extent, r.rate_extent[c]);
     }
-    // rates that are much smaller than a direction that changes things so fast could make them are due to rounding
+    // rates that are much smaller than a direction that changes things so fast could make them are
+    // due to rounding
     rate_extent = std::max(rate_extent, 1e-6 * s.plan.rates.fastest * extent);
     for (const auto& [off, of] : {std::pair{error, extent}, {rate_error, rate_extent}}) {
       if (off != 0 && !(off / of <= result.relative_rewind_error)) {
@@ -235,17 +245,17 @@ second_order_result hessian_product::pull(const second_order_request& request) c
   }
   const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-8;
   if (!(result.relative_rewind_error <= tolerance)) {
-    throw std::runtime_error("the rewound beam, or its rates, are off by " +
-                             std::to_string(result.relative_rewind_error) +
-                             " of their extent; allowed: tolerance = " + std::to_string(tolerance));
+    std::ostringstream message;
+    message << "the rewound beam, or its rates, are off by " << result.relative_rewind_error
+            << " of their extent; allowed: tolerance = " << tolerance;
+    throw std::runtime_error(message.str());
   }
   std::vector<lattice::rated> by_kinetic;
   for (std::size_t i = 0; i < request.by_moments.size(); ++i) {
     by_kinetic.push_back(second_order_pass::with_rate(request.by_moments[i].kinetic,
                                                       request.by_moments_rates[i].kinetic));
   }
-  for (const lattice::rated& k :
-       s.plan.collect(r.sums, by_kinetic, s.options.knobs.size()).knobs) {
+  for (const lattice::rated& k : s.plan.collect(r.sums, by_kinetic, s.options.knobs.size()).knobs) {
     result.gradient.push_back(k.v);
     result.product.push_back(k.d[0]);
   }

@@ -1,10 +1,11 @@
-// adjoint_loops.h: every map with tangents, as a loop over packs; for the sources that are compiled once per BETATRON_ISA
-// and BETATRON_REAL, and by them only.
+// adjoint_loops.h: every map with tangents, as a loop over packs; for the sources that are compiled
+// once per BETATRON_ISA and BETATRON_REAL, and by them only.
 //
-// The loops are written for particles and coefficients of any type of number. With packs and plain numbers they are
-// those of the reverse pass; with dual numbers of them, whose tangent is the rate of everything along a direction in
-// which the line is changed, what they compute comes with its rate too: forward over reverse, second derivatives
-// (A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed., 2008, sec. 5.1).
+// The loops are written for particles and coefficients of any type of number. With packs and plain
+// numbers they are those of the reverse pass; with dual numbers of them, whose tangent is the rate
+// of everything along a direction in which the line is changed, what they compute comes with its
+// rate too: forward over reverse, second derivatives (A. Griewank and A. Walther, Evaluating
+// Derivatives, 2nd ed., 2008, sec. 5.1).
 #pragma once
 
 #include "numerics/dual.h"  // before the maps: completes the overload sets of numerics
@@ -54,7 +55,9 @@ struct first_order {
   static void add(const particles& p, real* scratch, double* sums) {
     sums[0] += sum_of(p, scratch);
   }
-  static BETATRON_INLINE auto differs_from_zero(const particles& p) { return !(p == lanes(real(0))); }
+  static BETATRON_INLINE auto differs_from_zero(const particles& p) {
+    return !(p == lanes(real(0)));
+  }
 };
 
 /// The same with rates.
@@ -162,13 +165,11 @@ struct adjoint_loops {
   }
 
   template <template <class> class Map>
-  static constexpr bool has_integral =
-      requires(const Map<number>& m, phase_space<moving>& z, energy<moving> e) {
-        m.push_and_integrate(z, e);
-      };
+  static constexpr bool has_integral = requires(const Map<number>& m, phase_space<moving>& z,
+                                                energy<moving> e) { m.push_and_integrate(z, e); };
 
-  /// The derivative of a map along one coefficient is the flow of the integral of dH/dk along the way; so what a
-  /// particle contributes is the derivative of that integral along v, with a minus.
+  /// The derivative of a map along one coefficient is the flow of the integral of dH/dk along the
+  /// way; so what a particle contributes is the derivative of that integral along v, with a minus.
   template <template <class> class Map, bool Still>
   static void pull_by_integral(const real* coefficients, const adjoint_direction<real>& direction,
                                real* scratch, double* sums, const tile& shared) {
@@ -189,7 +190,8 @@ struct adjoint_loops {
   template <template <class> class Map>
   static bool varies_in_strength(const adjoint_direction<real>& direction) {
     const auto varied = load_map<Map<coefficient>>(direction.coefficients);
-    return numerics::vanishes(varied.length.d[0]) && numerics::vanishes(varied.inv_beta.d[0]) && !direction.energy;
+    return numerics::vanishes(varied.length.d[0]) && numerics::vanishes(varied.inv_beta.d[0]) &&
+           !direction.energy;
   }
 
   template <template <class> class Map, bool Still>

@@ -6,10 +6,10 @@
 
 namespace betatron::tracking {
 
-#define BETATRON_DECLARE(level, isa)                               \
-  extern const kernel_table<float> kernels_##isa##_float;          \
-  extern const kernel_table<double> kernels_##isa##_double;        \
-  extern const adjoint_table<float> adjoint_kernels_##isa##_float; \
+#define BETATRON_DECLARE(level, isa)                                 \
+  extern const kernel_table<float> kernels_##isa##_float;            \
+  extern const kernel_table<double> kernels_##isa##_double;          \
+  extern const adjoint_table<float> adjoint_kernels_##isa##_float;   \
   extern const adjoint_table<double> adjoint_kernels_##isa##_double; \
   extern const second_order_table second_order_kernels_##isa;
 BETATRON_EACH_ISA(BETATRON_DECLARE)

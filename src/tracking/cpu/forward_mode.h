@@ -1,5 +1,5 @@
-// forward_mode.h: particles that carry along how they change in one direction of all coefficients, and what that means
-// for a loss.
+// forward_mode.h: particles that carry along how they change in one direction of all coefficients,
+// and what that means for a loss.
 #pragma once
 
 #include <algorithm>
@@ -26,14 +26,16 @@ class forward_mode {
   using particles = beam::columns<const F>;
   using operation = lattice::operation;
 
-  /// Rates of the coefficients of the program, of its energy at the entrance, and of the coordinates there (null: 0).
+  /// Rates of the coefficients of the program, of its energy at the entrance, and of the
+  /// coordinates there (null: 0).
   struct direction {
     std::span<const double> coefficients;
     std::array<double, 2> entrance_energy;
     std::array<const F*, 6> start{};
   };
 
-  /// Particles [first, first + count) on their way: z, and in v its rates, of which the first `count` entries count.
+  /// Particles [first, first + count) on their way: z, and in v its rates, of which the first
+  /// `count` entries count.
   struct moving {
     const adjoint_tile<F>& tile;
     const double* weight;  ///< 0 of particles that are not in the beam any more, at the end -1
@@ -43,8 +45,9 @@ class forward_mode {
   /// The plan must live as long as this.
   explicit forward_mode(const lattice::sensitivity& plan) : plan_(plan) {}
 
-  /// Takes particles through the line. at_record(block, number of the record, moving), at_loss(casualty, moving) where a
-  /// particle of a tile is lost, and at_end(block, moving) are called for each tile, those of a block one after the other.
+  /// Takes particles through the line. at_record(block, number of the record, moving),
+  /// at_loss(casualty, moving) where a particle of a tile is lost, and at_end(block, moving) are
+  /// called for each tile, those of a block one after the other.
   template <class AtRecord, class AtLoss, class AtEnd>
   void push(unsigned threads, const particles& from, const std::vector<casualty<F>>& casualties,
             const direction& along, AtRecord&& at_record, AtLoss&& at_loss, AtEnd&& at_end) const {

@@ -1,5 +1,5 @@
-// second_order_kernels.cpp: the loops of the reverse pass with rates along a direction in which the line is changed.
-// Compiled as adjoint_kernels.cpp, in double precision only.
+// second_order_kernels.cpp: the loops of the reverse pass with rates along a direction in which the
+// line is changed. Compiled as adjoint_kernels.cpp, in double precision only.
 #include "tracking/cpu/adjoint_loops.h"
 
 namespace betatron::tracking {

@@ -1,5 +1,6 @@
-// second_order_pass.h: the reverse pass with the rate of everything along a direction in which the line is changed; see
-// reverse_pass.h and adjoint_table.h. The beam is rewound, and so are its rates; nothing is kept on the way.
+// second_order_pass.h: the reverse pass with the rate of everything along a direction in which the
+// line is changed; see reverse_pass.h and adjoint_table.h. The beam is rewound, and so are its
+// rates; nothing is kept on the way.
 #pragma once
 
 #include <algorithm>
@@ -64,7 +65,7 @@ class second_order_pass {
   };
 
   struct request {
-    std::span<const casualty<double>> casualties{};  ///< their rates are in `end`
+    std::span<const casualty<double>> casualties{};          ///< their rates are in `end`
     std::span<const record_pull> records{}, record_rates{};  ///< `active` in both if it is in one
     particles start{};
     std::array<const double*, 6> start_rates{};
@@ -183,8 +184,8 @@ class second_order_pass {
     std::fill_n(memory.weight, t.count, 0.0);
     std::copy_n(r.start.weight + first, count, memory.weight);
 
-    // Lost particles, the last to be lost first. They come back where they were lost, with the rates that they had
-    // there, if that is known.
+    // Lost particles, the last to be lost first. They come back where they were lost, with the
+    // rates that they had there, if that is known.
     const auto dead = lost_in(r, first, count);
     for (const casualty<double>* d : dead) put(t, d->index - first, {}, {});
     for (const casualty<double>* d : dead) memory.weight[d->index - first] = 0;
@@ -256,8 +257,7 @@ class second_order_pass {
   static std::vector<const casualty<double>*> lost_in(const request& r, std::size_t first,
                                                       std::size_t count) {
     std::vector<const casualty<double>*> dead;
-    const auto begin =
-        std::ranges::lower_bound(r.casualties, first, {}, &casualty<double>::index);
+    const auto begin = std::ranges::lower_bound(r.casualties, first, {}, &casualty<double>::index);
     for (auto d = begin; d != r.casualties.end() && d->index < first + count; ++d) {
       dead.push_back(&*d);
     }
@@ -327,7 +327,8 @@ class second_order_pass {
         for (std::size_t j = 0; j < 6; ++j) sum += inverse[6 * k + j] * right(j);
         return sum;
       };
-      for (std::size_t k = 0; k < 6; ++k) z[k].v = solve([&](std::size_t j) { return rest[j].v; }, k);
+      for (std::size_t k = 0; k < 6; ++k)
+        z[k].v = solve([&](std::size_t j) { return rest[j].v; }, k);
       for (std::size_t k = 0; k < 6; ++k) {
         z[k].d[0] = solve(
             [&](std::size_t j) {
