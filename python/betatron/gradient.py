@@ -367,6 +367,20 @@ def _particles_checked(slope: np.ndarray, run: Any, what: str) -> np.ndarray:
     return slope
 
 
+def _check(beam: Beam, strategy: str, tolerance: float | None) -> float:
+    """Raises for arguments that are not allowed; the tolerance, or 0 for the default."""
+    if not isinstance(beam, Beam):
+        raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
+    bound = 0.0
+    if tolerance is not None:
+        bound = number(tolerance, "tolerance")
+        if not 0 < bound < np.inf:
+            raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    return bound
+
+
 def gradient(
     line: Line,
     beam: Beam,
@@ -386,17 +400,9 @@ def gradient(
     bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
-    if not isinstance(beam, Beam):
-        raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
-    if strategy not in _STRATEGIES:
-        raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
+    bound = _check(beam, strategy, tolerance)
     if strategy == "forward" and initial:
         raise ValueError("strategy = 'forward' has no derivatives by initial coordinates")
-    bound = 0.0
-    if tolerance is not None:
-        bound = number(tolerance, "tolerance")
-        if not 0 < bound < np.inf:
-            raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
     check_radiation(radiation)
     bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
@@ -526,6 +532,7 @@ def exact_hessian_vector(
     Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound
     accurately.
     """
+    bound = _check(beam, strategy, tolerance)
     kicks = effects_of(line, space_charge, collective)
     if kicks:
         raise NoSecondDerivative(f"{kicks[0].name} acts on the beam")
@@ -551,7 +558,7 @@ def exact_hessian_vector(
     derivatives, product, _, by_initial = run.pull(
         **slopes,
         initial=initial_direction is not None,
-        tolerance=0.0 if tolerance is None else tolerance,
+        tolerance=bound,
     )
     found = HessianVector(product, None, list(chosen), 0, "exact", initial=by_initial)
     return value, derivatives, found
@@ -710,7 +717,8 @@ class Objective:
         at, along = np.array(x, dtype=float), np.asarray(p, dtype=float)
         if at.shape != (len(self.knobs),) or along.shape != at.shape:
             raise ValueError(
-                f"x and p must have the shape ({len(self.knobs)},), got {at.shape} and {along.shape}"
+                f"x and p must have the shape ({len(self.knobs)},), got {at.shape} and "
+                f"{along.shape}"
             )
         obstacle = ""
         if method != "differences":

@@ -566,7 +566,8 @@ class Line(_core.Line):
         columns = np.ascontiguousarray(initial, dtype=float)
         if columns.shape != size or not np.all(np.isfinite(columns)):
             raise ValueError(
-                f"hessian_vector: initial_direction must be finite numbers of shape {size}, got {columns.shape}"
+                f"hessian_vector: initial_direction must be finite numbers of shape {size}, got "
+                f"{columns.shape}"
             )
         return objective._exact(vector, initial_direction=columns)[2]
 

@@ -78,7 +78,8 @@ struct hessian_product::state {
     plan = lattice::differentiate(turns, b.ref, wanted);
     if (plan.needs_states) {
       throw std::invalid_argument(
-          "the line has a singular matrix, which cannot be rewound: there are no exact second derivatives");
+          "the line has a singular matrix, which cannot be rewound: there are no exact second "
+          "derivatives");
     }
     b.visit([&](const auto& columns) { start = in_double(columns, widened); });
     track(l.elements.size());

@@ -26,9 +26,9 @@ namespace betatron::tracking {
 struct hessian_options {
   std::vector<lattice::knob> knobs{};
   std::vector<double> direction{};  ///< one number per knob
-  std::array<const double*, 6>
-      initial_direction{};  ///< of the initial coordinates: columns of the size of the beam, which
-      ///< must stay as they are as long as the product; null: they stand still
+  /// Of the initial coordinates: columns of the size of the beam, which must stay as they are as
+  /// long as the product; null: they stand still.
+  std::array<const double*, 6> initial_direction{};
   std::vector<std::uint8_t> recorded{};  ///< these as for gradient_options
   bool record_start = false;
   std::int64_t turns = 1;
@@ -53,8 +53,8 @@ struct second_order_request {
 };
 
 struct second_order_result {
-  std::vector<double> gradient,
-      product;  ///< by the knobs: of the loss, and the Hessian times the direction
+  std::vector<double> gradient;      ///< of the loss by the knobs
+  std::vector<double> product;       ///< the Hessian times the direction
   double relative_rewind_error = 0;  ///< of coordinates or their rates, whichever is larger
 };
 
