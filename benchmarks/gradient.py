@@ -232,9 +232,15 @@ def other_derivatives(plan: Plan, report: Report) -> None:
             "forward, 2 parameters": Repeated(
                 lambda: line.gradient(beam, size, few, strategy="forward", threads=1)
             ),
-            "Hessian times a vector, 200 parameters": Repeated(
-                lambda: line.hessian_vector(beam, size, "k1", direction, threads=1)
-            ),
+            "reverse, 200 parameters": Repeated(lambda: line.gradient(beam, size, "k1", threads=1)),
+        }
+        | {
+            f"Hessian times a vector, 200 parameters, {method}": Repeated(
+                lambda method=method: line.hessian_vector(
+                    beam, size, "k1", direction, method=method, threads=1
+                )
+            )
+            for method in ("exact", "differences")
         },
         "an envelope with space charge": {
             "tracking": Repeated(
@@ -265,6 +271,9 @@ def other_derivatives(plan: Plan, report: Report) -> None:
                     "ratio": ratio,
                 }
             )
+            if what.startswith("Hessian"):
+                gradients = t.processor / took["reverse, 200 parameters"].processor
+                report.note(f"{what}: {gradients:.1f} times the gradient by them")
     console.print(table)
 
 

@@ -1,9 +1,10 @@
 # Kernel sources, compiled once per instruction set and precision into one library; dispatchers pick
 # at run time, so that the same build serves every CPU.
 #
-#   betatron_add_isa_kernels(target source [options...])
+#   betatron_add_isa_kernels(target source [DOUBLE_ONLY] [options...])
 #
-# compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> for every isa in
+# compiles `source` with -DBETATRON_ISA=<isa> -DBETATRON_REAL=<float|double> (DOUBLE_ONLY: double)
+# for every isa in
 # BETATRON_ISAS and adds the objects to `target`, which gets BETATRON_HAS_<ISA> for each of them. The
 # object libraries are <target>_<path of the source in src/, with _ for />_<isa>_<real>, compiled with
 # the options.
@@ -56,17 +57,23 @@ function(betatron_isa_flags isa result)
 endfunction()
 
 function(betatron_add_isa_kernels target source)
+  set(options ${ARGN})
+  set(precisions float double)
+  if("DOUBLE_ONLY" IN_LIST options)
+    list(REMOVE_ITEM options DOUBLE_ONLY)
+    set(precisions double)
+  endif()
   cmake_path(RELATIVE_PATH source BASE_DIRECTORY "${PROJECT_SOURCE_DIR}/src" OUTPUT_VARIABLE name)
   cmake_path(REMOVE_EXTENSION name)
   string(REPLACE "/" "_" name "${name}")
   foreach(isa IN LISTS BETATRON_ISAS)
     betatron_isa_flags(${isa} isa_flags)
-    foreach(real IN ITEMS float double)
+    foreach(real IN LISTS precisions)
       set(kernels ${target}_${name}_${isa}_${real})
       add_library(${kernels} OBJECT "${source}")
       betatron_compiler_settings(${kernels})
       target_compile_features(${kernels} PRIVATE cxx_std_20)
-      target_compile_options(${kernels} PRIVATE ${isa_flags} ${ARGN})
+      target_compile_options(${kernels} PRIVATE ${isa_flags} ${options})
       target_compile_definitions(${kernels} PRIVATE BETATRON_ISA=${isa} BETATRON_REAL=${real})
       target_include_directories(${kernels} PRIVATE "${PROJECT_SOURCE_DIR}/src"
         "${PROJECT_BINARY_DIR}/include")

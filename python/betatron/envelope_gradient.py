@@ -11,8 +11,15 @@ import numpy as np
 from betatron import _core
 from betatron.beam import Reference
 from betatron.distributions import Distribution
-from betatron.gradient import KnobDerivatives, LossPlaces, Objective, Parameters, knobs
-from betatron.losses import Loss, Moments
+from betatron.gradient import (
+    HessianVector,
+    KnobDerivatives,
+    LossPlaces,
+    Objective,
+    Parameters,
+    knobs,
+)
+from betatron.losses import Loss, Moments, NoSecondDerivative
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -202,6 +209,9 @@ class EnvelopeObjective(Objective):
 
     def _epsilon(self) -> float:
         return 2.0**-52
+
+    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, HessianVector]:
+        raise NoSecondDerivative("moments are tracked, not particles")
 
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]
         return envelope_gradient(

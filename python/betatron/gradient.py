@@ -16,7 +16,7 @@ from betatron._checks import bucket, number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
-from betatron.losses import Loss, Moments, _Weighted, value_of
+from betatron.losses import Loss, Moments, NoSecondDerivative, value_of
 from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
 
@@ -262,12 +262,18 @@ class LossPlaces:
         self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
 
     @staticmethod
-    def take(term: Any, moments: Moments, slopes: np.ndarray) -> float:
+    def take(
+        term: Any, moments: Moments, slopes: np.ndarray, bends: np.ndarray | None = None
+    ) -> float:
         """What a term adds to its loss for the moments of one record; ``slopes`` get its derivatives
-        by mean, covariance and energy, shape (43,)."""
+        by mean, covariance and energy, shape (43,), and ``bends`` their rates."""
         part = term.function(moments)
         if hasattr(part, "slope"):
             slopes += term.weight * part.slope
+            if bends is not None:
+                if part.bend is None:
+                    raise NoSecondDerivative("a loss of moments makes a Number of its own")
+                bends += term.weight * part.bend
         return float(term.weight * value_of(part))
 
     @staticmethod
@@ -286,12 +292,30 @@ class _Evaluation(LossPlaces):
 
     def __call__(self, run: _core.Gradient, beam: Beam) -> tuple[float, dict[str, Any]]:
         """The loss and its derivatives, as arguments of _core.Gradient.pull."""
+        value, (slopes,), (by_particles,) = self._evaluate(run, beam, None)
+        return value, {**_by_moments(slopes), "by_particles": by_particles}
+
+    def twice(self, run: _core.HessianProduct, beam: Beam) -> tuple[float, dict[str, Any]]:
+        """The same with rates, as arguments of _core.HessianProduct.pull. Raises
+        NoSecondDerivative."""
+        value, (slopes, bends), (by_particles, rates) = self._evaluate(run, beam, run.rates())
+        arguments = _by_moments(slopes) | _by_moments(bends, "_rates")
+        return value, {**arguments, "by_particles": by_particles, "by_particles_rates": rates}
+
+    def _evaluate(
+        self, run: Any, beam: Beam, rates: np.ndarray | None
+    ) -> tuple[float, list[np.ndarray], list[np.ndarray | None]]:
+        """The loss, its derivatives by the moments and by the particles; with the rates of the
+        moments
+        each of them and its rate."""
         element, kinetic, _, mean, cov = run.records()
         rows: dict[int, list[int]] = {self.end: [len(element) - 1]}
         for row, place in enumerate(element):
             rows.setdefault(int(place), []).append(row)  # once in every turn
-        slopes = np.zeros((len(element), 43))
-        value, by_particles = 0.0, None
+        orders = 1 if rates is None else 2
+        slopes = [np.zeros((len(element), 43)) for _ in range(orders)]
+        by_particles: list[np.ndarray | None] = [None] * orders
+        value = 0.0
         final = run.final
         if any(places is None for _, places in self.terms):
             overflown = [i for i in run.lost if not np.all(np.isfinite(final[:, i]))]
@@ -300,32 +324,61 @@ class _Evaluation(LossPlaces):
                 final[:, overflown] = 0
         for term, places in self.terms:
             if places is None:
-                if isinstance(term.function, _Weighted):
-                    weight = np.array(beam["weight"], dtype=float)
-                    weight /= weight.sum()
-                    weight[run.lost] = 0
-                    part, slope = _pair(term.function(final, weight))
-                else:
-                    part, slope = _pair(term.function(final))
-                if slope.shape != final.shape:
-                    raise ValueError(
-                        f"of_particles: derivatives must have the shape {final.shape}, got {slope.shape}"
-                    )
-                if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
-                    raise ValueError("of_particles: derivatives must be finite")
+                weight = np.array(beam["weight"], dtype=float)
+                weight /= weight.sum()
+                weight[run.lost] = 0
+                part, slope = _pair(term.function(final, weight))
+                found = [slope]
+                if rates is not None:
+                    found.append(term.function.bend(final, weight, run.final_rates))
                 value += term.weight * value_of(part)
-                slope = np.ascontiguousarray(term.weight * slope, dtype=final.dtype)
-                by_particles = slope if by_particles is None else by_particles + slope
+                for order, found_slope in enumerate(found):
+                    made = _particles_checked(found_slope, run, "second " * order + "derivatives")
+                    made = np.ascontiguousarray(term.weight * made, dtype=run.final.dtype)
+                    before = by_particles[order]
+                    by_particles[order] = made if before is None else before + made
                 continue
             for row in (r for place in places for r in rows[place]):
-                value += self.take(term, Moments(mean[row], cov[row], kinetic[row]), slopes[row])
-        self.check_finite(value, slopes)
-        return value, {
-            "mean": np.ascontiguousarray(slopes[:, :6]),
-            "covariance": np.ascontiguousarray(slopes[:, 6:42].reshape(-1, 6, 6)),
-            "kinetic": np.ascontiguousarray(slopes[:, 42]),
-            "by_particles": by_particles,
-        }
+                known = None if rates is None else rates[row]
+                moments = Moments(mean[row], cov[row], kinetic[row], known)
+                value += self.take(term, moments, *(s[row] for s in slopes))
+        for s in slopes:
+            self.check_finite(value, s)
+        return value, slopes, by_particles
+
+
+def _by_moments(slopes: np.ndarray, suffix: str = "") -> dict[str, np.ndarray]:
+    """Derivatives by mean, covariance and energy from shape (records, 43)."""
+    return {
+        f"mean{suffix}": np.ascontiguousarray(slopes[:, :6]),
+        f"covariance{suffix}": np.ascontiguousarray(slopes[:, 6:42].reshape(-1, 6, 6)),
+        f"kinetic{suffix}": np.ascontiguousarray(slopes[:, 42]),
+    }
+
+
+def _particles_checked(slope: np.ndarray, run: Any, what: str) -> np.ndarray:
+    """What a function of particles gave as its derivatives."""
+    if slope.shape != run.final.shape:
+        raise ValueError(
+            f"of_particles: {what} must have the shape {run.final.shape}, got {slope.shape}"
+        )
+    if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
+        raise ValueError(f"of_particles: {what} must be finite")
+    return slope
+
+
+def _check(beam: Beam, strategy: str, tolerance: float | None) -> float:
+    """Raises for arguments that are not allowed; the tolerance, or 0 for the default."""
+    if not isinstance(beam, Beam):
+        raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
+    if strategy not in _STRATEGIES:
+        raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
+    bound = 0.0
+    if tolerance is not None:
+        bound = number(tolerance, "tolerance")
+        if not 0 < bound < np.inf:
+            raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    return bound
 
 
 def gradient(
@@ -347,17 +400,9 @@ def gradient(
     bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
-    if not isinstance(beam, Beam):
-        raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
-    if strategy not in _STRATEGIES:
-        raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
+    bound = _check(beam, strategy, tolerance)
     if strategy == "forward" and initial:
         raise ValueError("strategy = 'forward' has no derivatives by initial coordinates")
-    bound = 0.0
-    if tolerance is not None:
-        bound = number(tolerance, "tolerance")
-        if not 0 < bound < np.inf:
-            raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
     check_radiation(radiation)
     bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
@@ -410,6 +455,9 @@ _LENGTHS = {"voltage": 1e5, "frequency": 1e6, "phase": 1.0, "dx": 1e-2, "dy": 1e
 _ROWS = 9
 
 
+HESSIAN_METHODS = ("auto", "exact", "differences")
+
+
 @dataclass
 class HessianVector:
     """What `Line.hessian_vector` gives: second derivatives of a loss times a direction.
@@ -419,28 +467,101 @@ class HessianVector:
     values
         How the gradient changes along the direction, shape (len(knobs),).
     error
-        Estimated errors of the values, from differences between extrapolations and from rounding.
+        Estimated errors of the values, from differences between extrapolations and from rounding;
+        None if they are exact.
     knobs
         The numbers that were varied.
     gradients
-        How many gradients were taken.
+        How many gradients were taken; 0 if the values are exact.
+    method
+        "exact" or "differences": what was done.
+    obstacle
+        What was in the way of the exact method, if "auto" did not take it; else "".
+    initial
+        How the derivatives by the initial coordinates change, shape (6, n), if the direction has
+        these coordinates too; else None.
     """
 
     values: np.ndarray
-    error: np.ndarray
+    error: np.ndarray | None
     knobs: list[Knob]
     gradients: int
+    method: str = "differences"
+    obstacle: str = ""
+    initial: np.ndarray | None = None
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per knob: element, kind, parameter, value, derivative (of the gradient), error."""
-        return table_of(self.knobs, self.values).assign(error=self.error)
+        """One row per knob: element, kind, parameter, value, derivative (of the gradient), and
+        error unless exact."""
+        table = table_of(self.knobs, self.values)
+        return table if self.error is None else table.assign(error=self.error)
 
     def __repr__(self) -> str:
+        if self.error is None:
+            return f"HessianVector: {len(self.knobs)} numbers, exact"
         doubt = np.max(
             self.error / np.maximum(np.abs(self.values), np.finfo(float).tiny), initial=0
         )
         return f"HessianVector: {len(self.knobs)} numbers, {self.gradients} gradients, relative error {doubt:.0e}"
+
+
+def exact_hessian_vector(
+    line: Line,
+    beam: Beam,
+    loss: Loss,
+    chosen: Sequence[Knob],
+    direction: np.ndarray,
+    *,
+    strategy: str = "auto",
+    tolerance: float | None = None,
+    threads: int | None = None,
+    space_charge: SpaceCharge | None = None,
+    collective: Effect | Iterable[Effect] = (),
+    turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
+    initial: bool = False,
+    reference_energy: bool = False,
+    initial_direction: np.ndarray | None = None,
+) -> tuple[float, np.ndarray, HessianVector]:
+    """(loss, gradient, second derivatives times the direction), by forward over reverse mode; see
+    src/tracking/hessian.h.
+
+    Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound
+    accurately.
+    """
+    bound = _check(beam, strategy, tolerance)
+    kicks = effects_of(line, space_charge, collective)
+    if kicks:
+        raise NoSecondDerivative(f"{kicks[0].name} acts on the beam")
+    if strategy not in ("auto", "rewind"):
+        raise NoSecondDerivative(f"strategy = {strategy!r} was asked for")
+    if radiation is not None:
+        raise NoSecondDerivative("the beam radiates, and cannot be rewound")
+    if boundary != "open":
+        raise NoSecondDerivative(f"boundary = {boundary!r} has no second derivative")
+    evaluation = _Evaluation(line, loss)
+    run = _core.HessianProduct(
+        line,
+        beam,
+        [(k.element, k.parameter, k.entry) for k in chosen],
+        np.asarray(direction, dtype=float).tolist(),
+        evaluation.flags,
+        evaluation.start,
+        0 if threads is None else threads,
+        turns,
+        initial_direction,
+    )
+    value, slopes = evaluation.twice(run, beam)
+    derivatives, product, _, by_initial = run.pull(
+        **slopes,
+        initial=initial_direction is not None,
+        tolerance=bound,
+    )
+    found = HessianVector(product, None, list(chosen), 0, "exact", initial=by_initial)
+    return value, derivatives, found
 
 
 def hessian_vector(
@@ -568,14 +689,61 @@ class Objective:
     def _epsilon(self) -> float:
         return 2.0**-52 if self.beam.precision == "double" else 2.0**-23
 
+    def _exact(
+        self, direction: np.ndarray, initial_direction: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray, HessianVector]:
+        return exact_hessian_vector(
+            self.line,
+            self.beam,
+            self.loss,
+            self.knobs,
+            direction,
+            initial_direction=initial_direction,
+            **self.options,
+        )
+
     def hessian_vector(
-        self, x: Sequence[float], p: Sequence[float], accuracy: float = 1e-9
+        self,
+        x: Sequence[float],
+        p: Sequence[float],
+        accuracy: float = 1e-9,
+        method: str = "auto",
     ) -> HessianVector:
-        """The second derivatives at x times the direction p, in units of x, with their errors; see
-        `Line.hessian_vector`. The parameters are those of x afterwards."""
-        self(x)
-        at, kept, options = np.array(x, dtype=float), self._result, self.options
-        along = np.asarray(p, dtype=float)
+        """The second derivatives at x times the direction p, in units of x; see
+        `Line.hessian_vector`. The parameters are
+        those of x afterwards."""
+        if method not in HESSIAN_METHODS:
+            raise ValueError(f"method = {method!r} must be one of {', '.join(HESSIAN_METHODS)}")
+        at, along = np.array(x, dtype=float), np.asarray(p, dtype=float)
+        if at.shape != (len(self.knobs),) or along.shape != at.shape:
+            raise ValueError(
+                f"x and p must have the shape ({len(self.knobs)},), got {at.shape} and "
+                f"{along.shape}"
+            )
+        obstacle = ""
+        if method != "differences":
+            for knob, value in zip(self.knobs, at * self.scale, strict=True):
+                knob.value = value
+            known = self._x is not None and np.array_equal(at, self._x)
+            if not known:
+                self._x = None
+            try:
+                value, slope, product = self._exact(along * self.scale)
+                if not known:
+                    self._x, self._result = at, (value, slope * self.scale)
+                product.values = product.values * self.scale
+                return product
+            except (ValueError, RuntimeError) as error:
+                if method == "exact":
+                    raise
+                obstacle = str(error)
+        product = self._by_differences(at, along, accuracy)
+        product.obstacle = obstacle
+        return product
+
+    def _by_differences(self, at: np.ndarray, along: np.ndarray, accuracy: float) -> HessianVector:
+        self(at)
+        kept, options = self._result, self.options
         self.options = self._sharp_options() | options
         try:
             product = hessian_vector(

@@ -26,6 +26,7 @@ from betatron._checks import number, whole
 __all__ = [
     "Loss",
     "Moments",
+    "NoSecondDerivative",
     "Number",
     "Screen",
     "beam_size",
@@ -52,23 +53,58 @@ _PLANES = {"x": 0, "y": 2, "t": 4}
 _INPUTS = 6 + 36 + 1  # mean, covariance, gamma - 1 of the reference
 
 
+class NoSecondDerivative(ValueError):
+    """Something has no exact second derivative; the message says what."""
+
+
 class Number:
-    """A number with its derivatives by the moments; arithmetic as usual, functions: `sqrt`, `exp`, `log`."""
+    """A number with its derivatives by the moments; arithmetic as usual, functions: `sqrt`, `exp`,
+    `log`.
 
-    __slots__ = ("slope", "value")
+    Attributes
+    ----------
+    value, slope
+        The number, and its derivatives, shape (43,).
+    rate, bend
+        How the two change along a direction in which the moments do, for second derivatives; None
+        where that is not known.
+    """
 
-    def __init__(self, value: float, slope: np.ndarray) -> None:
-        self.value, self.slope = value, slope
+    __slots__ = ("bend", "rate", "slope", "value")
+
+    def __init__(
+        self,
+        value: float,
+        slope: np.ndarray,
+        rate: float | None = None,
+        bend: np.ndarray | None = None,
+    ) -> None:
+        self.value, self.slope, self.rate, self.bend = value, slope, rate, bend
+
+    def _chain(self, value: float, first: float, second: Callable[[], float]) -> Number:
+        """f of it, given f, f' and f''."""
+        if self.rate is None or self.bend is None:
+            return Number(value, first * self.slope)
+        bend = first * self.bend + (second() * self.rate) * self.slope
+        return Number(value, first * self.slope, first * self.rate, bend)
+
+    def _with(self, other: Number, made: Number, rates: Callable[..., tuple[float, Any]]) -> Number:
+        """What was made of two numbers, with what ``rates(self.rate, self.bend, other.rate,
+        other.bend)`` gives."""
+        if self.rate is not None and other.rate is not None:
+            made.rate, made.bend = rates(self.rate, self.bend, other.rate, other.bend)
+        return made
 
     def __add__(self, other: Number | float) -> Number:
         if isinstance(other, Number):
-            return Number(self.value + other.value, self.slope + other.slope)
-        return Number(self.value + other, self.slope)
+            made = Number(self.value + other.value, self.slope + other.slope)
+            return self._with(other, made, lambda r, b, s, c: (r + s, b + c))
+        return Number(self.value + other, self.slope, self.rate, self.bend)
 
     __radd__ = __add__
 
     def __neg__(self) -> Number:
-        return Number(-self.value, -self.slope)
+        return self._chain(-self.value, -1.0, lambda: 0.0)
 
     def __sub__(self, other: Number | float) -> Number:
         return self + (-other)
@@ -77,28 +113,45 @@ class Number:
         return -self + other
 
     def __mul__(self, other: Number | float) -> Number:
-        if isinstance(other, Number):
-            return Number(
-                self.value * other.value, self.slope * other.value + other.slope * self.value
-            )
-        return Number(self.value * other, self.slope * other)
+        if not isinstance(other, Number):
+            return self._chain(self.value * other, other, lambda: 0.0)
+        v, w = self.value, other.value
+        made = Number(v * w, self.slope * w + other.slope * v)
+        return self._with(
+            other,
+            made,
+            lambda r, b, s, c: (r * w + s * v, b * w + c * v + s * self.slope + r * other.slope),
+        )
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Number | float) -> Number:
-        if isinstance(other, Number):
-            ratio = self.value / other.value
-            return Number(ratio, (self.slope - ratio * other.slope) / other.value)
-        return Number(self.value / other, self.slope / other)
+        if not isinstance(other, Number):
+            return self._chain(self.value / other, 1 / other, lambda: 0.0)
+        ratio, over = self.value / other.value, other.value
+        made = Number(ratio, (self.slope - ratio * other.slope) / over)
+
+        def rates(r: float, b: np.ndarray, s: float, c: np.ndarray) -> tuple[float, np.ndarray]:
+            rate = (r - ratio * s) / over
+            return rate, (b - ratio * c - rate * other.slope - s * made.slope) / over
+
+        return self._with(other, made, rates)
 
     def __rtruediv__(self, other: float) -> Number:
         ratio = other / self.value
-        return Number(ratio, -ratio / self.value * self.slope)
+        return self._chain(ratio, -ratio / self.value, lambda: 2 * ratio / self.value**2)
 
     def __pow__(self, power: float) -> Number:
         if isinstance(power, Number):
             return exp(log(self) * power)
-        return Number(self.value**power, power * self.value ** (power - 1) * self.slope)
+
+        def second() -> float:
+            factor = power * (power - 1)
+            if factor == 0 or (self.value == 0 and power > 2):
+                return 0.0
+            return factor * self.value ** (power - 2) if self.value or power == 2 else math.inf
+
+        return self._chain(self.value**power, power * self.value ** (power - 1), second)
 
     def __abs__(self) -> Number:
         return self if self.value >= 0 else -self
@@ -153,21 +206,24 @@ def sqrt(x: Any) -> Any:
     if not isinstance(x, Number):
         return math.sqrt(x)
     root = math.sqrt(x.value)
-    return Number(root, x.slope / (2 * root) if root > 0 else np.zeros_like(x.slope))
+    if root == 0:
+        return x._chain(0.0, 0.0, lambda: 0.0)
+    return x._chain(root, 1 / (2 * root), lambda: -1 / (4 * root * x.value))
 
 
 def exp(x: Any) -> Any:
     """Exponential of a `Number` or a float."""
-    return (
-        Number(math.exp(x.value), math.exp(x.value) * x.slope)
-        if isinstance(x, Number)
-        else math.exp(x)
-    )
+    if not isinstance(x, Number):
+        return math.exp(x)
+    value = math.exp(x.value)
+    return x._chain(value, value, lambda: value)
 
 
 def log(x: Any) -> Any:
     """Natural logarithm of a `Number` or a float."""
-    return Number(math.log(x.value), x.slope / x.value) if isinstance(x, Number) else math.log(x)
+    if not isinstance(x, Number):
+        return math.log(x)
+    return x._chain(math.log(x.value), 1 / x.value, lambda: -1 / x.value**2)
 
 
 def erf(x: Any) -> Any:
@@ -175,7 +231,7 @@ def erf(x: Any) -> Any:
     if not isinstance(x, Number):
         return math.erf(x)
     slope = 2 / math.sqrt(math.pi) * math.exp(-x.value * x.value)
-    return Number(math.erf(x.value), slope * x.slope)
+    return x._chain(math.erf(x.value), slope, lambda: -2 * x.value * slope)
 
 
 class Moments:
@@ -191,14 +247,23 @@ class Moments:
         gamma - 1 of the reference particle there.
     """
 
-    def __init__(self, mean: np.ndarray, cov: np.ndarray, kinetic: float) -> None:
-        unit = np.eye(_INPUTS)
-        self.mean = [Number(float(v), unit[i]) for i, v in enumerate(mean)]
+    def __init__(
+        self, mean: np.ndarray, cov: np.ndarray, kinetic: float, rates: np.ndarray | None = None
+    ) -> None:
+        """rates: of all of them along a direction, shape (43,), for second derivatives."""
+        unit, zero = np.eye(_INPUTS), np.zeros(_INPUTS)
+
+        def variable(value: float, i: int) -> Number:
+            if rates is None:
+                return Number(float(value), unit[i])
+            return Number(float(value), unit[i], float(rates[i]), zero)
+
+        self.mean = [variable(v, i) for i, v in enumerate(mean)]
         self.cov = np.empty((6, 6), dtype=object)
         for i in range(6):
             for j in range(6):
-                self.cov[i, j] = Number(float(cov[i, j]), unit[6 + 6 * i + j])
-        self.kinetic = Number(float(kinetic), unit[42])
+                self.cov[i, j] = variable(cov[i, j], 6 + 6 * i + j)
+        self.kinetic = variable(kinetic, 42)
 
     @property
     def beta_gamma(self) -> Number:
@@ -314,37 +379,55 @@ def of_moments(function: Callable[[Moments], Number], at: Any = "end") -> Loss:
     return Loss([_Term(1.0, at, function)])
 
 
-def of_particles(function: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> Loss:
+class _Particles:
+    """A function of the particles at the end, as a term of a loss."""
+
+    def __init__(self, where: str, function: Any, second: Any, weighted: bool) -> None:
+        _function(where, function)
+        if second is not None:
+            _function(f"{where}: second", second)
+        self.where, self.function, self.second, self.weighted = where, function, second, weighted
+
+    def _given(self, z: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (z, weight) if self.weighted else (z,)
+
+    def __call__(self, z: np.ndarray, weight: np.ndarray) -> Any:
+        return self.function(*self._given(z, weight))
+
+    def bend(self, z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """How the derivatives change where the coordinates change at these rates; both of shape (6,
+        n)."""
+        if self.second is None:
+            raise NoSecondDerivative(f"{self.where}: the function has no second derivative given")
+        return np.asarray(self.second(*self._given(z, weight), rates), dtype=float)
+
+
+def of_particles(
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    second: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+) -> Loss:
     """A loss from a function of the coordinates at the end.
 
-    ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by them, of the
-    same shape. Lost particles are in it with the coordinates that they had when they were lost, or with 0 if these were
-    not finite; their derivatives are not used.
+    ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by
+    them, of the same shape. Lost particles are in it with the coordinates that they had when they
+    were lost, or with 0 if these were not finite; their derivatives are not used. ``second(z,
+    rates)``, if given, returns how these derivatives change where z changes by ``rates``, all of
+    shape (6, n): the second derivatives of the loss times the rates, for exact
+    `Line.hessian_vector`.
     """
-    _function("of_particles", function)
-    return Loss([_Term(1.0, None, function)])
-
-
-class _Weighted:
-    """Marks a function that takes the weights of the particles, too."""
-
-    def __init__(self, function: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]):
-        self.function = function
-
-    def __call__(self, z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-        return self.function(z, weight)
+    return Loss([_Term(1.0, None, _Particles("of_particles", function, second, False))])
 
 
 def of_weighted_particles(
     function: Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]],
+    second: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Loss:
     """The same with weights.
 
     ``function(z, weight)`` gets them with shape (n,); they are those of the beam, over their sum at the start, and 0
-    for particles that were lost on the way.
+    for particles that were lost on the way. ``second(z, weight, rates)`` likewise.
     """
-    _function("of_weighted_particles", function)
-    return Loss([_Term(1.0, None, _Weighted(function))])
+    return Loss([_Term(1.0, None, _Particles("of_weighted_particles", function, second, True))])
 
 
 def beam_size(coordinate: str = "x", target: float | None = None, at: Any = "end") -> Loss:
@@ -449,24 +532,41 @@ def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool
         _half_width(name, half)
     softness = _positive("softness", softness)
 
-    def fermi(excess: np.ndarray) -> np.ndarray:
-        return 0.5 * (1 - np.tanh(0.5 * excess / softness))
+    def fermi(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """With its first and second derivative."""
+        f = 0.5 * (1 - np.tanh(0.5 * excess / softness))
+        slope = -f * (1 - f) / softness
+        return f, slope, -(1 - 2 * f) * slope / softness
 
     def passed(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
         u, v = z[0] / x, z[2] / y
         slope = np.zeros_like(z)
         if rectangular:
-            a, b = fermi(u * u - 1), fermi(v * v - 1)
+            (a, da, _), (b, db, _) = fermi(u * u - 1), fermi(v * v - 1)
             inside = a * b
-            slope[0] = -2 * u / (x * softness) * (1 - a) * inside * weight
-            slope[2] = -2 * v / (y * softness) * (1 - b) * inside * weight
+            slope[0], slope[2] = 2 * u / x * da * b * weight, 2 * v / y * a * db * weight
         else:
-            inside = fermi(u * u + v * v - 1)
-            common = -2 / softness * inside * (1 - inside) * weight
-            slope[0], slope[2] = common * u / x, common * v / y
+            inside, change, _ = fermi(u * u + v * v - 1)
+            slope[0], slope[2] = 2 * u / x * change * weight, 2 * v / y * change * weight
         return float(weight @ inside), slope
 
-    return of_weighted_particles(passed)
+    def second(z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        u, v = z[0] / x, z[2] / y
+        du, dv = rates[0] / x, rates[2] / y
+        bend = np.zeros_like(z)
+        if rectangular:
+            (a, da, dda), (b, db, ddb) = fermi(u * u - 1), fermi(v * v - 1)
+            p, q = 2 * u * du, 2 * v * dv
+            bend[0] = 2 / x * weight * (du * da * b + u * (dda * p * b + da * db * q))
+            bend[2] = 2 / y * weight * (dv * a * db + v * (da * p * db + a * ddb * q))
+        else:
+            _, change, bent = fermi(u * u + v * v - 1)
+            more = bent * 2 * (u * du + v * dv)
+            bend[0] = 2 / x * weight * (du * change + u * more)
+            bend[2] = 2 / y * weight * (dv * change + v * more)
+        return bend
+
+    return of_weighted_particles(passed, second)
 
 
 class Screen:
@@ -552,7 +652,6 @@ class Screen:
     def image(self, z: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         """What is seen of particles, coordinates of shape (6, n): shape (pixels in y, pixels in x). Its sum is that of
         the weights (default: 1/n each) but for what misses the screen."""
-        nx, ny = self.count
         z = np.asarray(z)
         if z.ndim != 2 or z.shape[0] != 6:
             raise ValueError(f"Screen.image: coordinates must have the shape (6, n), got {z.shape}")
@@ -562,34 +661,67 @@ class Screen:
                 f"Screen.image: weight must have the shape ({z.shape[1]},), got {np.shape(weight)}"
             )
         flat, (sx, sy), _ = self._splines(z)
+        return self._seen(flat, [(weight, sx, sy)])
+
+    def _seen(self, flat: np.ndarray, terms: list[tuple[np.ndarray, ...]]) -> np.ndarray:
+        """The blurred image of (amount, shares in x, shares in y) around pixels."""
+        nx, ny = self.count
         cells = np.zeros((ny + 20) * (nx + 20))
         for j in range(3):
             for i in range(3):
                 at = flat + (j - 1) * (nx + 20) + (i - 1)
-                cells += np.bincount(at, weight * sx[i] * sy[j], minlength=cells.size)
+                amount = sum(a * x[i] * y[j] for a, x, y in terms)
+                cells += np.bincount(at, amount, minlength=cells.size)
         seen = cells.reshape(ny + 20, nx + 20)[10 : ny + 10, 10 : nx + 10]
         return self._blur[1] @ seen @ self._blur[0].T
+
+    def _felt(
+        self, flat: np.ndarray, by_image: np.ndarray, *shares: tuple[np.ndarray, np.ndarray]
+    ) -> list[np.ndarray]:
+        """The sum around each particle of a function of the pixels, for each pair of shares in x
+        and y."""
+        nx, ny = self.count
+        field = np.zeros((ny + 20, nx + 20))
+        field[10 : ny + 10, 10 : nx + 10] = self._blur[1].T @ by_image @ self._blur[0]
+        field = field.ravel()
+        felt = [np.zeros(flat.size) for _ in shares]
+        for j in range(3):
+            for i in range(3):
+                here = field[flat + (j - 1) * (nx + 20) + (i - 1)]
+                for sum_of, (x, y) in zip(felt, shares, strict=True):
+                    sum_of += here * x[i] * y[j]
+        return felt
 
     def pull(
         self, z: np.ndarray, by_image: np.ndarray, weight: np.ndarray | None = None
     ) -> np.ndarray:
         """Derivatives by the coordinates, shape (6, n), of a number with these derivatives by the pixels."""
-        nx, ny = self.count
         z = np.asarray(z)
         weight = np.full(z.shape[1], 1 / max(1, z.shape[1])) if weight is None else weight
-        field = np.zeros((ny + 20, nx + 20))
-        field[10 : ny + 10, 10 : nx + 10] = self._blur[1].T @ by_image @ self._blur[0]
-        field = field.ravel()
         flat, (sx, sy), (dx, dy) = self._splines(z)
         slope = np.zeros(z.shape)
-        for j in range(3):
-            for i in range(3):
-                here = field[flat + (j - 1) * (nx + 20) + (i - 1)]
-                slope[self.rows[0]] += here * dx[i] * sy[j]
-                slope[self.rows[1]] += here * sx[i] * dy[j]
-        slope[self.rows[0]] *= weight / self.pixel[0]
-        slope[self.rows[1]] *= weight / self.pixel[1]
+        for axis, felt in enumerate(self._felt(flat, by_image, (dx, sy), (sx, dy))):
+            slope[self.rows[axis]] += felt * weight / self.pixel[axis]
         return slope
+
+    def _image_rate(self, z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        """How the image changes where the coordinates do at these rates, shape (6, n)."""
+        flat, (sx, sy), (dx, dy) = self._splines(z)
+        du, dv = (weight * rates[self.rows[a]] / self.pixel[a] for a in range(2))
+        return self._seen(flat, [(du, dx, sy), (dv, sx, dy)])
+
+    def _bend(
+        self, z: np.ndarray, by_image: np.ndarray, weight: np.ndarray, rates: np.ndarray
+    ) -> np.ndarray:
+        """How what `pull` gives changes then, at the same derivatives by the pixels."""
+        flat, (sx, sy), (dx, dy) = self._splines(z)
+        bent = np.array([1.0, -2.0, 1.0])[:, None]
+        xx, xy, yy = self._felt(flat, by_image, (bent, sy), (dx, dy), (sx, bent))
+        du, dv = (rates[self.rows[a]] / self.pixel[a] for a in range(2))
+        bend = np.zeros(z.shape)
+        bend[self.rows[0]] += (xx * du + xy * dv) * weight / self.pixel[0]
+        bend[self.rows[1]] += (xy * du + yy * dv) * weight / self.pixel[1]
+        return bend
 
 
 def screen_image(screen: Screen, target: np.ndarray) -> Loss:
@@ -610,4 +742,9 @@ def screen_image(screen: Screen, target: np.ndarray) -> Loss:
         rest = screen.image(z, weight) - wanted
         return float(np.sum(rest**2)) / norm, screen.pull(z, 2 * rest / norm, weight)
 
-    return of_weighted_particles(distance)
+    def second(z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        by_image = 2 * (screen.image(z, weight) - wanted) / norm
+        moved = screen._image_rate(z, weight, rates)
+        return screen.pull(z, 2 * moved / norm, weight) + screen._bend(z, by_image, weight, rates)
+
+    return of_weighted_particles(distance, second)

@@ -12,6 +12,7 @@
 #include "bindings/bindings.h"
 #include "bindings/derivatives.h"
 #include "tracking/gradient.h"
+#include "tracking/hessian.h"
 
 namespace nb = nanobind;
 
@@ -50,14 +51,14 @@ tracking::reverse_strategy strategy_named(const std::string& name) {
 }
 
 template <class F>
-void set_particles(tracking::pull_request<F>& request, nb::handle given, std::size_t size) {
+void set_particles(std::array<const F*, 6>& to, nb::handle given, std::size_t size) {
   if (given.is_none()) return;
   columns_array<F> columns;
   if (!nb::try_cast(given, columns) || columns.shape(0) != 6 || columns.shape(1) != size) {
     throw nb::value_error(
         "derivatives by particles: must be a contiguous array of shape (6, n) in the precision of the beam");
   }
-  for (std::size_t c = 0; c < 6; ++c) request.by_particles[c] = columns.data() + c * size;
+  for (std::size_t c = 0; c < 6; ++c) to[c] = columns.data() + c * size;
 }
 
 template <class F>
@@ -68,7 +69,7 @@ nb::dict pull(const held_gradient& h, const std::vector<tracking::moment_derivat
   request.by_moments = by_moments;
   request.strategy = strategy_named(strategy);
   request.tolerance = tolerance;
-  set_particles(request, by_particles, h.size);
+  set_particles(request.by_particles, by_particles, h.size);
   std::shared_ptr<F[]> out;
   if (initial) {
     out = in_place ? h.g.final_coordinates<F>() : std::make_shared_for_overwrite<F[]>(6 * h.size);
@@ -95,14 +96,141 @@ double push(const held_gradient& h, const std::vector<tracking::moment_derivativ
             nb::handle by_particles, std::ptrdiff_t knob) {
   tracking::pull_request<F> request;
   request.by_moments = by_moments;
-  set_particles(request, by_particles, h.size);
+  set_particles(request.by_particles, by_particles, h.size);
   nb::gil_scoped_release unlocked;
   return h.g.push(request, knob);
+}
+
+using knob_tuple = std::tuple<std::shared_ptr<element>, std::string, int>;
+
+std::vector<lattice::knob> knobs_from(const std::vector<knob_tuple>& given) {
+  std::vector<lattice::knob> r;
+  for (const auto& [e, parameter, entry] : given) r.push_back({e, parameter, entry});
+  return r;
+}
+
+/// (element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.
+nb::tuple tuple_of(const std::vector<tracking::moment_record>& records) {
+  std::vector<double> element, kinetic, weight, mean, cov;
+  for (const tracking::moment_record& r : records) {
+    element.push_back(r.element);
+    kinetic.push_back(r.ref.kinetic);
+    weight.push_back(r.moments.weight);
+    mean.insert(mean.end(), r.moments.mean.begin(), r.moments.mean.end());
+    cov.insert(cov.end(), r.moments.cov.begin(), r.moments.cov.end());
+  }
+  const std::size_t n = element.size();
+  return nb::make_tuple(array_of(element, {n}), array_of(kinetic, {n}), array_of(weight, {n}),
+                        array_of(mean, {n, 6}), array_of(cov, {n, 6, 6}));
+}
+
+struct held_product {
+  tracking::hessian_product h;
+  std::size_t size;
+  nb::object initial_direction;  // keeps its columns alive
+};
+
+void bind_hessian(nb::module_& m) {
+  nb::class_<held_product>(
+      m, "HessianProduct",
+      "A beam on its way through a line and back, with its rates along a direction.")
+      .def(
+          "__init__",
+          [](held_product* self, const lattice::line& l, const beam::bunch& b,
+             const std::vector<knob_tuple>& knobs, const std::vector<double>& direction,
+             const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads,
+             std::int64_t turns, nb::object initial_direction) {
+            tracking::hessian_options o;
+            set_particles(o.initial_direction, initial_direction, b.size());
+            o.knobs = knobs_from(knobs);
+            o.direction = direction;
+            o.recorded = recorded;
+            o.record_start = record_start;
+            o.threads = threads;
+            o.turns = turns;
+            std::optional<tracking::hessian_product> made;
+            {
+              nb::gil_scoped_release unlocked;
+              made.emplace(l, b, std::move(o));
+            }
+            new (self) held_product{std::move(*made), b.size(), std::move(initial_direction)};
+          },
+          nb::arg("line"), nb::arg("bunch"), nb::arg("knobs"), nb::arg("direction"),
+          nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_start") = false,
+          nb::arg("threads") = 0, nb::arg("turns") = 1, nb::arg("initial_direction") = nb::none(),
+          nb::keep_alive<1, 3>(),
+          "Tracks forward. direction: one number per knob; initial_direction: shape (6, n).")
+      .def(
+          "records", [](const held_product& p) { return tuple_of(p.h.records()); },
+          "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
+      .def(
+          "rates",
+          [](const held_product& p) {
+            std::vector<double> all;
+            for (const tracking::moment_rate& r : p.h.record_rates()) {
+              all.insert(all.end(), r.mean.begin(), r.mean.end());
+              all.insert(all.end(), r.covariance.begin(), r.covariance.end());
+              all.push_back(r.kinetic);
+            }
+            return array_of(all, {all.size() / 43, 43});
+          },
+          "How mean, covariance and gamma - 1 of the reference change at each record, shape (r, 43).")
+      .def_prop_ro("lost", [](const held_product& p) { return p.h.lost(); })
+      .def_prop_ro(
+          "final",
+          [](const held_product& p) { return shared_array(p.h.final_coordinates(), {6, p.size}); },
+          "Coordinates at the end, shape (6, n); no copy.")
+      .def_prop_ro(
+          "final_rates",
+          [](const held_product& p) { return shared_array(p.h.final_rates(), {6, p.size}); },
+          "How they change.")
+      .def(
+          "pull",
+          [](const held_product& p, const doubles& mean, const doubles& cov, const doubles& kinetic,
+             const doubles& mean_rates, const doubles& cov_rates, const doubles& kinetic_rates,
+             nb::object by_particles, nb::object by_particles_rates, bool initial,
+             double tolerance) {
+            const auto by_moments = by_moments_of(mean, cov, kinetic);
+            const auto rates = by_moments_of(mean_rates, cov_rates, kinetic_rates);
+            tracking::second_order_request request;
+            request.by_moments = by_moments;
+            request.by_moments_rates = rates;
+            request.tolerance = tolerance;
+            set_particles(request.by_particles, by_particles, p.size);
+            set_particles(request.by_particles_rates, by_particles_rates, p.size);
+            if (by_particles.is_none() != by_particles_rates.is_none()) {
+              throw nb::value_error(
+                  "derivatives by particles come with their rates, or not at all");
+            }
+            std::shared_ptr<double[]> out[2];
+            for (int k = 0; initial && k < 2; ++k) {
+              out[k] = std::make_shared_for_overwrite<double[]>(6 * p.size);
+              auto& columns = k == 0 ? request.initial : request.initial_product;
+              for (std::size_t c = 0; c < 6; ++c) columns[c] = out[k].get() + c * p.size;
+            }
+            tracking::second_order_result r;
+            {
+              nb::gil_scoped_release unlocked;
+              r = p.h.pull(request);
+            }
+            const auto columns_of = [&](const std::shared_ptr<double[]>& data) -> nb::object {
+              return initial ? shared_array<double>(data, {6, p.size}) : nb::none();
+            };
+            return nb::make_tuple(array_of(r.gradient, {r.gradient.size()}),
+                                  array_of(r.product, {r.product.size()}), columns_of(out[0]),
+                                  columns_of(out[1]));
+          },
+          nb::arg("mean"), nb::arg("covariance"), nb::arg("kinetic"), nb::arg("mean_rates"),
+          nb::arg("covariance_rates"), nb::arg("kinetic_rates"),
+          nb::arg("by_particles") = nb::none(), nb::arg("by_particles_rates") = nb::none(),
+          nb::arg("initial") = false, nb::arg("tolerance") = 0.0,
+          "The reverse pass: (gradient, Hessian times the direction, and both for the initial coordinates).");
 }
 
 }  // namespace
 
 void bind_gradient(nb::module_& m) {
+  bind_hessian(m);
   nb::class_<held_gradient>(m, "Gradient", "A beam on its way through a line and back.")
       .def(
           "__init__",
@@ -133,21 +261,7 @@ void bind_gradient(nb::module_& m) {
           nb::arg("bucket_length") = 0.0, nb::keep_alive<1, 3>(),
           "Tracks forward. knobs: (element, parameter, entry of a list or -1).")
       .def(
-          "records",
-          [](const held_gradient& h) {
-            std::vector<double> element, kinetic, weight, mean, cov;
-            for (const tracking::moment_record& r : h.g.records()) {
-              element.push_back(r.element);
-              kinetic.push_back(r.ref.kinetic);
-              weight.push_back(r.moments.weight);
-              mean.insert(mean.end(), r.moments.mean.begin(), r.moments.mean.end());
-              cov.insert(cov.end(), r.moments.cov.begin(), r.moments.cov.end());
-            }
-            const std::size_t n = element.size();
-            return nb::make_tuple(array_of(element, {n}), array_of(kinetic, {n}),
-                                  array_of(weight, {n}), array_of(mean, {n, 6}),
-                                  array_of(cov, {n, 6, 6}));
-          },
+          "records", [](const held_gradient& h) { return tuple_of(h.g.records()); },
           "(element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.")
       .def_prop_ro("lost", [](const held_gradient& h) { return h.g.lost(); })
       .def_prop_ro("memory", [](const held_gradient& h) { return h.g.memory(); })

@@ -118,27 +118,39 @@ void append_groups(const program& p, groups& to) {
   }
 }
 
-/// The derivative of f at x by central differences; f gives nothing where it is not defined. `scale` is a length on
-/// which f varies; values behind those of `together` stand alone. Throws std::domain_error where no step gives one.
+/// The derivative of f at x of order 1 or 2 by central differences; f gives nothing where it is not
+/// defined. `scale` is a length on which f varies; values behind those of `together` stand alone.
+/// Throws std::domain_error where no step gives one.
 values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale,
-                     const groups& together) {
-  constexpr double eighth[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
-  constexpr double sixth[] = {3.0 / 4, -3.0 / 20, 1.0 / 60, 0};
+                     const groups& together, int derivative = 1) {
+  // of order 8 and 6: sums of weights times f(x + j h) - f(x - j h) over h, or f(x + j h) - 2 f(x)
+  // + f(x - j h) over h^2
+  constexpr double weights[2][2][4] = {
+      {{4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280}, {3.0 / 4, -3.0 / 20, 1.0 / 60, 0}},
+      {{8.0 / 5, -1.0 / 5, 8.0 / 315, -1.0 / 560}, {3.0 / 2, -3.0 / 20, 1.0 / 90, 0}}};
+  const auto& weight = weights[derivative - 1];
+  const double ulps = derivative == 1 ? 2.2e-16 : 8.8e-16;
   constexpr int most_steps = 16;
   values best, error, size;
   auto usable = [&] {
     // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
     const double floor = 1e-6 * *std::ranges::max_element(size);
+    const double length = derivative == 1 ? scale : scale * scale;
     for (std::size_t c = 0; c < best.size(); ++c) {
       const double visible = 1e-6 * std::max(size[c], floor);
-      if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * scale > visible) return false;
+      if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * length > visible) return false;
     }
     return true;
   };
+  std::optional<values> middle;
+  if (derivative == 2) {
+    middle = f(x);
+    if (!middle) throw std::domain_error("it cannot be tracked there");
+  }
   int idle = 0;
   // powers of 2, so that x +- j h has hardly a rounding error
   double h = std::exp2(std::floor(std::log2(scale / 16)));
-  for (int i = 0; i < most_steps && idle < 3; ++i, h /= 4) {
+  for (int i = 0; i < most_steps && idle < 3; ++i, h /= derivative == 1 ? 4 : 2) {
     std::optional<values> at[8];
     bool complete = true;
     for (int j = 0; j < 4 && complete; ++j) {
@@ -158,21 +170,24 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
     for (std::size_t c = 0; c < n; ++c) {
       for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
     }
+    const double over = derivative == 1 ? h : h * h;
     bool improved = false, done = true, settled = true;
     for (std::size_t c = 0; c < n; ++c) {
       double fine = 0, coarse = 0;
       bool varies = false;
       for (int j = 0; j < 4; ++j) {
-        const double difference = (*at[2 * j])[c] - (*at[2 * j + 1])[c];
+        const double ahead = (*at[2 * j])[c], behind = (*at[2 * j + 1])[c];
+        const double difference =
+            derivative == 1 ? ahead - behind : (ahead - (*middle)[c]) + (behind - (*middle)[c]);
         varies = varies || difference != 0;
-        fine += eighth[j] * difference;
-        coarse += sixth[j] * difference;
+        fine += weight[0][j] * difference;
+        coarse += weight[1][j] * difference;
       }
-      fine /= h;
-      coarse /= h;
+      fine /= over;
+      coarse /= over;
       // what does not change over the longest step does not change at all
       const bool constant = !varies && std::isinf(error[c]);
-      const double truncated = std::fabs(fine - coarse), rounded = 2.2e-16 * largest[group(c)] / h;
+      const double truncated = std::fabs(fine - coarse), rounded = ulps * largest[group(c)] / over;
       const double doubt = constant ? 0 : truncated + rounded;
       settled = settled && (constant || truncated <= rounded);
       if (doubt < error[c]) {
@@ -192,11 +207,38 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
   return best;
 }
 
-/// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0 gamma0)^2 behind,
-/// and kinetic energy and time of the reference behind.
+/// Sets to 0 the coefficients that only bound an argument: they do not matter, and are not smooth.
+void forget_bounds(const program& p, double* coefficients) {
+  static const std::vector<std::vector<std::size_t>> bounds = [] {
+    std::vector<std::vector<std::size_t>> r;
+    elements::all_maps::for_each([&]<template <class> class Map>() {
+      const Map<double> map{};
+      const auto add = [&](const double& member) {
+        r.back().push_back(
+            static_cast<std::size_t>(&member - reinterpret_cast<const double*>(&map)));
+      };
+      r.emplace_back();
+      if constexpr (requires { map.reach; }) add(map.reach);
+      if constexpr (requires { map.reach_x; }) add(map.reach_x);
+      if constexpr (requires { map.reach_y; }) add(map.reach_y);
+    });
+    return r;
+  }();
+  for (const operation& op : p.operations) {
+    if (op.code >= map_count) continue;
+    for (const std::size_t k : bounds[static_cast<std::size_t>(op.code)]) {
+      coefficients[op.coefficients + k] = 0;
+    }
+  }
+}
+
+/// Everything of a slice that may vary: coefficients of its inverse, then 1/beta0 and 1/(beta0
+/// gamma0)^2 behind, where rates are wanted those of the maps themselves, and kinetic energy and
+/// time of the reference behind.
 struct slice_state {
   program inverse;
   reference behind;
+  program forward{};
 
   values all() const {
     values v = inverse.coefficients;
@@ -205,7 +247,11 @@ struct slice_state {
       if (op.code == reverse_operation::matrix)
         std::fill_n(v.begin() + op.coefficients + 42, 37, 0.0);
     }
+    forget_bounds(inverse, v.data());
     v.insert(v.end(), inverse.entrance_energy.begin(), inverse.entrance_energy.end());
+    const std::size_t at = v.size();
+    v.insert(v.end(), forward.coefficients.begin(), forward.coefficients.end());
+    forget_bounds(forward, v.data() + at);
     v.push_back(behind.kinetic);
     v.push_back(behind.t);
     return v;
@@ -285,10 +331,10 @@ program matrix_program(const element& e, const slice_request& which, reference& 
   return r;
 }
 
-bool has_call(const program& p) {
-  return std::ranges::any_of(p.operations,
-                             [](const operation& op) { return op.code == operation::call; });
+bool has(const program& p, int code) {
+  return std::ranges::any_of(p.operations, [=](const operation& op) { return op.code == code; });
 }
+bool has_call(const program& p) { return has(p, operation::call); }
 
 /// What undoes a slice with tile code: the maps around it, and the place of the call, whose number is counted within the
 /// slice.
@@ -313,13 +359,18 @@ program call_program(const program& forward, const reference& front, const refer
   return r;
 }
 
-/// Slice `index` of an element, as what undoes it. Throws as compile_slice.
-slice_state state_of(const element& e, slice_request which, const reference& ref) {
+/// Slice `index` of an element, as what undoes it; forward: with the coefficients of the maps too.
+/// Throws as compile_slice.
+slice_state state_of(const element& e, slice_request which, const reference& ref, bool forward) {
   slice_state s{{}, ref};
+  if (forward) {
+    reference there = ref;
+    s.forward = compile_slice(e, which, there);
+  }
   if (std::holds_alternative<elements::programmable>(e.body)) {
-    const program forward = compile_slice(e, which, s.behind);
-    if (has_call(forward)) {
-      s.inverse = call_program(forward, ref, s.behind);
+    const program maps = compile_slice(e, which, s.behind);
+    if (has_call(maps)) {
+      s.inverse = call_program(maps, ref, s.behind);
       return s;
     }
     s.behind = ref;
@@ -369,12 +420,20 @@ class differentiator {
     check_boundary(options.boundary, options.bucket_length);
     pass(start);
     vary_reference();
+    if (wants_rates()) find_rates(start);
     link();
   }
 
   sensitivity result() && { return std::move(r_); }
 
  private:
+  /// Something that a slice depends on: a knob of its element, or the reference in front.
+  struct variable {
+    static constexpr std::ptrdiff_t kinetic = -1, time = -2;
+    std::ptrdiff_t which;  // the number of the knob, or one of these
+    double value, scale;
+  };
+
   struct slice_work {
     std::size_t element;
     slice_request which;
@@ -384,16 +443,22 @@ class differentiator {
     struct direction {
       values tangents;  // of slice_state::all()
       std::uint32_t sum;
+      variable by;
+      values rates{};
     };
     std::vector<direction> directions{};
+    values rates{};  // of slice_state::all()
   };
+
+  /// Rates along a direction are wanted.
+  bool wants_rates() const { return !options_.along.empty() || options_.along_kinetic != 0; }
 
   void check_presence() const {
     for (const knob& k : options_.knobs) {
       if (std::ranges::find(line_.elements, k.of, [](const auto& e) {
             return std::shared_ptr<const element>(e);
           }) == line_.elements.end()) {
-        throw std::invalid_argument(describe(*k.of) + ": its " + name_of(k) +
+        throw std::invalid_argument(describe(*k.of) + ": its " + lattice::name_of(k) +
                                     " has no effect, the element is not in the line");
       }
     }
@@ -411,6 +476,7 @@ class differentiator {
     auto record = [&](std::int32_t element, int slice) {
       const auto number = static_cast<std::uint32_t>(p.records.size());
       p.records.push_back({element, slice, ref});
+      slices_before_.push_back(slices_.size());
       p.operations.push_back({operation::record, number, element, ref.s});
     };
     if (options_.record_start) record(-1, 0);
@@ -434,7 +500,8 @@ class differentiator {
         reference behind = ref;
         const std::size_t before = p.operations.size();
         append(compile_slice(e, which, behind), i);
-        slices_.push_back({i, which, ref, state_of(e, which, ref), before, p.operations.size()});
+        slices_.push_back(
+            {i, which, ref, state_of(e, which, ref, wants_rates()), before, p.operations.size()});
         slice_work& s = slices_.back();
         r_.slices.push_back({static_cast<std::int32_t>(i)});
         if (active != knobs_.end()) {
@@ -486,9 +553,27 @@ class differentiator {
     }
   }
 
-  /// The derivative of a slice with respect to something that `change` sets in copies of element and reference.
+  std::string name_of(const variable& v) const {
+    if (v.which == variable::kinetic) return "the energy of the reference";
+    if (v.which == variable::time) return "the time of the reference";
+    return lattice::name_of(options_.knobs[static_cast<std::size_t>(v.which)]);
+  }
+
+  /// Adds to what a slice depends on.
+  void turn(const variable& v, double by, element& e, reference& ref) const {
+    if (v.which == variable::kinetic) {
+      ref.kinetic += by;
+    } else if (v.which == variable::time) {
+      ref.t += by;
+    } else {
+      *number_of(e, options_.knobs[static_cast<std::size_t>(v.which)]) += by;
+    }
+  }
+
+  /// The derivative of a slice, of order 1 or 2, at x of what `change` makes of copies of element
+  /// and reference.
   template <class Change>
-  values derivative(const slice_work& s, double x, double scale, const std::string& what,
+  values derivative(const slice_work& s, double x, double scale, int order, const variable& by,
                     const Change& change) const {
     const element& e = *line_.elements[s.element];
     auto at = [&](double value) -> std::optional<values> {
@@ -497,7 +582,7 @@ class differentiator {
       if (!clock_) ref.t = 0;
       change(changed, ref, value);
       try {
-        const slice_state state = state_of(changed, s.which, ref);
+        const slice_state state = state_of(changed, s.which, ref, wants_rates());
         if (!state.same_structure(s.state)) return {};
         return state.all();
       } catch (const std::exception&) {
@@ -507,18 +592,35 @@ class differentiator {
     try {
       groups together;
       append_groups(s.state.inverse, together);
-      return derivative_of(at, x, scale, together);
+      return derivative_of(at, x, scale, together, order);
     } catch (const std::domain_error& why) {
-      throw std::invalid_argument(describe(e) + " cannot be differentiated with respect to " +
-                                  what + " = " + std::to_string(x) + ": " + why.what());
+      throw std::invalid_argument(describe(e) + " cannot be differentiated " +
+                                  (order == 2 ? "twice " : "") + "with respect to " + name_of(by) +
+                                  " = " + std::to_string(by.value) + ": " + why.what());
     }
   }
 
+  values derivative(const slice_work& s, const variable& v) const {
+    const auto change = [&](element& e, reference& ref, double x) {
+      if (v.which == variable::kinetic) {
+        ref.kinetic = x;
+      } else if (v.which == variable::time) {
+        ref.t = x;
+      } else {
+        *number_of(e, options_.knobs[static_cast<std::size_t>(v.which)]) = x;
+      }
+    };
+    return derivative(s, v.value, v.scale, 1, v, change);
+  }
+
   /// Adds a direction unless nothing in the slice depends on it; the number of its sum, or -1.
-  std::int64_t add(slice_work& s, values tangents) {
-    tangents.resize(tangents.size() - 2);
-    if (std::ranges::all_of(tangents, [](double t) { return t == 0; })) return -1;
-    s.directions.push_back({std::move(tangents), r_.sums});
+  std::int64_t add(slice_work& s, values tangents, const variable& by) {
+    // what does not change to first order may to second
+    if (!wants_rates() &&
+        std::all_of(tangents.begin(), tangents.end() - 2, [](double t) { return t == 0; })) {
+      return -1;
+    }
+    s.directions.push_back({std::move(tangents), r_.sums, by});
     return r_.sums++;
   }
 
@@ -526,20 +628,22 @@ class differentiator {
     const knob& k = options_.knobs[number];
     if (has_call(s.state.inverse) && !is_common(k)) {
       throw std::invalid_argument(describe(*line_.elements[s.element]) +
-                                  " has no derivative by its " + name_of(k) +
+                                  " has no derivative by its " + lattice::name_of(k) +
                                   ": it is not known how its code depends on that");
     }
     element copy = *line_.elements[s.element];
     const double x = *number_of(copy, k);
     const parameter_info* info = info_of(copy, k.parameter);
-    const double scale = scale_of(*info, x, clock_, s.front.t);
-    const values d = cached(s, number, [&] {
-      return derivative(s, x, scale, name_of(k),
-                        [&](element& e, reference&, double v) { *number_of(e, k) = v; });
-    });
+    const variable by{static_cast<std::ptrdiff_t>(number), x,
+                      scale_of(*info, x, clock_, s.front.t)};
+    const values d = cached(s, number, 0, [&] { return derivative(s, by); });
     const slice_sensitivity::moved behind{d[d.size() - 2], d[d.size() - 1]};
-    const std::int64_t sum = add(s, d);
+    const std::int64_t sum = add(s, d, by);
     if (behind.kinetic != 0 || (behind.time != 0 && clock_)) moves_reference_ = true;
+    // perhaps only to second order, as the phase of a cavity on crest
+    if (wants_rates() && (clock_ || has(s.state.inverse, operation::refresh))) {
+      moves_reference_ = true;
+    }
     // the sum of what does not depend on the knob is not used, but its place must exist
     const auto place = sum >= 0 ? static_cast<std::uint32_t>(sum) : unused_sum();
     r_.slices.back().knobs.push_back({number, place, behind});
@@ -552,12 +656,13 @@ class differentiator {
     return static_cast<std::uint32_t>(unused_);
   }
 
-  /// Slices of the same element at the same energy have the same derivatives, unless they follow the clock.
+  /// Slices of the same element at the same energy have the same derivatives, unless they follow
+  /// the clock. rate: of that energy, where it matters.
   template <class Make>
-  values cached(const slice_work& s, std::size_t what, Make&& make) {
+  values cached(const slice_work& s, std::size_t what, double rate, Make&& make) {
     if (clock_) return make();
     const auto key = std::tuple(line_.elements[s.element].get(), s.which.index, s.which.count, what,
-                                s.front.kinetic);
+                                s.front.kinetic, rate);
     const auto found = cache_.find(key);
     if (found != cache_.end()) return found->second;
     return cache_.emplace(key, make()).first->second;
@@ -578,22 +683,118 @@ class differentiator {
             "by the energy of the reference, or by what changes it in front of this element");
       }
       slice_sensitivity& to = r_.slices[first];
-      const std::size_t by_kinetic = options_.knobs.size();
-      const values d = cached(s, by_kinetic, [&] {
-        return derivative(s, s.front.kinetic, s.front.kinetic, "the energy of the reference",
-                          [](element&, reference& ref, double v) { ref.kinetic = v; });
-      });
+      const variable by_kinetic{variable::kinetic, s.front.kinetic, s.front.kinetic};
+      const values d =
+          cached(s, options_.knobs.size(), 0, [&] { return derivative(s, by_kinetic); });
       to.by_kinetic = {d[d.size() - 2], d[d.size() - 1]};
-      to.kinetic_sum = add(s, d);
+      to.kinetic_sum = add(s, d, by_kinetic);
       const bool follows = std::visit([](const auto& b) { return requires { b.follows_clock; }; },
                                       line_.elements[s.element]->body);
       if (!follows) continue;
-      const values t = derivative(s, s.front.t, 0.1, "the time of the reference",
-                                  [](element&, reference& ref, double v) { ref.t = v; });
+      const variable by_time{variable::time, s.front.t, 0.1};
+      const values t = derivative(s, by_time);
       to.by_time = {t[t.size() - 2], t[t.size() - 1]};
       energy = energy || to.by_time.kinetic != 0;
-      to.time_sum = add(s, t);
+      to.time_sum = add(s, t, by_time);
     }
+  }
+
+  /// How fast a variable of a slice changes, where kinetic energy and time of the reference in
+  /// front do so as `front`.
+  double rate_of(const variable& v, const slice_sensitivity::moved& front) const {
+    if (v.which == variable::kinetic) return front.kinetic;
+    if (v.which == variable::time) return front.time;
+    return options_.along.empty() ? 0 : options_.along[static_cast<std::size_t>(v.which)];
+  }
+
+  /// The rate of the derivative of a slice by one of its variables, d2/da de: where all variables
+  /// but this one stand still its second derivative; else, with D the second derivative along a
+  /// direction, (D_{a+e} - D_{a-e})/4.
+  values rate_of_tangents(const slice_work& s, const variable& by,
+                          const slice_sensitivity::moved& front) const {
+    double fastest = 0;
+    bool alone = true;
+    for (const slice_work::direction& d : s.directions) {
+      const double rate = rate_of(d.by, front);
+      fastest = std::max(fastest, std::fabs(rate) / d.by.scale);
+      alone = alone && (rate == 0 || d.by.which == by.which);
+    }
+    if (fastest == 0) return values(s.directions.front().tangents.size(), 0.0);
+    const auto along = [&](double a, double e) {
+      return derivative(s, 0, 1, 2, by, [&, a, e](element& changed, reference& ref, double x) {
+        turn(by, x * a, changed, ref);
+        for (const slice_work::direction& d : s.directions) {
+          const double rate = rate_of(d.by, front);
+          if (e != 0 && rate != 0) turn(d.by, x * e * rate, changed, ref);
+        }
+      });
+    };
+    const double length = std::exp2(std::floor(std::log2(by.scale)));  // see derivative_of
+    if (alone) {
+      values r = along(length, 0);
+      const double factor = rate_of(by, front) / (length * length);
+      for (double& x : r) x *= factor;
+      return r;
+    }
+    values r = along(length, 1 / fastest);
+    const values other = along(length, -1 / fastest);
+    const double factor = fastest / (4 * length);
+    for (std::size_t i = 0; i < r.size(); ++i) r[i] = (r[i] - other[i]) * factor;
+    return r;
+  }
+
+  /// Of all slices, and of the reference on its way: what its rates depend on is in front.
+  void find_rates(const reference& start) {
+    slice_sensitivity::moved front{options_.along_kinetic, 0};
+    std::vector<slice_sensitivity::moved> in_front{front};
+    const double kinetic = start.kinetic, energy = kinetic * (kinetic + 2);  // (beta gamma)^2
+    r_.rates.entrance_energy[1] = -2 * (kinetic + 1) / (energy * energy) * front.kinetic;
+    r_.rates.entrance_energy[0] = r_.rates.entrance_energy[1] / (2 * start.inverse_beta());
+    r_.rates.exit_energy = r_.rates.entrance_energy;
+    for (std::size_t n = 0; n < slices_.size(); ++n) {
+      slice_work& s = slices_[n];
+      if (has_call(s.state.inverse)) {
+        throw std::invalid_argument(describe(*line_.elements[s.element]) +
+                                    ": its code has no second derivative");
+      }
+      for (const slice_work::direction& d : s.directions) {
+        const double rate = std::fabs(rate_of(d.by, front)) / d.by.scale;
+        r_.rates.fastest = std::max(r_.rates.fastest, rate);
+      }
+      s.rates.assign(s.state.all().size(), 0.0);
+      for (slice_work::direction& d : s.directions) {
+        const double rate = rate_of(d.by, front);
+        for (std::size_t i = 0; i < s.rates.size(); ++i) s.rates[i] += rate * d.tangents[i];
+        const auto what = static_cast<std::size_t>(d.by.which) + 2 * options_.knobs.size() + 2;
+        d.rates = cached(s, what, front.kinetic, [&] { return rate_of_tangents(s, d.by, front); });
+      }
+      const auto last_two = [](const values& v) {
+        return slice_sensitivity::moved{v[v.size() - 2], v[v.size() - 1]};
+      };
+      slice_sensitivity& to = r_.slices[n];
+      sensitivity_rates::of_slice rates;
+      // directions are first those of the knobs, then those of the reference
+      for (std::size_t k = 0; k < to.knobs.size(); ++k) {
+        rates.knobs.push_back(last_two(s.directions[k].rates));
+      }
+      bool follows = false;
+      for (std::size_t k = to.knobs.size(); k < s.directions.size(); ++k) {
+        const slice_work::direction& d = s.directions[k];
+        follows = follows || d.by.which == variable::time;
+        (d.by.which == variable::time ? rates.by_time : rates.by_kinetic) = last_two(d.rates);
+      }
+      slice_sensitivity::moved behind = last_two(s.rates);
+      if (to.kinetic_sum < 0) behind.kinetic += front.kinetic;
+      if (!follows) behind.time += front.time;
+      front = behind;
+      in_front.push_back(front);
+      const std::size_t inverse = s.state.inverse.coefficients.size();
+      const auto forward = s.rates.begin() + static_cast<std::ptrdiff_t>(inverse) + 2;
+      r_.rates.forward.insert(r_.rates.forward.end(), forward, s.rates.end() - 2);
+      r_.rates.exit_energy = {s.rates[inverse], s.rates[inverse + 1]};
+      r_.rates.slices.push_back(std::move(rates));
+    }
+    for (const std::size_t n : slices_before_) r_.rates.kinetic.push_back(in_front[n].kinetic);
   }
 
   /// The operations of the reverse pass, in their order.
@@ -640,6 +841,10 @@ class differentiator {
     if (energy_ == none) {
       energy_ = r_.coefficients.size();
       r_.coefficients.insert(r_.coefficients.end(), r_.exit_energy.begin(), r_.exit_energy.end());
+      if (wants_rates()) {
+        r_.rates.coefficients.insert(r_.rates.coefficients.end(), r_.rates.exit_energy.begin(),
+                                     r_.rates.exit_energy.end());
+      }
     }
     return static_cast<std::uint32_t>(energy_);
   }
@@ -653,6 +858,10 @@ class differentiator {
     const auto shift = static_cast<std::uint32_t>(r_.coefficients.size());
     r_.coefficients.insert(r_.coefficients.end(), p.coefficients.begin(), p.coefficients.end());
     const std::size_t energy_at_exit = p.coefficients.size();  // in the tangents of the slice
+    if (wants_rates()) {
+      r_.rates.coefficients.insert(r_.rates.coefficients.end(), s.rates.begin(),
+                                   s.rates.begin() + static_cast<std::ptrdiff_t>(energy_at_exit));
+    }
     std::size_t energy_tangent = energy_at_exit;
     std::uint32_t energy = last_energy();
     std::size_t map = forward_maps.size();
@@ -675,15 +884,24 @@ class differentiator {
       to.first_direction = static_cast<std::uint32_t>(r_.directions.size());
       const std::size_t count = coefficient_count(op.code);
       for (const slice_work::direction& d : s.directions) {
-        const double* own = d.tangents.data() + op.coefficients;
-        const double* of_energy = d.tangents.data() + energy_tangent;
-        const bool moves_energy = of_energy[0] != 0 || of_energy[1] != 0;
-        const bool varies = std::any_of(own, own + count, [](double t) { return t != 0; });
-        if (!varies && !moves_energy) continue;
+        const auto moves = [](const values& v, std::size_t first, std::size_t n) {
+          const double* at = v.data() + first;
+          return !v.empty() && std::any_of(at, at + n, [](double t) { return t != 0; });
+        };
+        const auto in_either = [&](std::size_t first, std::size_t n) {
+          return moves(d.tangents, first, n) || moves(d.rates, first, n);
+        };
+        const bool moves_energy = in_either(energy_tangent, 2);
+        if (!in_either(op.coefficients, count) && !moves_energy) continue;
         r_.directions.push_back(
             {static_cast<std::uint32_t>(r_.tangents.size()), energy, moves_energy, d.sum});
-        r_.tangents.insert(r_.tangents.end(), own, own + count);
-        r_.tangents.insert(r_.tangents.end(), of_energy, of_energy + 2);
+        const auto append = [&](std::vector<double>& to_all, const values& v) {
+          const double *own = v.data() + op.coefficients, *of_energy = v.data() + energy_tangent;
+          to_all.insert(to_all.end(), own, own + count);
+          to_all.insert(to_all.end(), of_energy, of_energy + 2);
+        };
+        append(r_.tangents, d.tangents);
+        if (wants_rates()) append(r_.rates.tangents, d.rates);
         ++to.directions;
       }
       to.from_front = op.code == operation::radiate;
@@ -703,7 +921,8 @@ class differentiator {
   std::unordered_map<const element*, std::vector<std::size_t>> knobs_{};
   sensitivity r_{};
   std::vector<slice_work> slices_{};
-  std::map<std::tuple<const element*, int, int, std::size_t, double>, values> cache_{};
+  std::map<std::tuple<const element*, int, int, std::size_t, double, double>, values> cache_{};
+  std::vector<std::size_t> slices_before_{};  // each record
   reference end_{};
   std::size_t unused_ = none, energy_ = none, first_moved_ = none, first_accelerated_ = none;
   bool moves_reference_ = false;
@@ -766,42 +985,83 @@ void check(const knob& k) {
   throw std::invalid_argument(describe(copy) + ": " + name_of(k) + " " + why);
 }
 
+namespace {
+
+/// sensitivity::collect for plain numbers and for those with rates.
+template <class T>
+struct collector {
+  const sensitivity& of;
+  std::vector<T> knobs;
+  T kinetic{0.0}, time{0.0};
+
+  /// A number of the sensitivity with its rate.
+  static T joined(double value, const auto& rate) {
+    if constexpr (std::is_same_v<T, double>) {
+      return value;
+    } else {
+      T r(value);
+      r.d[0] = rate();
+      return r;
+    }
+  }
+
+  void run(std::span<const T> contributions, std::span<const T> by_kinetic,
+           std::span<const T> at_stops) {
+    // records from the last to the first, each behind the slices of its element
+    std::size_t record = by_kinetic.size();
+    const auto take_records = [&](std::int32_t element) {
+      while (record > 0 && of.forward.records[record - 1].element >= element) {
+        kinetic += by_kinetic[--record];
+      }
+    };
+    std::size_t next_stop = at_stops.size();
+    const auto take_stops = [&](std::size_t slices_in_front) {
+      while (next_stop > 0 && of.stops[next_stop - 1].slices >= slices_in_front) {
+        kinetic += at_stops[--next_stop];
+      }
+    };
+    using moved = slice_sensitivity::moved;
+    for (std::size_t n = of.slices.size(); n-- > 0;) {
+      const slice_sensitivity& s = of.slices[n];
+      const auto rates = [&]() -> const sensitivity_rates::of_slice& { return of.rates.slices[n]; };
+      const auto pulled = [&](const moved& m, const auto& rate) {
+        return kinetic * joined(m.kinetic, [&] { return rate().kinetic; }) +
+               time * joined(m.time, [&] { return rate().time; });
+      };
+      take_stops(n + 1);
+      take_records(s.element);
+      for (std::size_t k = 0; k < s.knobs.size(); ++k) {
+        const slice_sensitivity::varied& v = s.knobs[k];
+        knobs[v.knob] += contributions[v.sum] + pulled(v.behind, [&] { return rates().knobs[k]; });
+      }
+      const T in_front = pulled(s.by_kinetic, [&] { return rates().by_kinetic; });
+      time = pulled(s.by_time, [&] { return rates().by_time; });
+      kinetic = in_front;
+      if (s.kinetic_sum >= 0) kinetic += contributions[static_cast<std::size_t>(s.kinetic_sum)];
+      if (s.time_sum >= 0) time += contributions[static_cast<std::size_t>(s.time_sum)];
+    }
+    take_stops(0);
+    take_records(-1);
+  }
+};
+
+}  // namespace
+
 sensitivity::result sensitivity::collect(std::span<const double> contributions,
                                          std::span<const double> by_kinetic,
                                          std::span<const double> at_stops,
                                          std::size_t knob_count) const {
-  result r{std::vector<double>(knob_count, 0.0), 0};
-  double kinetic = 0, time = 0;
-  // records from the last to the first, each behind the slices of its element
-  std::size_t record = by_kinetic.size();
-  const auto take_records = [&](std::int32_t element) {
-    while (record > 0 && forward.records[record - 1].element >= element) {
-      kinetic += by_kinetic[--record];
-    }
-  };
-  std::size_t next_stop = at_stops.size();
-  const auto take_stops = [&](std::size_t slices_in_front) {
-    while (next_stop > 0 && stops[next_stop - 1].slices >= slices_in_front) {
-      kinetic += at_stops[--next_stop];
-    }
-  };
-  for (std::size_t n = slices.size(); n-- > 0;) {
-    const slice_sensitivity& s = slices[n];
-    take_stops(n + 1);
-    take_records(s.element);
-    for (const slice_sensitivity::varied& k : s.knobs) {
-      r.knobs[k.knob] += contributions[k.sum] + kinetic * k.behind.kinetic + time * k.behind.time;
-    }
-    const double behind = kinetic;
-    kinetic = kinetic * s.by_kinetic.kinetic + time * s.by_kinetic.time;
-    time = behind * s.by_time.kinetic + time * s.by_time.time;
-    if (s.kinetic_sum >= 0) kinetic += contributions[static_cast<std::size_t>(s.kinetic_sum)];
-    if (s.time_sum >= 0) time += contributions[static_cast<std::size_t>(s.time_sum)];
-  }
-  take_stops(0);
-  take_records(-1);
-  r.kinetic = kinetic;
-  return r;
+  collector<double> c{*this, std::vector<double>(knob_count)};
+  c.run(contributions, by_kinetic, at_stops);
+  return {std::move(c.knobs), c.kinetic};
+}
+
+sensitivity::second_order_result sensitivity::collect(std::span<const rated> contributions,
+                                                      std::span<const rated> by_kinetic,
+                                                      std::size_t knob_count) const {
+  collector<rated> c{*this, std::vector<rated>(knob_count, rated(0.0))};
+  c.run(contributions, by_kinetic, {});
+  return {std::move(c.knobs), c.kinetic};
 }
 
 geometry_slope geometry_of(const knob& k) {

@@ -3,9 +3,10 @@
 // The reverse pass takes particles from the end of the line to its start through the inverse maps. What a parameter
 // does there follows from the derivative of the coefficients of those maps, which are smooth functions of it and are
 // differentiated numerically, in double: by central differences of order 8, with the step at which each coefficient
-// is most accurate (about 1e-13 of its size). A parameter may also move the reference particle (an RF voltage moves
-// its energy), on which the coefficients of everything behind depend; that is carried from slice to slice by the
-// chain rule, so that only slices know their coefficients and all else is a recursion over two numbers.
+// is most accurate (about 1e-13 of its size; second derivatives about 1e-12). A parameter may also
+// move the reference particle (an RF voltage moves its energy), on which the coefficients of
+// everything behind depend; that is carried from slice to slice by the chain rule, so that only
+// slices know their coefficients and all else is a recursion over two numbers.
 //
 // Source for the formulas of differences and their errors: B. Fornberg, Math. Comp. 51 (1988) 699.
 #pragma once
@@ -23,8 +24,12 @@
 #include "beam/reference.h"
 #include "lattice/line.h"
 #include "lattice/program.h"
+#include "numerics/dual.h"
 
 namespace betatron::lattice {
+
+/// A number and its rate along a direction.
+using rated = numerics::dual<double, 1>;
 
 /// A number that derivatives are taken with respect to, of one element wherever it stands in the line.
 struct knob {
@@ -93,6 +98,20 @@ struct stop {
   beam::reference ref;
 };
 
+/// How a sensitivity changes along a direction: the rates of what has the same name there.
+struct sensitivity_rates {
+  struct of_slice {
+    slice_sensitivity::moved by_kinetic{}, by_time{};
+    std::vector<slice_sensitivity::moved> knobs{};  ///< of slice_sensitivity::varied::behind
+  };
+  std::vector<double> forward{};  ///< of the coefficients of the program
+  std::array<double, 2> entrance_energy{}, exit_energy{};
+  std::vector<double> kinetic{};  ///< of the reference at each record
+  std::vector<double> coefficients{}, tangents{};
+  std::vector<of_slice> slices{};
+  double fastest = 0;  ///< largest rate of a variable over the length on which things vary with it
+};
+
 struct sensitivity {
   program forward;                            ///< with records; what the reverse pass undoes
   std::vector<reverse_operation> backward{};  ///< in the order in which they are run
@@ -104,6 +123,7 @@ struct sensitivity {
   std::array<double, 2> exit_energy{};      ///< 1/beta0, 1/(beta0 gamma0)^2 at the end
   std::uint32_t sums = 0;                   ///< how many there are
   bool needs_states = false;                ///< an operation cannot be undone: states must be kept
+  sensitivity_rates rates{};                ///< empty unless the options have a direction
 
   /// Derivatives with respect to the knobs, and to the kinetic energy over m c^2 at the start (if the program was
   /// made for it), from what particles have contributed to the sums. by_kinetic: what a loss depends directly on
@@ -114,6 +134,14 @@ struct sensitivity {
   };
   result collect(std::span<const double> contributions, std::span<const double> by_kinetic,
                  std::span<const double> at_stops, std::size_t knob_count) const;
+
+  /// The same with rates along the direction of the options, of a line without stops.
+  struct second_order_result {
+    std::vector<rated> knobs;
+    rated kinetic;
+  };
+  second_order_result collect(std::span<const rated> contributions,
+                              std::span<const rated> by_kinetic, std::size_t knob_count) const;
 };
 
 struct sensitivity_options {
@@ -122,6 +150,11 @@ struct sensitivity_options {
   std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
   bool record_start = false, record_end = false;
   std::span<const position> stops{};  ///< ascending
+
+  /// A direction, one number per knob, and that of the kinetic energy over m c^2 at the start
+  /// (which needs reference_energy): rates along it are wanted. Empty: none.
+  std::span<const double> along{};
+  double along_kinetic = 0;
 
   /// Synchrotron radiation and the boundary of the bucket, as in compile_options.
   std::optional<elements::radiation_model> radiation{};

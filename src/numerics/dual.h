@@ -40,12 +40,21 @@ struct is_dual<dual<T, N>> : std::true_type {};
 
 namespace detail {
 
-/// S can stand for a constant next to a dual<T, N>: a number, a T, or a constant of T.
+/// S is T but for one number where T has a pack of them: what is the same for all lanes, with its
+/// derivatives.
+template <class S, class T>
+struct broadcasts : std::bool_constant<is_pack<T>::value && std::is_same_v<S, scalar_of<T>>> {};
+template <class S, class T, int N>
+struct broadcasts<dual<S, N>, dual<T, N>> : broadcasts<S, T> {};
+
+/// S can stand for a constant next to a dual<T, N>: a number, a T, a constant of T, or one that is
+/// broadcast to T.
 template <class S, class T>
 struct is_constant_of : std::bool_constant<std::is_arithmetic_v<S> || std::is_same_v<S, T>> {};
 template <class S, class T, int N>
 struct is_constant_of<S, dual<T, N>>
-    : std::bool_constant<std::is_same_v<S, dual<T, N>> || is_constant_of<S, T>::value> {};
+    : std::bool_constant<std::is_same_v<S, dual<T, N>> || broadcasts<S, dual<T, N>>::value ||
+                         is_constant_of<S, T>::value> {};
 
 }  // namespace detail
 
@@ -117,9 +126,9 @@ struct dual {
   BETATRON_INLINE constexpr dual(const S& constant) : v(detail::as_operand<T>(constant)), d{} {}
 
   /// The same number for every lane of a pack: a coefficient, with its derivatives, next to packs of particles.
-  template <class F>
-    requires(is_pack<T>::value && std::is_same_v<F, scalar_of<T>>)
-  BETATRON_INLINE dual(const dual<F, N>& broadcast) : v(broadcast.v) {
+  template <class S>
+    requires(detail::broadcasts<S, T>::value)
+  BETATRON_INLINE dual(const dual<S, N>& broadcast) : v(broadcast.v) {
     for (int i = 0; i < N; ++i) d[i] = T(broadcast.d[i]);
   }
 

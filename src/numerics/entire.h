@@ -231,19 +231,20 @@ BETATRON_INLINE void stumpff(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&c)[K
 }
 
 /// A bound that is itself a dual number, as all coefficients of a map whose parameters vary: its value counts.
-template <int K, class T, int N, int M>
-BETATRON_INLINE void stumpff(dual<T, N> z, const dual<scalar_of<T>, M>& reach, dual<T, N> (&c)[K]) {
-  stumpff(z, reach.v, c);
+template <int K, class T, int N, class R, int M>
+BETATRON_INLINE void stumpff(dual<T, N> z, const dual<R, M>& reach, dual<T, N> (&c)[K]) {
+  stumpff(z, value_of(reach), c);
 }
 
 namespace detail {
 
-/// c_0 ... c_{K+1} at z and at -z from the series of the last two, see both_signs. K = 2 or 4.
+/// c_0 ... c_{K+1} at z and at -z from the series of the last two, see both_signs. K = 2, 4 or 6.
 template <int K, int Terms, class T>
 BETATRON_INLINE void pair_and_slopes_small(T z, T (&plus)[K + 2], T (&minus)[K + 2]) {
   using F = scalar_of<T>;
   const T z2 = z * z;
-  constexpr int terms = Terms - K / 2 + 1;  // the slope needs one more than the value
+  // the slope needs one more than the value, and the second derivative another
+  constexpr int terms = Terms - K / 2 + (K > 4 ? 2 : 1);
   auto last = [&]<int k>(std::integral_constant<int, k>) {
     const T even = factorial_series<k, 4, (terms + 1) / 2, false>(z2);
     const T odd = factorial_series<k + 2, 4, terms / 2, false>(z2);
@@ -256,7 +257,11 @@ BETATRON_INLINE void pair_and_slopes_small(T z, T (&plus)[K + 2], T (&minus)[K +
     plus[k] = T(inverse_factorial<F>(k)) - z * plus[k + 2];
     minus[k] = z * minus[k + 2] + T(inverse_factorial<F>(k));
   };
-  if constexpr (K == 4) {
+  if constexpr (K >= 6) {
+    down(std::integral_constant<int, 4>{});
+    down(std::integral_constant<int, 5>{});
+  }
+  if constexpr (K >= 4) {
     down(std::integral_constant<int, 2>{});
     down(std::integral_constant<int, 3>{});
   }
@@ -288,37 +293,32 @@ BETATRON_INLINE void pair_and_slopes(T z, scalar_of<T> reach, T (&plus)[K + 2], 
 
 }  // namespace detail
 
-/// c_0 ... c_{K-1} at z and at -z for dual numbers, K = 2 or 4.
+/// c_0 ... c_{K-1} at z and at -z for dual numbers (of anything), K = 2, 4 or 6.
 template <int K, class T, int N>
 BETATRON_INLINE void oscillator_pair(dual<T, N> z, scalar_of<T> reach, dual<T, N> (&plus)[K],
                                      dual<T, N> (&minus)[K]) {
+  using F = scalar_of<T>;
+  T p[K + 2], m[K + 2];
   if constexpr (real_or_pack<T>) {
-    using F = scalar_of<T>;
-    T p[K + 2], m[K + 2];
     detail::pair_and_slopes<K>(z.v, reach, p, m);
-    for (int k = 0; k < K; ++k) {
-      plus[k].v = p[k];
-      minus[k].v = m[k];
-      const T up = (p[k + 2] * F(k) - p[k + 1]) * F(0.5);
-      const T down = (m[k + 1] - m[k + 2] * F(k)) * F(0.5);
-      for (int i = 0; i < N; ++i) {
-        plus[k].d[i] = up * z.d[i];
-        minus[k].d[i] = down * z.d[i];
-      }
-    }
   } else {
-    constexpr int count = K < 4 ? 4 : K;
-    dual<T, N> c[count];
-    stumpff<count>(z, reach, c);
-    for (int k = 0; k < K; ++k) plus[k] = c[k];
-    stumpff<count>(-z, reach, c);
-    for (int k = 0; k < K; ++k) minus[k] = c[k];
+    oscillator_pair(z.v, reach, p, m);
+  }
+  for (int k = 0; k < K; ++k) {
+    plus[k].v = p[k];
+    minus[k].v = m[k];
+    const T up = (p[k + 2] * F(k) - p[k + 1]) * F(0.5);
+    const T down = (m[k + 1] - m[k + 2] * F(k)) * F(0.5);
+    for (int i = 0; i < N; ++i) {
+      plus[k].d[i] = up * z.d[i];
+      minus[k].d[i] = down * z.d[i];
+    }
   }
 }
-template <int K, class T, int N, int M>
-BETATRON_INLINE void oscillator_pair(dual<T, N> z, const dual<scalar_of<T>, M>& reach,
-                                     dual<T, N> (&plus)[K], dual<T, N> (&minus)[K]) {
-  oscillator_pair(z, reach.v, plus, minus);
+template <int K, class T, int N, class R, int M>
+BETATRON_INLINE void oscillator_pair(dual<T, N> z, const dual<R, M>& reach, dual<T, N> (&plus)[K],
+                                     dual<T, N> (&minus)[K]) {
+  oscillator_pair(z, value_of(reach), plus, minus);
 }
 
 /// atan(v)/v as a function of u = v^2 for dual numbers: d/du = (1/(1 + u) - f) / (2u), by its series

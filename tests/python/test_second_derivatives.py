@@ -1,4 +1,6 @@
-"""Hessian-vector products: closed forms of linear lines, symmetry elsewhere, and errors that are what they are said to be."""
+"""Hessian-vector products: closed forms of linear lines, symmetry elsewhere, and errors of
+differences that are what they
+are said to be. See also test_exact_second_derivatives.py."""
 
 from __future__ import annotations
 
@@ -98,12 +100,16 @@ class Quadratic:
 def test_quadratic_losses(seed: int, quadrupoles: int, lengths: bool) -> None:
     """Also where the beam grows so much that it cannot be rewound accurately (20 random quadrupoles)."""
     case = Quadratic(seed, quadrupoles, lengths)
-    found = case.line.hessian_vector(beam_of(case.z), case.loss(), case.knobs, case.direction)
+    arguments = (beam_of(case.z), case.loss(), case.knobs, case.direction)
+    found = case.line.hessian_vector(*arguments, method="differences")
+    best = case.line.hessian_vector(*arguments)
     some = np.unique(np.linspace(0, len(case.knobs) - 1, 3).astype(int))
     exact = np.array([case.along(i) for i in some])
     scale = np.abs(exact * case.sizes[some]).max()
     off = np.abs(found.values[some] - exact) * case.sizes[some]
     assert off.max() <= 2e-10 * scale
+    assert np.max(np.abs(best.values[some] - exact) * case.sizes[some]) <= 2e-10 * scale
+    assert best.method == "exact" or quadrupoles == 20
     # estimates are no promises, but of the right size
     assert off.max() <= 30 * np.max(found.error * case.sizes) + 1e-12 * scale
     assert np.max(found.error * case.sizes) <= 1e-8 * np.max(np.abs(found.values) * case.sizes)
@@ -120,16 +126,21 @@ def test_many_at_once() -> None:
     case.line = bt.Line(elements)
     case.knobs = [(f"q{i}", "k1") for i in range(80)]
     case.direction = np.array([case.line[e].k1 for e, _ in case.knobs])
-    found = case.line.hessian_vector(beam_of(case.z), case.loss(), "k1", case.direction)
-    assert found.values @ case.direction == pytest.approx(case.form(case.direction), rel=1e-9)
-    assert found.gradients <= 10
+    for method in ("exact", "differences"):
+        found = case.line.hessian_vector(
+            beam_of(case.z), case.loss(), "k1", case.direction, method=method
+        )
+        assert found.values @ case.direction == pytest.approx(case.form(case.direction), rel=1e-9)
+        assert found.gradients <= 10
 
 
 def test_single_precision_says_so() -> None:
     case = Quadratic(1, 3, False, strength=3.0)
     exact = np.array([case.along(i) for i in range(3)])
     beam = beam_of(case.z, "single")
-    found = case.line.hessian_vector(beam, case.loss(), case.knobs, case.direction)
+    arguments = (beam, case.loss(), case.knobs, case.direction)
+    found = case.line.hessian_vector(*arguments, method="differences")
+    assert case.line.hessian_vector(*arguments).values == pytest.approx(exact, rel=1e-4)
     off = np.abs(found.values - exact)
     assert np.max(off) < 1e-3 * np.max(np.abs(exact))
     assert np.max(off) < 30 * np.max(found.error)
@@ -162,7 +173,7 @@ def test_symmetric_with_acceleration_and_nonlinear_maps() -> None:
     ]
     units = np.array([3, 1e-3, 2e6, 1, 20, 0.5])
     u, w = rng.normal(size=(2, 6)) * units
-    hu, hw = (line.hessian_vector(beam, loss, knobs, v) for v in (u, w))
+    hu, hw = (line.hessian_vector(beam, loss, knobs, v, method="differences") for v in (u, w))
     scale = np.sum(np.abs(u * hw.values))
     assert abs(u @ hw.values - w @ hu.values) < 1e-9 * scale
     assert np.max(hu.error * units) < 1e-8 * np.max(np.abs(hu.values) * units)
@@ -174,7 +185,8 @@ def test_steps_stay_where_parameters_are_allowed() -> None:
     """A step of 1/16 of 0.1 m, from a length of 1 mm."""
     line = bt.Line([bt.Quadrupole(0.001, k1=50.0, name="q", model="linear"), bt.Drift(1.0)])
     beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 100)))
-    found = line.hessian_vector(beam, losses.beam_size("x"), [("q", "length")], [1.0])
+    loss = losses.beam_size("x")
+    found = line.hessian_vector(beam, loss, [("q", "length")], [1.0], method="differences")
     assert line["q"].length == 0.001
     assert found.error[0] < 1e-7 * abs(found.values[0])
 
@@ -192,7 +204,9 @@ def test_particles_at_an_edge_are_seen_in_the_error() -> None:
             bt.Drift(1.0),
         ]
     )
-    found = line.hessian_vector(beam_of(z), losses.beam_size("x"), "k1", [1.0])
+    found = line.hessian_vector(
+        beam_of(z), losses.beam_size("x"), "k1", [1.0], method="differences"
+    )
     assert found.error[0] > 0.1 * abs(found.values[0])
 
 
@@ -202,6 +216,8 @@ def test_scaled_objectives_and_refusals() -> None:
     plain = case.line.hessian_vector(beam, loss, case.knobs, [2.0, 12.0])
     objective = bt.Objective(case.line, beam, loss, case.knobs, scale=[2.0, 4.0])
     scaled = objective.hessian_vector(objective.x0, [1.0, 3.0])
+    by_differences = objective.hessian_vector(objective.x0, [1.0, 3.0], method="differences")
+    assert by_differences.values == pytest.approx(scaled.values, rel=1e-9)
     assert scaled.values / [2.0, 4.0] == pytest.approx(plain.values, rel=1e-9)
     assert np.array_equal(objective.hessp(objective.x0, [1.0, 3.0]), scaled.values)
     assert "tolerance" not in objective.options

@@ -77,4 +77,36 @@ struct adjoint_table {
 template <class F>
 const adjoint_table<F>& adjoint_kernels();
 
+// Second derivatives along a direction in which the line is changed: everything that the reverse
+// pass works with comes with its rate along that direction, and so does what it gives
+// (cpu/adjoint_loops.h). Only in double precision.
+
+/// Particles per tile: 32 columns fill half of the cache.
+inline constexpr std::size_t second_order_tile_size = 96;
+
+/// Of each column, the rates lie `rates` numbers behind it.
+template <class F>
+struct second_order_tile : adjoint_tile<F> {
+  std::size_t rates;
+};
+
+/// Coefficients are value, rate, value, rate, ...; those of directions value, rate, tangent, rate
+/// of the tangent, ...
+struct second_order_table {
+  /// As adjoint_table::pull_function; sums[2 d] and sums[2 d + 1] are those of direction d and
+  /// their rates, `scratch` holds twice as much.
+  using pull_function = void (*)(const double* coefficients,
+                                 const adjoint_direction<double>* directions,
+                                 std::size_t direction_count, double* scratch, double* sums,
+                                 const second_order_tile<double>&);
+  std::array<pull_function, elements::all_maps::size> pull;  ///< null for filters
+
+  /// The energy columns; returns what `still`, for tangents and their rates, is from now on.
+  bool (*refresh)(const double* energy, const second_order_tile<double>&);
+  std::size_t width;  ///< lanes per pack
+};
+
+/// The table that belongs to kernels<double>().
+const second_order_table& second_order_kernels();
+
 }  // namespace betatron::tracking

@@ -278,6 +278,55 @@ TEST_CASE("chain lifts a function with a known derivative") {
   CHECK(r.d[0] == doctest::Approx(2 / (std::cosh(0.6) * std::cosh(0.6))).epsilon(1e-15));
 }
 
+TEST_CASE("numbers that are the same for all lanes stand next to packs, with their derivatives") {
+  using lanes = pack<double, 4, isa::base>;
+  using number = dual<double, 1>;  // with its rate along e
+  using particles = dual<lanes, 1>;
+  using moving = dual<particles, 1>;  // with its tangent too
+  lanes x(0.0), rate(0.0), tangent(0.0), tangent_rate(0.0);
+  for (int i = 0; i < 4; ++i) {
+    x.set(i, 0.2 + 0.3 * i);
+    rate.set(i, 1.0 - 0.5 * i);
+    tangent.set(i, 0.7 * i);
+    tangent_rate.set(i, -0.4 + i);
+  }
+  moving z;
+  z.v.v = x;
+  z.v.d[0] = rate;
+  z.d[0].v = tangent;
+  z.d[0].d[0] = tangent_rate;
+  number k(1.3);
+  k.d[0] = 0.6;
+  const auto f = [](const auto& q, const auto& c) {
+    return c * sin(q * c) + (q - c) / (c + q * q) + 2.0 / (c * q) + sqrt(q + c) - q / c;
+  };
+  const moving r = f(z, k);
+  using varied = dual<number, 1>;
+  varied c(k);  // a coefficient that varies along the tangent
+  c.d[0].v = 0.9;
+  c.d[0].d[0] = -0.2;
+  const moving s = f(z, c);
+  for (int i = 0; i < 4; ++i) {
+    const auto scalar = [&](double value, double e, double t, double te) {
+      varied one;
+      one.v.v = value;
+      one.v.d[0] = e;
+      one.d[0].v = t;
+      one.d[0].d[0] = te;
+      return one;
+    };
+    const varied lane = scalar(x[i], rate[i], tangent[i], tangent_rate[i]);
+    const auto check = [&](const moving& found, const varied& expected) {
+      CHECK(deviation(found.v.v[i], expected.v.v) < 1e-14);
+      CHECK(deviation(found.v.d[0][i], expected.v.d[0]) < 1e-14);
+      CHECK(deviation(found.d[0].v[i], expected.d[0].v) < 1e-14);
+      CHECK(deviation(found.d[0].d[0][i], expected.d[0].d[0]) < 1e-13);
+    };
+    check(r, f(lane, varied(k)));
+    check(s, f(lane, c));
+  }
+}
+
 TEST_CASE_TEMPLATE("dual numbers of packs are lanes of dual numbers", F, float, double) {
   using lanes = pack<F, 4, isa::base>;
   using dual2 = dual<lanes, 2>;

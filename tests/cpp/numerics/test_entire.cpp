@@ -221,7 +221,7 @@ TEST_CASE("second derivatives by nested dual numbers") {
   using second = dual<first, 1>;
   // d^2 c_k/dz^2 = (k (k+2) c_{k+4} - (2k+1) c_{k+3} + c_{k+2})/4
   for (double z : arguments<double>()) {
-    second c[4], plus[2], minus[2];
+    second c[4], pair[2][2], pairs[2][4];
     const second argument = second::variable(first::variable(z, 0), 0);
     stumpff<4>(argument, std::fabs(z), c);
     for (int k = 0; k < 4; ++k) {
@@ -232,12 +232,26 @@ TEST_CASE("second derivatives by nested dual numbers") {
       CHECK(c[k].d[0].v == c[k].v.d[0]);
     }
     if (std::fabs(z) > 1e3) continue;
-    oscillator_pair(argument, std::fabs(z), plus, minus);
-    CHECK(plus[1].d[0].d[0] == c[1].d[0].d[0]);
+    oscillator_pair(argument, std::fabs(z), pair[0], pair[1]);
+    oscillator_pair(argument, std::fabs(z), pairs[0], pairs[1]);
     second mirrored[4];
     stumpff<4>(-argument, std::fabs(z), mirrored);
-    CHECK(minus[0].d[0].v == mirrored[0].d[0].v);
-    CHECK(minus[0].d[0].d[0] == mirrored[0].d[0].d[0]);
+    for (int sign = 0; sign < 2; ++sign) {
+      const double side = sign == 0 ? z : -z;
+      for (int k = 0; k < 4; ++k) {
+        const second& one = sign == 0 ? c[k] : mirrored[k];
+        const auto check = [&](const second& found) {
+          CHECK(ulps(found.v.v, one.v.v, scale(k, side)) <= 8);
+          const long double slope = std::fmax(scale(k + 1, side), k * scale(k + 2, side));
+          CHECK(ulps(found.d[0].v, one.d[0].v, slope) <= 16);
+          const long double size =
+              std::fmax((2 * k + 1) * scale(k + 3, side), scale(k + 2, side)) / 4;
+          CHECK(ulps(found.d[0].d[0], one.d[0].d[0], size) <= 32);
+        };
+        check(pairs[sign][k]);
+        if (k < 2) check(pair[sign][k]);
+      }
+    }
   }
 }
 

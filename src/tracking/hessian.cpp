@@ -1,0 +1,266 @@
+#include "tracking/hessian.h"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "numerics/reduction.h"
+#include "tracking/cpu/executor.h"
+#include "tracking/cpu/forward_mode.h"
+#include "tracking/cpu/forward_pass.h"
+#include "tracking/cpu/second_order_pass.h"
+#include "tracking/record_pull.h"
+#include "tracking/section.h"
+
+namespace betatron::tracking {
+
+namespace {
+
+std::array<double*, 6> columns_in(double* data, std::size_t n) {
+  std::array<double*, 6> z;
+  for (std::size_t c = 0; c < 6; ++c) z[c] = data + c * n;
+  return z;
+}
+
+std::array<const double*, 6> read_only(const std::array<double*, 6>& z) {
+  return {z[0], z[1], z[2], z[3], z[4], z[5]};
+}
+
+/// The columns of a beam in double precision: `memory` holds them where they have another one.
+template <class F>
+beam::columns<const double> in_double(const beam::columns<const F>& from,
+                                      std::vector<double>& memory) {
+  if constexpr (std::is_same_v<F, double>) {
+    return from;
+  } else {
+    const std::size_t n = from.size;
+    memory.resize(7 * n);
+    for (std::size_t c = 0; c < 6; ++c) std::copy_n(from.z[c], n, memory.data() + c * n);
+    std::copy_n(from.weight, n, memory.data() + 6 * n);
+    beam::columns<const double> to{};
+    to.z = read_only(columns_in(memory.data(), n));
+    to.weight = memory.data() + 6 * n;
+    to.id = from.id;
+    to.size = n;
+    return to;
+  }
+}
+
+}  // namespace
+
+struct hessian_product::state {
+  hessian_options options;
+  lattice::sensitivity plan{};
+  std::vector<double> widened{};
+  beam::columns<const double> start{};
+  std::shared_ptr<double[]> final{}, rates{};
+  std::vector<moment_record> records{};
+  std::vector<moment_rate> record_rates{};
+  std::vector<casualty<double>> casualties{};
+  std::vector<std::size_t> lost{};
+
+  state(const lattice::line& l, const beam::bunch& b, hessian_options o) : options(std::move(o)) {
+    lattice::line turns = l;
+    turns.elements.clear();
+    std::vector<std::uint8_t> recorded;
+    for (std::int64_t k = 0; k < options.turns; ++k) {
+      turns.elements.insert(turns.elements.end(), l.elements.begin(), l.elements.end());
+      recorded.insert(recorded.end(), options.recorded.begin(), options.recorded.end());
+    }
+    lattice::sensitivity_options wanted;
+    wanted.knobs = options.knobs;
+    wanted.recorded = recorded;
+    wanted.record_start = options.record_start;
+    wanted.record_end = true;
+    wanted.along = options.direction;
+    plan = lattice::differentiate(turns, b.ref, wanted);
+    if (plan.needs_states) {
+      throw std::invalid_argument(
+          "the line has a singular matrix, which cannot be rewound: there are no exact second "
+          "derivatives");
+    }
+    b.visit([&](const auto& columns) { start = in_double(columns, widened); });
+    track(l.elements.size());
+    find_rates();
+  }
+
+  void track(std::size_t elements) {
+    final = std::make_shared_for_overwrite<double[]>(6 * start.size);
+    const section all = sections_of(plan).front();
+    std::vector<beam::moment_sums> sums;
+    forward_pass<double>(plan, elements)
+        .run(all, start, columns_in(final.get(), start.size), options.threads, sums, casualties);
+    const auto count = static_cast<std::int32_t>(std::max<std::size_t>(1, elements));
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      const lattice::record_point& at = plan.forward.records[i];
+      const bool inside = at.element >= 0;
+      records.push_back({inside ? at.element / count : 0, inside ? at.element % count : -1,
+                         at.slice, at.ref, beam::finish(sums[i])});
+    }
+    for (const casualty<double>& d : casualties) lost.push_back(d.index);
+  }
+
+  /// d mean_a = sum w dz_a/W and d cov_ab = sum w ((z_b - mean_b) dz_a + (z_a - mean_a) dz_b)/W,
+  /// and the final rates; of a lost particle those where it was lost.
+  void find_rates() {
+    const std::size_t n = start.size;
+    rates = std::make_shared<double[]>(6 * n);
+    const std::array<double*, 6> to = columns_in(rates.get(), n);
+    constexpr std::size_t per_record = 42;  // means, and entries (a, b) of half the covariance
+    std::vector<std::vector<numerics::compensated_sum>> sums(
+        block_count(n), std::vector<numerics::compensated_sum>(per_record * records.size()));
+    using moving = forward_mode<double>::moving;
+    forward_mode<double>(plan).push(
+        options.threads, start, casualties,
+        {plan.rates.forward, plan.rates.entrance_energy, options.initial_direction},
+        [&](std::size_t block, std::size_t number, const moving& m) {
+          double of_tile[per_record] = {};
+          for (std::size_t i = 0; i < m.count; ++i) {
+            double d[6], rate[6];
+            for (std::size_t c = 0; c < 6; ++c) {
+              d[c] = m.tile.z[c][i] - records[number].moments.mean[c];
+              rate[c] = m.weight[i] * m.tile.v[c][i];
+              of_tile[c] += rate[c];
+            }
+            for (std::size_t a = 0; a < 6; ++a) {
+              for (std::size_t b = 0; b < 6; ++b) of_tile[6 + 6 * a + b] += d[a] * rate[b];
+            }
+          }
+          for (std::size_t k = 0; k < per_record; ++k) {
+            sums[block][per_record * number + k].add(of_tile[k]);
+          }
+        },
+        [&](const casualty<double>& d, const moving& m) {
+          for (std::size_t c = 0; c < 6; ++c) {
+            const double rate = m.tile.v[c][d.index - m.first];
+            to[c][d.index] = std::isfinite(rate) ? rate : 0;
+          }
+        },
+        [&](std::size_t, const moving& m) {
+          for (std::size_t c = 0; c < 6; ++c) {
+            for (std::size_t i = 0; i < m.count; ++i) {
+              if (m.weight[i] >= 0) to[c][m.first + i] = m.tile.v[c][i];
+            }
+          }
+        });
+    for (std::size_t r = 0; r < records.size(); ++r) {
+      double sum[per_record];
+      for (std::size_t k = 0; k < per_record; ++k) {
+        numerics::compensated_sum all;
+        for (const auto& block : sums) all.add(block[per_record * r + k].value());
+        sum[k] = all.value() / records[r].moments.weight;
+      }
+      moment_rate rate;
+      for (std::size_t a = 0; a < 6; ++a) {
+        rate.mean[a] = sum[a];
+        for (std::size_t b = 0; b < 6; ++b) {
+          rate.covariance[6 * a + b] = sum[6 + 6 * a + b] + sum[6 + 6 * b + a];
+        }
+      }
+      rate.kinetic = plan.rates.kinetic[r];
+      record_rates.push_back(rate);
+    }
+  }
+};
+
+hessian_product::hessian_product(const lattice::line& l, const beam::bunch& b,
+                                 hessian_options options) {
+  check_flags("record", options.recorded, l);
+  if (options.turns < 1) {
+    throw std::invalid_argument("turns = " + std::to_string(options.turns) +
+                                " is not allowed; allowed: >= 1");
+  }
+  if (options.direction.size() != options.knobs.size() || options.knobs.empty()) {
+    throw std::invalid_argument("a direction of " + std::to_string(options.direction.size()) +
+                                " numbers for " + std::to_string(options.knobs.size()) +
+                                " knobs; allowed: one number for each of at least one knob");
+  }
+  if (options.threads == 0) options.threads = available_threads();
+  state_ = std::make_unique<state>(l, b, std::move(options));
+}
+
+hessian_product::~hessian_product() = default;
+hessian_product::hessian_product(hessian_product&&) noexcept = default;
+hessian_product& hessian_product::operator=(hessian_product&&) noexcept = default;
+
+const std::vector<moment_record>& hessian_product::records() const { return state_->records; }
+const std::vector<moment_rate>& hessian_product::record_rates() const {
+  return state_->record_rates;
+}
+const std::vector<std::size_t>& hessian_product::lost() const { return state_->lost; }
+std::shared_ptr<double[]> hessian_product::final_coordinates() const { return state_->final; }
+std::shared_ptr<double[]> hessian_product::final_rates() const { return state_->rates; }
+
+second_order_result hessian_product::pull(const second_order_request& request) const {
+  const state& s = *state_;
+  if (request.by_moments.size() != request.by_moments_rates.size()) {
+    throw std::invalid_argument("derivatives by moments come with their rates, or not at all");
+  }
+  std::vector<record_pull> records = pulls_of(request.by_moments, s.records);
+  std::vector<record_pull> rates = pulls_of(request.by_moments_rates, s.records);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    records[i].active = records[i].active || rates[i].active;
+    records[i].mean = s.records[i].moments.mean;
+    rates[i].mean = s.record_rates[i].mean;
+  }
+  const std::size_t n = s.start.size;
+  if ((request.initial[0] == nullptr) != (request.initial_product[0] == nullptr)) {
+    throw std::invalid_argument(
+        "derivatives by initial coordinates come with their rates, or not at all");
+  }
+  second_order_pass::request pass_request;
+  pass_request.casualties = s.casualties;
+  pass_request.records = records;
+  pass_request.record_rates = rates;
+  pass_request.start = s.start;
+  pass_request.start_rates = s.options.initial_direction;
+  pass_request.by_start = request.initial;
+  pass_request.by_start_rates = request.initial_product;
+  pass_request.end = {read_only(columns_in(s.final.get(), n)),
+                      read_only(columns_in(s.rates.get(), n))};
+  pass_request.by_end = {request.by_particles, request.by_particles_rates};
+  const second_order_pass::result r =
+      second_order_pass(s.plan).run(s.options.threads, pass_request);
+
+  second_order_result result;
+  // lengths, momenta, and the rates of both
+  const beam::moments& end = s.records.back().moments;
+  for (std::size_t kind = 0; kind < 2; ++kind) {
+    double error = 0, extent = 0, rate_error = 0, rate_extent = 0;
+    for (std::size_t c = kind; c < 6; c += 2) {
+      if (!(r.error[c] <= error)) error = r.error[c];
+      if (!(r.rate_error[c] <= rate_error)) rate_error = r.rate_error[c];
+      extent = std::max({extent, r.extent[c], std::fabs(end.min[c]), std::fabs(end.max[c])});
+      rate_extent = std::max(rate_extent, r.rate_extent[c]);
+    }
+    // rates that are much smaller than a direction that changes things so fast could make them are
+    // due to rounding
+    rate_extent = std::max(rate_extent, 1e-6 * s.plan.rates.fastest * extent);
+    for (const auto& [off, of] : {std::pair{error, extent}, {rate_error, rate_extent}}) {
+      if (off != 0 && !(off / of <= result.relative_rewind_error)) {
+        result.relative_rewind_error = off / of;
+      }
+    }
+  }
+  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-8;
+  if (!(result.relative_rewind_error <= tolerance)) {
+    std::ostringstream message;
+    message << "the rewound beam, or its rates, are off by " << result.relative_rewind_error
+            << " of their extent; allowed: tolerance = " << tolerance;
+    throw std::runtime_error(message.str());
+  }
+  std::vector<lattice::rated> by_kinetic;
+  for (std::size_t i = 0; i < request.by_moments.size(); ++i) {
+    by_kinetic.push_back(second_order_pass::with_rate(request.by_moments[i].kinetic,
+                                                      request.by_moments_rates[i].kinetic));
+  }
+  for (const lattice::rated& k : s.plan.collect(r.sums, by_kinetic, s.options.knobs.size()).knobs) {
+    result.gradient.push_back(k.v);
+    result.product.push_back(k.d[0]);
+  }
+  return result;
+}
+
+}  // namespace betatron::tracking
