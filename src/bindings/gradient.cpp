@@ -101,14 +101,6 @@ double push(const held_gradient& h, const std::vector<tracking::moment_derivativ
   return h.g.push(request, knob);
 }
 
-using knob_tuple = std::tuple<std::shared_ptr<element>, std::string, int>;
-
-std::vector<lattice::knob> knobs_from(const std::vector<knob_tuple>& given) {
-  std::vector<lattice::knob> r;
-  for (const auto& [e, parameter, entry] : given) r.push_back({e, parameter, entry});
-  return r;
-}
-
 /// (element, gamma - 1 of the reference, weight, mean, covariance), one entry per record.
 nb::tuple tuple_of(const std::vector<tracking::moment_record>& records) {
   std::vector<double> element, kinetic, weight, mean, cov;
