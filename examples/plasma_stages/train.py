@@ -4,7 +4,7 @@
 
 The file holds arrays src_stageK, tgt_stageK (K from 0) of shape (n, 6): x, y, xi [m], px, py, pz
 [m c] at a fixed time. Writes stage_01.safetensors, ... and report.md with the errors on pairs kept
-out of training. One stage takes a minute on one core. Needs PyTorch.
+out of training. One stage takes half a minute to three minutes on one core. Needs PyTorch.
 """
 
 import argparse
