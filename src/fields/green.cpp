@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "numerics/parallel.h"
+
 namespace betatron::fields {
 
 namespace {
@@ -50,26 +52,47 @@ double closed_plane(double x, const double (&y)[2], const double (&z)[2]) {
   return sum;
 }
 
-double closed_box(const std::array<double, 3>& c, const std::array<double, 3>& h) {
+/// F.
+double closed_corner(const std::array<double, 3>& p) {
+  const double r = std::sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2]);
+  double f = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double x = p[i], y = p[(i + 1) % 3], z = p[(i + 2) % 3];
+    if (y != 0 && z != 0) f += y * z * std::asinh(x / std::hypot(y, z));
+    if (x != 0) f -= x * x / 2 * std::atan(y * z / (x * r));
+  }
+  return f;
+}
+
+/// sum of +-f(upper[0], upper[1], upper[2]) over the eight corners of a box, + where all are upper.
+template <class Corner>
+double over_corners(Corner&& f) {
   double sum = 0;
   for (int corner = 0; corner < 8; ++corner) {
-    double p[3];
-    int sign = 1;
-    for (std::size_t i = 0; i < 3; ++i) {
-      const bool upper = (corner >> i & 1) != 0;
-      p[i] = c[i] + (upper ? h[i] : -h[i]) / 2;
-      if (!upper) sign = -sign;
-    }
-    const double r = std::sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2]);
-    double f = 0;
-    for (std::size_t i = 0; i < 3; ++i) {
-      const double x = p[i], y = p[(i + 1) % 3], z = p[(i + 2) % 3];
-      if (y != 0 && z != 0) f += y * z * std::asinh(x / std::hypot(y, z));
-      if (x != 0) f -= x * x / 2 * std::atan(y * z / (x * r));
-    }
-    sum += sign * f;
+    const std::array<bool, 3> upper = {(corner & 1) != 0, (corner & 2) != 0, (corner & 4) != 0};
+    const double value = f(upper);
+    sum += (upper[0] != upper[1]) != upper[2] ? value : -value;
   }
   return sum;
+}
+
+double closed_box(const std::array<double, 3>& c, const std::array<double, 3>& h) {
+  return over_corners([&](const std::array<bool, 3>& upper) {
+    std::array<double, 3> p;
+    for (std::size_t i = 0; i < 3; ++i) p[i] = c[i] + (upper[i] ? h[i] : -h[i]) / 2;
+    return closed_corner(p);
+  });
+}
+
+/// The shortest edge is not short: F is needed.
+bool in_closed_box(const std::array<double, 3>& c, const std::array<double, 3>& h) {
+  const auto shortest = static_cast<std::size_t>(std::ranges::min_element(h) - h.begin());
+  double distance2 = 0;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double outside = std::fabs(c[i]) - (i == shortest ? 0 : h[i] / 2);
+    distance2 += square(std::max(0.0, outside));
+  }
+  return distance2 < square(short_edge * h[shortest]);
 }
 
 }  // namespace
@@ -103,7 +126,7 @@ double average_inverse_distance(const std::array<double, 3>& centre,
   }
 
   const double y[2] = {c[1] - h[1] / 2, c[1] + h[1] / 2};
-  if (is_far(square(c[0]) + square(outside(1)) + square(outside(2)), h[0])) {
+  if (!in_closed_box(c, h)) {
     double sum = 0;
     for (int i = 0; i < 3; ++i) {
       sum += gauss_weight[i] * closed_plane(c[0] + (i - 1) * gauss_point * h[0] / 2, y, z);
@@ -126,6 +149,46 @@ double average_inverse_distance_slope(const std::array<double, 3>& centre,
   return (0.5 * (right + left) - average_inverse_distance(centre, edges) +
           centre[axis] / h * (right - left)) /
          h;
+}
+
+std::vector<double> average_inverse_distances(const std::array<std::size_t, 3>& n,
+                                              const std::array<double, 3>& edges,
+                                              unsigned threads) {
+  const auto line = [](const std::array<std::size_t, 3>& m, std::size_t j, std::size_t k) {
+    return (k * m[1] + j) * m[0];
+  };
+  // corners of the boxes for which F is needed
+  std::array<std::size_t, 3> m;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const double last = short_edge * *std::ranges::min_element(edges) / edges[i] + 2;
+    m[i] = std::min(n[i], static_cast<std::size_t>(last)) + 1;
+  }
+  std::vector<double> corner(m[0] * m[1] * m[2]);
+  numerics::parallel_for(threads, m[1] * m[2], [&](std::size_t row) {
+    const std::size_t j = row % m[1], k = row / m[1];
+    for (std::size_t i = 0; i < m[0]; ++i) {
+      corner[line(m, j, k) + i] = closed_corner({(static_cast<double>(i) - 0.5) * edges[0],
+                                                 (static_cast<double>(j) - 0.5) * edges[1],
+                                                 (static_cast<double>(k) - 0.5) * edges[2]});
+    }
+  });
+  const double volume = edges[0] * edges[1] * edges[2];
+  std::vector<double> result(n[0] * n[1] * n[2]);
+  numerics::parallel_for(threads, n[1] * n[2], [&](std::size_t row) {
+    const std::size_t j = row % n[1], k = row / n[1];
+    for (std::size_t i = 0; i < n[0]; ++i) {
+      const std::array<double, 3> centre = {static_cast<double>(i) * edges[0],
+                                            static_cast<double>(j) * edges[1],
+                                            static_cast<double>(k) * edges[2]};
+      result[line(n, j, k) + i] =
+          in_closed_box(centre, edges)
+              ? over_corners([&](const std::array<bool, 3>& upper) {
+                  return corner[line(m, j + upper[1], k + upper[2]) + i + upper[0]];
+                }) / volume
+              : average_inverse_distance(centre, edges);
+    }
+  });
+  return result;
 }
 
 }  // namespace betatron::fields

@@ -19,6 +19,7 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 namespace betatron::fields {
 
@@ -28,6 +29,10 @@ inline constexpr double short_edge = 16;
 /// The average of 1/r over a box with these edges (> 0; one may be 0: over a rectangle) around `centre` [1/length].
 double average_inverse_distance(const std::array<double, 3>& centre,
                                 const std::array<double, 3>& edges);
+
+/// The same at the nodes (i, j, k) of a grid with these cells, i < n[0] ...; i fastest. Boxes share their corners.
+std::vector<double> average_inverse_distances(const std::array<std::size_t, 3>& n,
+                                              const std::array<double, 3>& edges, unsigned threads);
 
 /// The derivative of the same by one edge h, where the centre is a fixed multiple i of it along that axis:
 ///   (-G + (F_+ + F_-)/2 + i (F_+ - F_-))/h,   F_+-: averages over the two faces of the box across the axis.

@@ -2,9 +2,11 @@
 //
 // Particles are first sorted into tiles of the grid, so that what they touch stays in cache. Sorting keeps the order
 // of the beam within a tile, and tiles that touch the same nodes are never worked on at the same time: every node is
-// summed in the same order on any number of threads. Fields are central differences of the potential on the grid, seen
-// through the same shape that was deposited, so that no particle acts on itself and the forces add up to zero
-// (R. W. Hockney, J. W. Eastwood, Computer Simulation Using Particles, 1988, sec. 5-3-3).
+// summed in the same order on any number of threads. What particles read and, in the adjoint, add, is a vector at every
+// node: a tile works with a copy of its nodes as vectors, where particles read whole ones and not rows of each component.
+// Results are written in the order of tiles, and then added to the beam in its own. Fields are central differences of the
+// potential on the grid, seen through the same shape that was deposited, so that no particle acts on itself and the
+// forces add up to zero (R. W. Hockney, J. W. Eastwood, Computer Simulation Using Particles, 1988, sec. 5-3-3).
 #pragma once
 
 #include <array>

@@ -89,17 +89,20 @@ bool open_solver<F>::set_cells(const cell& edges, unsigned threads, int slope) {
     const double last = std::min(reach / shape[i] + 1, static_cast<double>(n_[i]));
     near[i] = std::max<std::size_t>(1, static_cast<std::size_t>(last));
   }
-  std::vector<double> block(near[0] * near[1] * near[2]);
-  numerics::parallel_for(threads, near[1] * near[2], [&](std::size_t line) {
-    const double y = static_cast<double>(line % near[1]) * shape[1];
-    const double z = static_cast<double>(line / near[1]) * shape[2];
-    for (std::size_t i = 0; i < near[0]; ++i) {
-      const std::array<double, 3> centre = {static_cast<double>(i), y, z};
-      block[line * near[0] + i] = slope == 0 ? average_inverse_distance(centre, shape)
-                                             : average_inverse_distance_slope(
-                                                   centre, shape, static_cast<std::size_t>(slope));
-    }
-  });
+  std::vector<double> block;
+  if (slope == 0) {
+    block = average_inverse_distances(near, shape, threads);
+  } else {
+    block.resize(near[0] * near[1] * near[2]);
+    numerics::parallel_for(threads, near[1] * near[2], [&](std::size_t line) {
+      const double y = static_cast<double>(line % near[1]) * shape[1];
+      const double z = static_cast<double>(line / near[1]) * shape[2];
+      for (std::size_t i = 0; i < near[0]; ++i) {
+        block[line * near[0] + i] = average_inverse_distance_slope(
+            {static_cast<double>(i), y, z}, shape, static_cast<std::size_t>(slope));
+      }
+    });
+  }
 
   const field_kernels<F>& k = kernels<F>();
   const axis_view<F> x = view_of(plan_[0]), y = view_of(plan_[1]), z = view_of(plan_[2]);

@@ -118,6 +118,23 @@ TEST_CASE("the potential of a box, near and far, whatever its shape") {
         doctest::Approx(3 * std::log((root + 1) / (root - 1)) - std::acos(0.0)).epsilon(1e-14));
 }
 
+TEST_CASE("averages at all nodes are those at each") {
+  const std::array<std::size_t, 3> n = {20, 7, 19};
+  for (const std::array<double, 3>& h :
+       {std::array<double, 3>{1, 1, 1}, {1, 0.07, 3}, {2, 5, 0.3}, {1e-4, 1, 1}}) {
+    for (unsigned threads : {1u, 3u}) {
+      const std::vector<double> all = average_inverse_distances(n, h, threads);
+      REQUIRE(all.size() == n[0] * n[1] * n[2]);
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const std::array<double, 3> c = {static_cast<double>(i % n[0]) * h[0],
+                                         static_cast<double>(i / n[0] % n[1]) * h[1],
+                                         static_cast<double>(i / n[0] / n[1]) * h[2]};
+        CHECK(all[i] == doctest::Approx(average_inverse_distance(c, h)).epsilon(1e-11));
+      }
+    }
+  }
+}
+
 TEST_CASE("the potential of a box joins smoothly where its formula changes") {
   // of two boxes that make up one, at random places and shapes
   std::mt19937 random(3);
