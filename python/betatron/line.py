@@ -791,7 +791,7 @@ class Line(_core.Line):
             except re.error as error:
                 raise ValueError(
                     f"{argument}={item!r} is no name in the line and no regular expression: {error}"
-                )
+                ) from error
             places = [i for i, e in enumerate(self) if pattern.fullmatch(e.name)]
         if not places:
             raise KeyError(_unknown_name(item, {e.name for e in self if e.name}))
@@ -804,8 +804,8 @@ class Line(_core.Line):
         key) and ``sequence`` (keys in order). See from_dict."""
         keys: dict[int, str] = {}
         elements: dict[str, Any] = {}
-        for number, e in enumerate(self.elements):
-            key = e.name or f"{e.kind.lower()}_{number}"
+        for count, e in enumerate(self.elements):
+            key = e.name or f"{e.kind.lower()}_{count}"
             while key in elements:
                 key += "_"
             keys[id(e)] = key
@@ -833,8 +833,8 @@ class Line(_core.Line):
                 raise type(error)(f"element {key!r}: {error.args[0]}") from error
 
         def expand(items: Any, where: str) -> Iterator[Element]:
-            for number, item in enumerate(items):
-                place = f"{where}[{number}]"
+            for count, item in enumerate(items):
+                place = f"{where}[{count}]"
                 if isinstance(item, str):
                     if item not in elements:
                         raise KeyError(f"{place}: {_unknown_name(item, elements)}")

@@ -136,7 +136,7 @@ def test_broken_networks_are_refused_by_layer() -> None:
         Network([{"weights": 1}])
     with pytest.raises(TypeError, match="weights must be real numbers, got complex ones"):
         Network([Layer(np.ones((2, 6)) + 1j)])
-    with pytest.raises(ValueError, match="skip = .* must be between 0 and 2147483647"):
+    with pytest.raises(ValueError, match=r"skip = .* must be between 0 and 2147483647"):
         Network([Layer(np.ones((6, 6)), skip=2**40)])
     with pytest.raises(ValueError, match=r"input_scale: shape \(6, 1\) must be \(6,\)"):
         Network([Layer(np.ones((2, 6)))], input_scale=np.ones((6, 1)))
