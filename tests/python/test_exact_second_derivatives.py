@@ -90,7 +90,7 @@ def test_every_element_by_all_its_parameters(kind, model, data, ref, align):
     line = bt.Line([bt.Drift(0.05, model="exact"), e, bt.Drift(0.1)])
     z = scaled(ref, np.array([data.draw(particles) for _ in range(3)]).T)
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    size = np.abs(z).max() + 1e-9
+    size = np.abs(z).max() + 1e-3  # elements are displaced by as much
     covector, matrix = rng.normal(size=(6, 3)), rng.normal(size=(6, 6)) / size
     try:
         gain = np.abs(line.matrix(ref)).max()
