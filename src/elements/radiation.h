@@ -94,7 +94,7 @@ struct radiation_loss {
         lost *
         F(0.5);  // in the same field goes with gamma and beta gamma: as they are in the middle
     lost = lost * (F(1) - half / g) * (F(1) - half * g / (bg * bg));
-    if (quantum != R(0)) {
+    if (!(quantum == R(0))) {  // R may be a dual number
       const T width = rate * g * g * g * kappa * (variance * cube) * ((chi * h2 + h1) * chi + F(1));
       lost = lost + noise * root_above_zero(width);
     }

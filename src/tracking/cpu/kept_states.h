@@ -1,4 +1,4 @@
-// kept_states.h: the coordinates (and where it radiates, marks) of a tile in front of every operation of a section, for reverse passes that cannot, or
+// kept_states.h: the coordinates of a tile (and where it radiates, marks and noise) in front of every operation of a section, for reverse passes that cannot, or
 // must not, undo the maps.
 //
 // The tile is tracked through the section once, and kept in front of every n-th of its N operations, n = sqrt(N); it is
@@ -25,7 +25,7 @@ class kept_states {
   kept_states(const forward_pass<F>& pass, const section& part)
       : pass_(pass),
         part_(part),
-        columns_(pass.plan().forward.radiation ? 8 : 6),
+        columns_(pass.plan().forward.radiation ? 9 : 6),
         stride_(columns_ * adjoint_tile_size) {
     const std::size_t n = part.last - part.first;
     segment_ = std::max<std::size_t>(
@@ -64,39 +64,63 @@ class kept_states {
     }
   }
 
-  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section; gives the two columns
-  /// of marks there, if it radiates.
-  std::array<const F*, 2> load(std::size_t op, const adjoint_tile<F>& to) {
-    const std::size_t wanted = op - part_.first, segment = wanted / segment_;
-    const F* start = starts_.data() + segment * stride_;
-    if (wanted % segment_ == 0) return copy_out(start, to);
-    const std::size_t begin = segment * segment_;
-    if (segment != at_segment_) {
-      // states[k] is behind operation number `begin` + k of the section
-      const F* from = start;
-      std::uint32_t energy = energy_[segment];
-      const std::size_t end = std::min(begin + segment_, part_.last - part_.first);
-      for (std::size_t i = begin; i < end; ++i) {
-        tile<F> t = tile_at(states_.data() + (i - begin) * stride_, to.count);
-        copy(from, t.z[0], to.count);
-        if (i == begin) pass_.refresh(part_, energy, t);
-        again(part_.first + i, energy, t);
-        from = t.z[0];
-      }
-      at_segment_ = segment;
+  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section.
+  void load(std::size_t op, const adjoint_tile<F>& to) {
+    const F* from = in_front(op, to.count);
+    for (std::size_t c = 0; c < 6; ++c) {
+      std::copy_n(from + c * adjoint_tile_size, to.count, to.z[c]);
     }
-    return copy_out(states_.data() + (wanted - 1 - begin) * stride_, to);
+  }
+
+  /// What a step that radiates, which operation `op` ends, has beside them. Columns of `padded` numbers.
+  struct radiated {
+    std::array<const F*, 2> mark;
+    const F* noise;
+  };
+  radiated load_radiated(std::size_t op, std::size_t padded) {
+    const F* front = in_front(op, padded);
+    return {{front + 6 * adjoint_tile_size, front + 7 * adjoint_tile_size},
+            behind(op, padded) + 8 * adjoint_tile_size};
   }
 
  private:
   static constexpr std::size_t none = static_cast<std::size_t>(-1);
 
+  /// The state in front of an operation, or at the end of the section.
+  const F* in_front(std::size_t op, std::size_t padded) {
+    const std::size_t number = op - part_.first;
+    if (number % segment_ == 0) return starts_.data() + number / segment_ * stride_;
+    return behind(op - 1, padded);
+  }
+
+  /// The state behind an operation, with the noise that it drew.
+  const F* behind(std::size_t op, std::size_t padded) {
+    const std::size_t number = op - part_.first, segment = number / segment_;
+    if (segment != at_segment_) track_segment(segment, padded);
+    return states_.data() + number % segment_ * stride_;
+  }
+
+  void track_segment(std::size_t segment, std::size_t padded) {
+    const F* from = starts_.data() + segment * stride_;
+    std::uint32_t energy = energy_[segment];
+    const std::size_t begin = segment * segment_;
+    const std::size_t end = std::min(begin + segment_, part_.last - part_.first);
+    for (std::size_t i = begin; i < end; ++i) {
+      const tile<F> t = tile_at(states_.data() + (i - begin) * stride_, padded);
+      copy(from, t.z[0], padded);
+      if (i == begin) pass_.refresh(part_, energy, t);
+      again(part_.first + i, energy, t);
+      from = t.z[0];
+    }
+    at_segment_ = segment;
+  }
+
   tile<F> tile_at(F* z, std::size_t padded) {
     tile<F> t{{}, memory_.energy[0], memory_.energy[1], padded, memory_.outside};
     for (std::size_t c = 0; c < 6; ++c) t.z[c] = z + c * adjoint_tile_size;
-    if (columns_ == 8) {
+    if (columns_ == 9) {
       t.mark = {z + 6 * adjoint_tile_size, z + 7 * adjoint_tile_size};
-      t.noise = memory_.noise;
+      t.noise = z + 8 * adjoint_tile_size;
     }
     return t;
   }
@@ -106,22 +130,13 @@ class kept_states {
   }
 
   void copy(const F* from, F* to, std::size_t n) const {
-    for (std::size_t c = 0; c < columns_; ++c) {
+    for (std::size_t c = 0; c < std::min<std::size_t>(columns_, 8); ++c) {  // not the noise
       std::copy_n(from + c * adjoint_tile_size, n, to + c * adjoint_tile_size);
     }
   }
 
-  std::array<const F*, 2> copy_out(const F* from, const adjoint_tile<F>& to) const {
-    for (std::size_t c = 0; c < 6; ++c) {
-      std::copy_n(from + c * adjoint_tile_size, to.count, to.z[c]);
-    }
-    if (columns_ == 6) return {};
-    return {from + 6 * adjoint_tile_size, from + 7 * adjoint_tile_size};
-  }
-
   struct workspace {
     alignas(64) F energy[2][adjoint_tile_size];
-    alignas(64) F noise[adjoint_tile_size] = {};  // 0 in lanes that fill up the last pack
     std::uint32_t outside[adjoint_tile_size];
     code_memory code;
   };
@@ -130,6 +145,7 @@ class kept_states {
   const section& part_;
   std::size_t columns_, stride_;  // of a state
   std::size_t segment_;           // operations between two of `starts`
+  // in front of every segment; behind each operation of one. Noise is 0 in lanes that fill up the last pack
   std::vector<F> starts_{}, states_{};
   std::vector<std::uint32_t> energy_{};  // coefficients in force at the starts
   workspace memory_{};

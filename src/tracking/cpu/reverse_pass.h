@@ -122,8 +122,7 @@ class reverse_pass {
     static constexpr std::size_t stride = adjoint_tile_size + 64 / sizeof(F);
     alignas(64) F column[16][stride];
     alignas(64) F mark[2][stride], by_mark[2][stride];  // of steps that radiate
-    alignas(64) F noise[stride];
-    double weight[adjoint_tile_size];  // 0 of particles that are not in the beam
+    double weight[adjoint_tile_size];                   // 0 of particles that are not in the beam
     std::vector<double> sums{};
     std::vector<F> scratch{};
     std::optional<kept_states<F>> kept{};  // empty: the beam is rewound
@@ -160,7 +159,6 @@ class reverse_pass {
     t.slip_tangent = memory.column[15];
     t.count = padded;
     if (plan_.forward.radiation) {
-      std::fill_n(memory.noise, padded, F(0));
       for (F* column : memory.by_mark) std::fill_n(column, padded, F(0));
     }
     for (std::size_t c = 0; c < 6 && request.by_end[0]; ++c) {
@@ -231,9 +229,8 @@ class reverse_pass {
       if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
-      std::array<const F*, 2> marks{};
       if (memory.kept && op.code != operation::refresh) {
-        marks = memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
+        memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
       if (op.code < map_count) [[likely]] {
@@ -250,15 +247,14 @@ class reverse_pass {
         pull_call(op, request, first, count, memory, t);
         put_away();
       } else if (op.code == operation::radiate) {
-        for (std::size_t k = 0; k < 2; ++k) std::copy_n(marks[k], padded, memory.mark[k]);
+        const auto step = memory.kept->load_radiated(op.forward, padded);
+        for (std::size_t k = 0; k < 2; ++k) std::copy_n(step.mark[k], padded, memory.mark[k]);
         put_away(std::array<F*, 2>{memory.mark[0], memory.mark[1]});
-        pass_.draw_noise(plan_.forward.operations[op.forward], start.id + first, count,
-                         memory.noise);
         along_directions(op, memory, [&](double* sums) {
           table.radiate(own, pool.directions.data() + op.first_direction, op.directions,
                         memory.scratch.data(), sums,
                         {{memory.mark[0], memory.mark[1]},
-                         memory.noise,
+                         step.noise,
                          {memory.by_mark[0], memory.by_mark[1]}},
                         t);
         });
