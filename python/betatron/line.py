@@ -537,6 +537,8 @@ class Line(_core.Line):
         options
             As for ``gradient``: ``strategy``, ``tolerance``, ``threads``, ``space_charge``, ``collective``, ``turns``,
             ``radiation``, ``boundary``, ``bucket_length``.
+            The ``tolerance`` of the exact method is that of the rewound beam and of its rates,
+            default 1e-12.
 
         Returns
         -------

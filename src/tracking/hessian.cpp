@@ -244,7 +244,7 @@ second_order_result hessian_product::pull(const second_order_request& request) c
       }
     }
   }
-  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-8;
+  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-12;
   if (!(result.relative_rewind_error <= tolerance)) {
     std::ostringstream message;
     message << "the rewound beam, or its rates, are off by " << result.relative_rewind_error

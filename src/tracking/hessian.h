@@ -49,7 +49,8 @@ struct second_order_request {
   /// Out: derivatives by the initial coordinates, and the Hessian times the direction for them;
   /// null: not wanted.
   std::array<double*, 6> initial{}, initial_product{};
-  double tolerance = 0;  ///< as pull_request::tolerance, of coordinates and of their rates
+  /// Of the rewind error of coordinates and of their rates over their extent; 0: 1e-12.
+  double tolerance = 0;
 };
 
 struct second_order_result {

@@ -28,7 +28,7 @@ KINDS = (*SYMPLECTIC, "LinearMap", "Aperture")
 GENERATE = (Phase.explicit, Phase.reuse, Phase.generate)
 COORDINATES = ("x", "px", "y", "py", "t", "pt")
 REF = bt.Reference("electron", kinetic_energy=100e6)
-SCALES = {"voltage": 1e5, "frequency": 1e6, "dx": 1e-3, "dy": 1e-3}
+SCALES = {"voltage": 1e5, "frequency": 1e6, "dx": 1e-3, "dy": 1e-3, "knl": 1e-3, "ksl": 1e-3}
 
 
 def beam_of(z: np.ndarray, ref: bt.Reference = REF, **columns: np.ndarray) -> bt.Beam:
@@ -70,7 +70,7 @@ def compare(
 
     hu, hw, found = product(u, "exact"), product(w, "exact"), product(u, "differences")
     assert hu.method == "exact" and hu.error is None and hu.gradients == 0
-    assert abs(u @ hw.values - w @ hu.values) <= 1e-10 * max(np.sum(np.abs(u * hw.values)), scale)
+    assert abs(u @ hw.values - w @ hu.values) <= 1e-9 * max(np.sum(np.abs(u * hw.values)), scale)
     off = np.abs(hu.values - found.values) * units
     bound = 10 * np.max(found.error * units) + 1e-9 * max(np.max(np.abs(hu.values * units)), scale)
     assert np.max(off) <= bound, [(k.name, a) for k, a in zip(knobs, off / bound, strict=True)]
@@ -90,7 +90,7 @@ def test_every_element_by_all_its_parameters(kind, model, data, ref, align):
     line = bt.Line([bt.Drift(0.05, model="exact"), e, bt.Drift(0.1)])
     z = scaled(ref, np.array([data.draw(particles) for _ in range(3)]).T)
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    size = np.abs(z).max() + 1e-9
+    size = np.abs(z).max() + 1e-3  # elements are displaced by as much
     covector, matrix = rng.normal(size=(6, 3)), rng.normal(size=(6, 6)) / size
     try:
         gain = np.abs(line.matrix(ref)).max()
@@ -143,17 +143,42 @@ GOAL = (
 )
 
 
+VARIED = ("k1", "length", "voltage", "phase", "k2", "knl", "ksl", "angle", "e1", "dx", "roll")
+
+
 @pytest.mark.parametrize("turns", [1, 2])
 def test_a_machine(machine: bt.Line, turns: int) -> None:
-    """With lost particles, weights, places in the line and energies that change."""
+    """With weights, places in the line and energies that change."""
     rng = np.random.default_rng(4)
-    z = 1e-3 * rng.normal(size=(6, 700))
-    beam = beam_of(z, weight=rng.uniform(0.5, 2, size=700))
-    assert 3 < len(machine.gradient(beam, GOAL, "k1", turns=turns).lost) < 300
-    knobs = [k for k in all_knobs(machine) if k.parameter not in ("pitch", "yaw")]
+    beam = beam_of(1e-3 * rng.normal(size=(6, 700)), weight=rng.uniform(0.5, 2, size=700))
+    line = bt.Line([e for e in machine.elements if e.name != "hole"])
+    knobs = [k for k in all_knobs(line) if k.parameter in VARIED]
     before = [k.value for k in knobs]
-    compare(machine, beam, GOAL, knobs, 1.0, turns=turns)
+    compare(line, beam, GOAL, knobs, 1.0, turns=turns)
     assert [k.value for k in knobs] == before
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_lost_particles(machine: bt.Line, turns: int) -> None:
+    """They are seen by losses in front of where they are lost. In steps that lose no others."""
+    beam = beam_of(1e-3 * np.random.default_rng(4).normal(size=(6, 150)))
+    knobs = [k for k in all_knobs(machine) if k.parameter in VARIED]
+    units = scales_of(knobs)
+    u = np.random.default_rng(0).normal(size=len(knobs)) * units
+    lost = machine.gradient(beam, GOAL, turns=turns).lost
+    assert len(lost) > 5
+
+    def slope(step: float) -> np.ndarray:
+        with bt.gradient.turned(knobs, [k.value + step * a for k, a in zip(knobs, u, strict=True)]):
+            g = machine.gradient(beam, GOAL, knobs, turns=turns)
+        assert g.lost == lost
+        return g.derivatives * units
+
+    h = 1e-6
+    found = (8 * (slope(h) - slope(-h)) - (slope(2 * h) - slope(-2 * h))) / (12 * h)
+    exact = machine.hessian_vector(beam, GOAL, knobs, u, turns=turns)
+    assert exact.method == "exact"
+    assert np.max(np.abs(exact.values * units - found)) < 1e-6 * np.max(np.abs(found))
 
 
 def test_an_image(machine: bt.Line) -> None:
@@ -197,7 +222,7 @@ def test_initial_coordinates(machine: bt.Line) -> None:
             g = line.gradient(beam_of(z + step * dz), GOAL, knobs, initial=True)
         return np.append(g.derivatives, 1e-3 * g.initial)
 
-    h = 1e-3
+    h = 1e-4
     found = (8 * (slopes(h) - slopes(-h)) - (slopes(2 * h) - slopes(-2 * h))) / (12 * h)
     exact = np.append(hu.values, 1e-3 * hu.initial)
     assert np.max(np.abs(found - exact)) < 1e-7 * np.max(np.abs(exact))
@@ -208,7 +233,7 @@ def test_initial_coordinates(machine: bt.Line) -> None:
 def test_threads_and_precisions(machine: bt.Line) -> None:
     z = 1e-3 * np.random.default_rng(3).normal(size=(6, 3000))
     beam = beam_of(z)
-    direction = [1.0, 2.0, -1.0]
+    direction = [1.0, 2.0, -1.0, 0.5]
     one, many, single = (
         machine.hessian_vector(b, GOAL, "k1", direction, threads=n, method="exact").values
         for b, n in ((beam, 1), (beam, 4), (beam.copy(precision="single"), 1))
@@ -223,7 +248,7 @@ def test_the_gradient_comes_with_it(machine: bt.Line) -> None:
     beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 300)))
     objective = bt.Objective(machine, beam, GOAL, "k1", scale=2.0)
     at = objective.x0 + 0.1
-    objective.hessp(at, [1, 0, 1])
+    objective.hessp(at, [1, 0, 1, 0])
     assert objective.evaluations == 0
     value, slope = objective(at)
     assert objective.evaluations == 0
@@ -283,7 +308,7 @@ def own_function(z: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 OBSTACLES: list[tuple[str, dict, Callable[[], losses.Loss]]] = [
-    ("SpaceCharge", {"space_charge": bt.SpaceCharge3D(cells=(8, 8, 8))}, losses.beam_size),
+    ("space charge acts", {"space_charge": bt.SpaceCharge3D(cells=(8, 8, 8))}, losses.beam_size),
     ("checkpoint", {"strategy": "checkpoint"}, losses.beam_size),
     ("of_particles: the function has no second", {}, lambda: losses.of_particles(own_function)),
     (
@@ -310,20 +335,12 @@ def test_elements_without_an_inverse() -> None:
     singular[1, 1] = 0
     code = bt.Programmable(push=c_kick(), differences=[1e-6] * 6, name="code")
     beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
-    for e, name in ((bt.LinearMap(matrix=singular), "singular"), (code, '"code"')):
+    for e, name in ((bt.LinearMap(matrix=singular), "singular"), (code, "'code'")):
         line = bt.Line([bt.Quadrupole(0.2, k1=2.0, name="q"), e])
         with pytest.raises(ValueError, match=name):
             line.hessian_vector(beam, losses.beam_size(), "k1", [1.0], method="exact")
         found = line.hessian_vector(beam, losses.beam_size(), "k1", [1.0], accuracy=1e-3)
         assert found.method == "differences"
-
-
-def test_maps_that_are_not_smooth() -> None:
-    """The focusing of ConstantFocusing is kx |kx|."""
-    line = bt.Line([bt.ConstantFocusing(1.0, kx=0.0, ky=1.0, kt=1.0, name="c")])
-    beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
-    with pytest.raises(ValueError, match="differentiated twice with respect to kx"):
-        line.hessian_vector(beam, losses.beam_size(), "kx", [1.0], method="exact")
 
 
 def test_arguments() -> None:
