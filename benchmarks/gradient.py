@@ -311,8 +311,9 @@ def with_space_charge(plan: Plan, report: Report) -> float:
     """Part 4: the largest ratio in double precision."""
     n, grids = plan.kicked
     line = line_of(10)
-    table = Table("precision", "cells", "tracking [ms]", "gradient [ms]", "ratio", "kept [bytes/particle]",
-                  "rewind error", title=f"Ten kicks of space charge in 3D, {n:,} particles, all coordinates")  # fmt: skip
+    table = Table("precision", "cells", "tracking [ms]", "gradient [ms]", "ratio",
+                  "kept [bytes/particle]", "rewind error",
+                  title=f"Ten kicks of space charge in 3D, {n:,} particles, all coordinates")  # fmt: skip
     largest = 0.0
     for precision in ("double", "single"):
         beam = beam_of(n, precision)

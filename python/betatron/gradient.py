@@ -188,8 +188,8 @@ class Gradient(KnobDerivatives):
         Derivative by the kinetic energy of the reference at the start [1/eV], at fixed initial coordinates
         (which are relative to it); None if not wanted.
     charge
-        Derivative by the size of the charge of the beam (as ``Beam.set_charge`` takes it) through collective effects, at
-        fixed coordinates [1/C].
+        Derivative by the size of the charge of the beam (as ``Beam.set_charge`` takes it) through collective
+        effects, at fixed coordinates [1/C].
     rewind_error
         Largest distance of rewound from initial coordinates, shape (6,), of the attempt if it was not exact
         enough; 0 if none was made.
@@ -577,7 +577,8 @@ def hessian_vector(
     Central differences, extrapolated from steps that are halved until two extrapolations agree to ``accuracy`` of the
     largest entry (entries times the sizes of their parameters), or until rounding makes them worse; the best one is
     taken. The first step changes no parameter by more than 1/16 of its size, and all together by no more than half of
-    one. Steps outside of what parameters are allowed to be are halved. ``epsilon`` is the least relative error of gradients.
+    one. Steps outside of what parameters are allowed to be are halved. ``epsilon`` is the least relative error of
+    gradients.
 
     Source: C. Ridders, Adv. Eng. Software 4 (1982) 75.
     """

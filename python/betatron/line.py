@@ -724,9 +724,9 @@ class Line(_core.Line):
         turns
             Times through the line, >= 1. Places of a loss are those of every turn, "end" is that of the last one.
         radiation, boundary, bucket_length
-            As for `track`. Radiation is differentiated at fixed random numbers, those of ``track`` from turn 0 on. Beams with
-            any of them but an absorbing boundary are not rewound: states are kept as with strategy "checkpoint".
-            Strategy "forward" does not have them.
+            As for `track`. Radiation is differentiated at fixed random numbers, those of ``track`` from turn 0 on.
+            Beams with any of them but an absorbing boundary are not rewound: states are kept as with strategy
+            "checkpoint". Strategy "forward" does not have them.
 
         Spins do not act on orbits: the gradient of a beam that has spins is that of one without.
 

@@ -572,8 +572,9 @@ def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool
 class Screen:
     """A screen: what its pixels see of the particles, as a smooth function of their positions.
 
-    Particles are spread over 3 x 3 pixels by quadratic splines (R. W. Hockney, J. W. Eastwood, Computer Simulation Using
-    Particles, 1988, ch. 5: "triangular shaped cloud"), then the image is convolved with a Gaussian: a kernel density.
+    Particles are spread over 3 x 3 pixels by quadratic splines (R. W. Hockney, J. W. Eastwood, Computer Simulation
+    Using Particles, 1988, ch. 5: "triangular shaped cloud"), then the image is convolved with a Gaussian:
+    a kernel density.
 
     Parameters
     ----------

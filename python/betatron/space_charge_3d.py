@@ -52,10 +52,11 @@ class SpaceCharge3D(SpaceCharge):
         Edges of cells are powers of ``1 + grid_step``, 1e-4 ... 1: while the bunch changes by less, the grid and its
         Green's function stay. 0: the grid fits the bunch closely, and the function is made anew, at every kick.
     pipe
-        `RectangularPipe`: conducting walls around the bunch; the grid fills the pipe, with ``cells`` from wall to wall in x
-        and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z only. `RoundPipe`: the
-        grid follows the bunch, with at least 9 ``cells`` in x and y, and the wall acts through harmonics of the cylinder;
-        ``memory`` says what that takes at most, where the grid reaches the wall. None: free space.
+        `RectangularPipe`: conducting walls around the bunch; the grid fills the pipe, with ``cells`` from wall to
+        wall in x and y, filled up to products of 2, 3 and 5, and is open along z. ``margin`` then counts for z
+        only. `RoundPipe`: the grid follows the bunch, with at least 9 ``cells`` in x and y, and the wall acts
+        through harmonics of the cylinder; ``memory`` says what that takes at most, where the grid reaches the
+        wall. None: free space.
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 

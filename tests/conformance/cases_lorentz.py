@@ -235,9 +235,7 @@ add(
     "PlasmaStage", "paraxial", CODE, "blow-out", _stage, _names, limit=INTEGRATED,
     options=EXACT["options"], **PARAXIAL,
 )  # fmt: skip
-add(
-    "PlasmaStage", "linear", CODE, "blow-out", _stage, _names, options=EXACT["options"], **LINEAR
-)
+add("PlasmaStage", "linear", CODE, "blow-out", _stage, _names, options=EXACT["options"], **LINEAR)
 
 # --- Soft edges ---------------------------------------------------------------------------------
 

@@ -332,7 +332,7 @@ def test_what_is_refused() -> None:
     for strategy, message in (("rewind", "cannot be rewound"), ("forward", "forward mode")):
         with pytest.raises(ValueError, match=message):
             line.gradient(beam, loss, "angle", radiation=MEAN, strategy=strategy)
-    with pytest.raises(TypeError, match="radiation must be a betatron.Radiation"):
+    with pytest.raises(TypeError, match=r"radiation must be a betatron\.Radiation"):
         line.gradient(beam, loss, radiation=True)
     with pytest.raises(ValueError, match="needs a bucket_length"):
         line.gradient(beam, loss, boundary="periodic")

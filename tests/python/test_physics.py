@@ -40,7 +40,8 @@ ACCELERATING = ("RFCavity", "RFFieldMap", "UniformAcceleration", "PlasmaStage")
 CHANGE_ENERGY = (*ACCELERATING, "Buncher", "CrabCavity", "ConstantFocusing")
 
 # kinds whose slices are pieces of one exact flow; the others are integrated, or act at one place
-FLOWS = ("Drift", "Quadrupole", "PlasmaLens", "Bend", "Solenoid", "ConstantFocusing", "Instrument", "UniformAcceleration",
+FLOWS = (
+    "Drift", "Quadrupole", "PlasmaLens", "Bend", "Solenoid", "ConstantFocusing", "Instrument", "UniformAcceleration",
     "Undulator",
 )  # fmt: skip
 SYMPLECTIC = tuple(
@@ -449,8 +450,8 @@ def test_single_precision_is_double_to_rounding(kind: str, model: str, data: st.
 
 
 STRENGTHS = {
-    "Quadrupole": ["k1", "gradient"], "PlasmaLens": ["k1", "gradient"], "Sextupole": ["k2", "k2s"], "Octupole": ["k3", "k3s"],
-    "Solenoid": ["ks", "field"], "Bend": ["angle", "k1"], "ConstantFocusing": ["kx", "ky"],
+    "Quadrupole": ["k1", "gradient"], "PlasmaLens": ["k1", "gradient"], "Sextupole": ["k2", "k2s"],
+    "Octupole": ["k3", "k3s"], "Solenoid": ["ks", "field"], "Bend": ["angle", "k1"], "ConstantFocusing": ["kx", "ky"],
     "Kicker": ["hkick", "vkick"], "RFCavity": ["voltage"], "RFFieldMap": ["amplitude"],
     "SoftSolenoid": ["ks", "field"], "SoftQuadrupole": ["k1", "gradient"],
     "UniformAcceleration": ["voltage", "field"], "Undulator": ["strength"],

@@ -161,7 +161,9 @@ def test_edges_of_a_solenoid_turn_the_spin(ref: bt.Reference) -> None:
     errors = []
     for width in (8e-4, 4e-4):
 
-        def field(x: float, y: float, at: float) -> tuple[float, float, float]:
+        def field(
+            x: float, y: float, at: float, width: float = width
+        ) -> tuple[float, float, float]:
             a, b = np.tanh((at - ends) / width), np.tanh((at - ends - length) / width)
             slope = KS / 2 * ((1 - a * a) - (1 - b * b)) / width
             return -x / 2 * slope, -y / 2 * slope, KS / 2 * (a - b)
