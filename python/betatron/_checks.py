@@ -33,3 +33,22 @@ def whole(value: Any, where: str, maximum: int | None = None, minimum: int | Non
     elif result > maximum or (minimum is not None and result < minimum):
         raise ValueError(f"{where} = {result} must be between {minimum} and {maximum}")
     return result
+
+
+def bucket(boundary: Any, length: Any) -> float:
+    """The length of the bucket, 0 if there is none."""
+    if not isinstance(boundary, str):
+        raise TypeError(f"boundary must be text, got {boundary!r}")
+    known = ("open", "periodic", "absorbing", "reflecting")
+    if boundary not in known:
+        raise ValueError(f"boundary = {boundary!r} must be one of {', '.join(known)}")
+    if boundary == "open":
+        if length is not None:
+            raise ValueError(f"bucket_length = {length!r} has no effect on an open boundary")
+        return 0.0
+    if length is None:
+        raise ValueError(f"boundary = {boundary!r} needs a bucket_length in m")
+    value = number(length, "bucket_length")
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
+    return value

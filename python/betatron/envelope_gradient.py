@@ -7,21 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from betatron import _core
 from betatron.beam import Reference
 from betatron.distributions import Distribution
-from betatron.elements import Element
-from betatron.gradient import Knob, Objective, Parameters, _places, knobs, pair_of, table_of
-from betatron.losses import Loss, Moments, value_of
+from betatron.gradient import KnobDerivatives, LossPlaces, Objective, Parameters, knobs
+from betatron.losses import Loss, Moments
 
 if TYPE_CHECKING:
     from betatron.line import Line
     from betatron.space_charge import SpaceChargeEnvelope
 
 
-class EnvelopeGradient:
+class EnvelopeGradient(KnobDerivatives):
     """What `Line.envelope_gradient` gives. With a list of n losses, ``value`` and all derivatives
     have one more axis in front, of length n.
 
@@ -50,12 +48,7 @@ class EnvelopeGradient:
         (mean, covariance) at the end of the line.
     """
 
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
     value: Any
-    knobs: list[Knob]
-    derivatives: np.ndarray
     covariance: np.ndarray
     mean: np.ndarray | None
     reference_energy: Any
@@ -63,42 +56,19 @@ class EnvelopeGradient:
     current: Any
     end: tuple[np.ndarray, np.ndarray]
 
-    def __getitem__(self, key: tuple[str | Element, str]) -> Any:
-        which, parameter = pair_of(key)
-        for i, knob in enumerate(self.knobs):
-            same = knob.element.name == which if isinstance(which, str) else knob.element is which
-            if same and knob.name == parameter:
-                found = self.derivatives[..., i]
-                return float(found) if found.ndim == 0 else found
-        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per knob: element, kind, parameter, value, derivative (of the first loss)."""
-        first = self.derivatives if self.derivatives.ndim == 1 else self.derivatives[0]
-        return table_of(self.knobs, first)
-
     def __repr__(self) -> str:
         return f"EnvelopeGradient: loss {self.value}, {len(self.knobs)} derivatives"
 
 
-class _Terms:
-    """Losses on moments with the places they look at."""
+class _Terms(LossPlaces):
+    """Losses on moments that are tracked as such."""
 
     def __init__(self, line: Line, losses: Sequence[Loss]) -> None:
-        self.losses = []
-        for loss in losses:
-            if not isinstance(loss, Loss):
-                raise TypeError(f"loss must be a betatron.losses.Loss, got {loss!r}")
-            if any(t.at is None for t in loss.terms):
-                raise ValueError(
-                    "envelope_gradient: an envelope has no particles; use losses on moments"
-                )
-            self.losses.append([(t, _places(line, t.at)) for t in loss.terms])
-        wanted = {p for terms in self.losses for _, places in terms for p in places}
-        self.end = len(line)
-        self.start = -1 in wanted
-        self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
+        super().__init__(line, losses)
+        if any(places is None for terms in self.losses for _, places in terms):
+            raise ValueError(
+                "envelope_gradient: an envelope has no particles; use losses on moments"
+            )
 
     def __call__(self, run: _core.EnvelopeGradient) -> list[tuple[float, np.ndarray]]:
         """Each loss and its derivatives by mean, covariance and energy of each record, shape
@@ -111,16 +81,12 @@ class _Terms:
         for terms in self.losses:
             value, slopes = 0.0, np.zeros((len(element), 43))
             for term, places in terms:
-                for place in places:
+                for place in places or ():
                     row = rows[place]
                     if row not in made:
                         made[row] = Moments(mean[row], cov[row], kinetic[row])
-                    part = term.function(made[row])
-                    value += term.weight * value_of(part)
-                    if hasattr(part, "slope"):
-                        slopes[row] += term.weight * part.slope
-            if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
-                raise ValueError(f"the loss is {value}; it and its derivatives must be finite")
+                    value += self.take(term, made[row], slopes[row])
+            self.check_finite(value, slopes)
             results.append((value, slopes))
         return results
 

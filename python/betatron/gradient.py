@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number
+from betatron._checks import bucket, number
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
 from betatron.losses import Loss, Moments, _Weighted, value_of
+from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -130,13 +131,6 @@ def single_knob(line: Line, key: tuple[str | Element, str]) -> Knob:
     return found[0]
 
 
-def pair_of(key: Any) -> tuple[str | Element, str]:
-    """The key of ``gradient[element, parameter]``, checked."""
-    if not isinstance(key, tuple) or len(key) != 2:
-        raise KeyError(f"derivatives are found by (element or name, parameter), not by {key!r}")
-    return key
-
-
 def table_of(chosen: Sequence[Knob], derivatives: np.ndarray) -> pd.DataFrame:
     """One row per knob: element, kind, parameter, value, derivative."""
     return pd.DataFrame(
@@ -150,7 +144,34 @@ def table_of(chosen: Sequence[Knob], derivatives: np.ndarray) -> pd.DataFrame:
     )
 
 
-class Gradient:
+class KnobDerivatives:
+    """Derivatives by knobs, found as ``result[element or name, parameter]``."""
+
+    knobs: list[Knob]
+    derivatives: np.ndarray
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def __getitem__(self, key: tuple[str | Element, str]) -> Any:
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise KeyError(f"derivatives are found by (element or name, parameter), not by {key!r}")
+        which, parameter = key
+        for i, knob in enumerate(self.knobs):
+            same = knob.element.name == which if isinstance(which, str) else knob.element is which
+            if same and knob.name == parameter:
+                found = self.derivatives[..., i]
+                return float(found) if found.ndim == 0 else found
+        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per knob: element, kind, parameter, value, derivative (of the first loss)."""
+        first = self.derivatives if self.derivatives.ndim == 1 else self.derivatives[0]
+        return table_of(self.knobs, first)
+
+
+class Gradient(KnobDerivatives):
     """What `Line.gradient` gives.
 
     Attributes
@@ -182,12 +203,7 @@ class Gradient:
         Bytes kept between the two passes.
     """
 
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
     value: float
-    knobs: list[Knob]
-    derivatives: np.ndarray
     initial: np.ndarray | None
     reference_energy: float | None
     charge: float
@@ -196,19 +212,6 @@ class Gradient:
     strategy: str
     lost: list[int]
     memory: int
-
-    def __getitem__(self, key: tuple[str | Element, str]) -> float:
-        which, parameter = pair_of(key)
-        for knob, derivative in zip(self.knobs, self.derivatives, strict=True):
-            same = knob.element.name == which if isinstance(which, str) else knob.element is which
-            if same and knob.name == parameter:
-                return float(derivative)
-        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per knob: element, kind, parameter, value, derivative."""
-        return table_of(self.knobs, self.derivatives)
 
     def __repr__(self) -> str:
         return (
@@ -242,17 +245,44 @@ def _pair(returned: Any) -> tuple[Any, np.ndarray]:
         raise TypeError(f"of_particles: derivatives must be numbers: {error}") from error
 
 
-class _Evaluation:
-    """A loss with the places it looks at."""
+class LossPlaces:
+    """Losses with the places they look at: -1 is the start, ``end`` the end, others elements."""
 
-    def __init__(self, line: Line, loss: Loss) -> None:
-        if not isinstance(loss, Loss):
-            raise TypeError(f"loss must be a betatron.losses.Loss, got {loss!r}")
-        self.terms = [(t, None if t.at is None else _places(line, t.at)) for t in loss.terms]
-        wanted = {p for _, places in self.terms for p in places or ()}
+    def __init__(self, line: Line, losses: Sequence[Loss]) -> None:
+        self.losses: list[list[tuple[Any, list[int] | None]]] = []
+        for loss in losses:
+            if not isinstance(loss, Loss):
+                raise TypeError(f"loss must be a betatron.losses.Loss, got {loss!r}")
+            self.losses.append(
+                [(t, None if t.at is None else _places(line, t.at)) for t in loss.terms]
+            )
+        wanted = {p for terms in self.losses for _, places in terms for p in places or ()}
         self.end = len(line)
         self.start = -1 in wanted
         self.flags = [int(i in wanted) for i in range(len(line))] if wanted - {-1, self.end} else []
+
+    @staticmethod
+    def take(term: Any, moments: Moments, slopes: np.ndarray) -> float:
+        """What a term adds to its loss for the moments of one record; ``slopes`` get its derivatives
+        by mean, covariance and energy, shape (43,)."""
+        part = term.function(moments)
+        if hasattr(part, "slope"):
+            slopes += term.weight * part.slope
+        return float(term.weight * value_of(part))
+
+    @staticmethod
+    def check_finite(value: float, slopes: np.ndarray) -> None:
+        """Raises ValueError unless they are."""
+        if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
+            raise ValueError(f"the loss is {value}; it and its derivatives must be finite")
+
+
+class _Evaluation(LossPlaces):
+    """A loss of a tracked beam."""
+
+    def __init__(self, line: Line, loss: Loss) -> None:
+        super().__init__(line, [loss])
+        self.terms = self.losses[0]
 
     def __call__(self, run: _core.Gradient, beam: Beam) -> tuple[float, dict[str, Any]]:
         """The loss and its derivatives, as arguments of _core.Gradient.pull."""
@@ -262,32 +292,34 @@ class _Evaluation:
             rows.setdefault(int(place), []).append(row)  # once in every turn
         slopes = np.zeros((len(element), 43))
         value, by_particles = 0.0, None
+        final = run.final
+        if any(places is None for _, places in self.terms):
+            overflown = [i for i in run.lost if not np.all(np.isfinite(final[:, i]))]
+            if overflown:
+                final = final.copy()
+                final[:, overflown] = 0
         for term, places in self.terms:
             if places is None:
                 if isinstance(term.function, _Weighted):
                     weight = np.array(beam["weight"], dtype=float)
                     weight /= weight.sum()
                     weight[run.lost] = 0
-                    part, slope = _pair(term.function(run.final, weight))
+                    part, slope = _pair(term.function(final, weight))
                 else:
-                    part, slope = _pair(term.function(run.final))
-                if slope.shape != run.final.shape:
+                    part, slope = _pair(term.function(final))
+                if slope.shape != final.shape:
                     raise ValueError(
-                        f"of_particles: derivatives must have the shape {run.final.shape}, got {slope.shape}"
+                        f"of_particles: derivatives must have the shape {final.shape}, got {slope.shape}"
                     )
                 if not np.all(np.isfinite(np.delete(slope, run.lost, axis=1))):
                     raise ValueError("of_particles: derivatives must be finite")
                 value += term.weight * value_of(part)
-                slope = np.ascontiguousarray(term.weight * slope, dtype=run.final.dtype)
+                slope = np.ascontiguousarray(term.weight * slope, dtype=final.dtype)
                 by_particles = slope if by_particles is None else by_particles + slope
                 continue
             for row in (r for place in places for r in rows[place]):
-                part = term.function(Moments(mean[row], cov[row], kinetic[row]))
-                value += term.weight * value_of(part)
-                if hasattr(part, "slope"):
-                    slopes[row] += term.weight * part.slope
-        if not np.isfinite(value) or not np.all(np.isfinite(slopes)):
-            raise ValueError(f"the loss is {value}; it and its derivatives must be finite")
+                value += self.take(term, Moments(mean[row], cov[row], kinetic[row]), slopes[row])
+        self.check_finite(value, slopes)
         return value, {
             "mean": np.ascontiguousarray(slopes[:, :6]),
             "covariance": np.ascontiguousarray(slopes[:, 6:42].reshape(-1, 6, 6)),
@@ -310,6 +342,9 @@ def gradient(
     space_charge: SpaceCharge | None = None,
     collective: Effect | Iterable[Effect] = (),
     turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
     if not isinstance(beam, Beam):
@@ -323,6 +358,8 @@ def gradient(
         bound = number(tolerance, "tolerance")
         if not 0 < bound < np.inf:
             raise ValueError(f"tolerance = {bound} is not allowed; allowed: > 0")
+    check_radiation(radiation)
+    bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
     run = _core.Gradient(
@@ -335,6 +372,9 @@ def gradient(
         0 if threads is None else threads,
         effects_of(line, space_charge, collective),
         turns,
+        radiation,
+        boundary,
+        bucket_size,
     )
     value, slopes = evaluation(run, beam)
     common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}

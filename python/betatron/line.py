@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from betatron import _core
-from betatron._checks import number, whole
+from betatron._checks import bucket, number, whole
 from betatron.beam import Beam, Reference
 from betatron.collective import Effect
 from betatron.distributions import Distribution
@@ -32,7 +32,7 @@ from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
 from betatron.plot import LinePlots, TrackPlots
-from betatron.radiation import Radiation
+from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge, SpaceChargeEnvelope
 from betatron.taylor import (
     Chromaticity,
@@ -382,11 +382,10 @@ class Line(_core.Line):
         turns = whole(turns, "turns")
         first_turn = whole(first_turn, "first_turn", minimum=None)
         threads = 0 if threads is None else whole(threads, "threads", minimum=1)
-        bucket = _bucket(boundary, bucket_length)
+        bucket_size = bucket(boundary, bucket_length)
         if spin is not None and not isinstance(spin, (bool, np.bool_)):
             raise TypeError(f"spin must be True, False or None, got {spin!r}")
-        if radiation is not None and not isinstance(radiation, Radiation):
-            raise TypeError(f"radiation must be a betatron.Radiation or None, got {radiation!r}")
+        check_radiation(radiation)
         flags, start = self._flags(record)
         if monitor is not None and not isinstance(monitor, TurnByTurn):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
@@ -407,7 +406,7 @@ class Line(_core.Line):
                     threads,
                     report,
                     boundary,
-                    bucket,
+                    bucket_size,
                     watch,
                     beam.has_spin if spin is None else bool(spin),
                     radiation,
@@ -508,7 +507,8 @@ class Line(_core.Line):
             At which estimated error, relative to the largest entry, to stop; > 0. Where rounding does not allow it, in
             single precision for instance, the most accurate result is given.
         options
-            As for ``gradient``: ``strategy``, ``tolerance``, ``threads``, ``space_charge``, ``collective``, ``turns``.
+            As for ``gradient``: ``strategy``, ``tolerance``, ``threads``, ``space_charge``, ``collective``, ``turns``,
+            ``radiation``, ``boundary``, ``bucket_length``.
 
         Returns
         -------
@@ -630,6 +630,9 @@ class Line(_core.Line):
         space_charge: SpaceCharge | None = None,
         collective: Effect | Iterable[Effect] = (),
         turns: int = 1,
+        radiation: Radiation | None = None,
+        boundary: str = "open",
+        bucket_length: float | None = None,
     ) -> Gradient:
         """Derivatives of a loss after tracking a beam through the line once.
 
@@ -664,6 +667,12 @@ class Line(_core.Line):
             others, and the dependence of grids on the beam, are part of them. Strategy "forward" does not have it.
         turns
             Times through the line, >= 1. Places of a loss are those of every turn, "end" is that of the last one.
+        radiation, boundary, bucket_length
+            As for `track`. Radiation is differentiated at fixed random numbers, those of ``track`` from turn 0 on. Beams with
+            any of them but an absorbing boundary are not rewound: states are kept as with strategy "checkpoint".
+            Strategy "forward" does not have them.
+
+        Spins do not act on orbits: the gradient of a beam that has spins is that of one without.
 
         Raises
         ------
@@ -686,6 +695,9 @@ class Line(_core.Line):
             space_charge=space_charge,
             collective=collective,
             turns=whole(turns, "turns", minimum=1),
+            radiation=radiation,
+            boundary=boundary,
+            bucket_length=bucket_length,
         )
 
     def _flags(self, record: Recorded, argument: str = "record") -> tuple[list[int], bool]:
@@ -929,25 +941,6 @@ def _flatten(items: Any, where: str) -> Iterator[Element]:
                 yield item
             else:
                 yield from _flatten(item, f"{where}[{number}]")
-
-
-def _bucket(boundary: Any, length: Any) -> float:
-    """The length of the bucket, 0 if there is none."""
-    if not isinstance(boundary, str):
-        raise TypeError(f"boundary must be text, got {boundary!r}")
-    known = ("open", "periodic", "absorbing", "reflecting")
-    if boundary not in known:
-        raise ValueError(f"boundary = {boundary!r} must be one of {', '.join(known)}")
-    if boundary == "open":
-        if length is not None:
-            raise ValueError(f"bucket_length = {length!r} has no effect on an open boundary")
-        return 0.0
-    if length is None:
-        raise ValueError(f"boundary = {boundary!r} needs a bucket_length in m")
-    value = number(length, "bucket_length")
-    if not 0.0 < value < float("inf"):
-        raise ValueError(f"bucket_length = {value} m is not allowed; allowed: > 0")
-    return value
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:

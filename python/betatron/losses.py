@@ -318,8 +318,8 @@ def of_particles(function: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> 
     """A loss from a function of the coordinates at the end.
 
     ``function(z)`` gets the coordinates, shape (6, n), and returns the loss and its derivatives by them, of the
-    same shape. Lost particles are in it with the coordinates that they had when they were lost; their derivatives
-    are not used.
+    same shape. Lost particles are in it with the coordinates that they had when they were lost, or with 0 if these were
+    not finite; their derivatives are not used.
     """
     _function("of_particles", function)
     return Loss([_Term(1.0, None, function)])

@@ -55,3 +55,9 @@ class Radiation:
         if not isinstance(self.reference, bool):
             raise TypeError(f"Radiation: reference must be True or False, got {self.reference!r}")
         object.__setattr__(self, "seed", whole(self.seed, "Radiation: seed", _LARGEST_SEED))
+
+
+def check_radiation(radiation: Radiation | None) -> None:
+    """Raises TypeError unless it is a model or None."""
+    if radiation is not None and not isinstance(radiation, Radiation):
+        raise TypeError(f"radiation must be a betatron.Radiation or None, got {radiation!r}")

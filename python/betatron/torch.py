@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from betatron import _core
-from betatron._checks import whole
+from betatron._checks import bucket, whole
 from betatron.beam import Reference
 from betatron.collective import Effect
 from betatron.elements import Element
 from betatron.gradient import Knob, beam_of, effects_of, single_knob, turned
 from betatron.losses import Screen
+from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Track(torch.autograd.Function):
                 options["threads"],
                 effects_of(line, options["space_charge"], options["collective"]),
                 options["turns"],
+                *options["surroundings"],
             )
         final = torch.from_numpy(run.final)
         if run.lost:
@@ -95,6 +97,9 @@ def track(
     space_charge: SpaceCharge | None = None,
     collective: Effect | Iterable[Effect] = (),
     turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
 ) -> torch.Tensor:
     """Coordinates at the end of a line, as a differentiable function of coordinates at its start and of parameters.
 
@@ -117,7 +122,7 @@ def track(
         derivatives are 0 in any case.
     weight
         Real particles per particle, shape (n,), in the type of z; default 1. Only collective effects look at it.
-    space_charge, collective, turns
+    space_charge, collective, turns, radiation, boundary, bucket_length
         As for `Line.gradient`.
 
     Returns
@@ -136,6 +141,7 @@ def track(
         raise TypeError(f"track: z must be float64 or float32, got {z.dtype}")
     if z.ndim != 2 or z.shape[0] != 6:
         raise ValueError(f"track: z must have the shape (6, n), got {tuple(z.shape)}")
+    check_radiation(radiation)
     chosen: list[Knob] = []
     values: list[torch.Tensor] = []
     for key, value in (parameters or {}).items():
@@ -157,6 +163,7 @@ def track(
         "space_charge": space_charge,
         "collective": collective,
         "turns": whole(turns, "turns", 2**31 - 1, 1),
+        "surroundings": (radiation, boundary, bucket(boundary, bucket_length)),
     }
     return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)
 

@@ -45,6 +45,30 @@ rotation jacobi_rotation(double app, double apq, double aqq) {
 
 }  // namespace
 
+matrix6 product(const matrix6& a, const matrix6& b) {
+  matrix6 r{};
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t k = 0; k < 6; ++k) {
+      if (a[at(i, k)] == 0) continue;
+      for (std::size_t j = 0; j < 6; ++j) r[at(i, j)] += a[at(i, k)] * b[at(k, j)];
+    }
+  }
+  return r;
+}
+
+matrix6 sandwich(const matrix6& m, const matrix6& a) {
+  const matrix6 half = product(m, a);
+  matrix6 r{};
+  for (std::size_t i = 0; i < 6; ++i) {
+    for (std::size_t j = i; j < 6; ++j) {
+      double sum = 0;
+      for (std::size_t k = 0; k < 6; ++k) sum += half[at(i, k)] * m[at(j, k)];
+      r[at(i, j)] = r[at(j, i)] = sum;
+    }
+  }
+  return r;
+}
+
 symmetric_eigensystem diagonalise(matrix6 a) {
   matrix6 vectors{};
   for (std::size_t i = 0; i < 6; ++i) vectors[at(i, i)] = 1;

@@ -9,6 +9,12 @@ namespace betatron::beam {
 /// A 6 x 6 matrix, row-major, in the order x, px, y, py, t, pt.
 using matrix6 = std::array<double, 36>;
 
+/// a b, where a may have many zeros.
+matrix6 product(const matrix6& a, const matrix6& b);
+
+/// m a m^T for a symmetric a: symmetric to the bit.
+matrix6 sandwich(const matrix6& m, const matrix6& a);
+
 /// Eigenvalues, smallest first, and orthonormal eigenvectors (columns, in the same order) of a
 /// symmetric matrix, by cyclic Jacobi rotations.
 struct symmetric_eigensystem {

@@ -1,11 +1,12 @@
 #include "beam/moments.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <thread>
 #include <vector>
+
+#include "numerics/parallel.h"
 
 namespace betatron::beam {
 
@@ -37,19 +38,10 @@ template <class F>
 moment_sums sum_all(const columns<F>& particles, unsigned threads) {
   const std::size_t chunks = (particles.size + chunk - 1) / chunk;
   std::vector<moment_sums> parts(chunks);
-  std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    for (std::size_t c = next++; c < chunks; c = next++) {
-      parts[c] = sum_chunk(particles, c * chunk, std::min((c + 1) * chunk, particles.size));
-    }
-  };
   if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
-  {
-    std::vector<std::jthread> pool;
-    for (std::size_t i = 1; i < std::min<std::size_t>(threads, chunks); ++i)
-      pool.emplace_back(work);
-    work();
-  }
+  numerics::parallel_for(threads, chunks, [&](std::size_t c) {
+    parts[c] = sum_chunk(particles, c * chunk, std::min((c + 1) * chunk, particles.size));
+  });
   moment_sums sums;
   for (const moment_sums& part : parts) sums.merge(part);
   return sums;

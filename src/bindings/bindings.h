@@ -3,6 +3,12 @@
 
 #include <nanobind/nanobind.h>
 
+#include <optional>
+#include <string>
+
+#include "elements/longitudinal_boundary.h"
+#include "elements/radiation.h"
+
 namespace betatron::bindings {
 
 void bind_beam(nanobind::module_& m);
@@ -16,5 +22,9 @@ void bind_plasma_stage(nanobind::module_& m);
 void bind_tracking(nanobind::module_& m);
 void bind_collective(nanobind::module_& m);
 void bind_space_charge_models(nanobind::module_& m);
+
+/// What Line.track and Line.gradient take: a name, and a betatron.Radiation or None.
+elements::longitudinal_boundary boundary_named(const std::string& name);
+std::optional<elements::radiation_model> radiation_of(nanobind::handle given);
 
 }  // namespace betatron::bindings

@@ -135,7 +135,8 @@ void bind_gradient(nb::module_& m) {
           [](held_gradient* self, const lattice::line& l, const beam::bunch& b,
              const std::vector<knob_tuple>& knobs, bool reference_energy,
              const std::vector<std::uint8_t>& recorded, bool record_start, unsigned threads,
-             const std::vector<tracking::effect>& collective, std::int64_t turns) {
+             const std::vector<tracking::effect>& collective, std::int64_t turns,
+             nb::object radiation, const std::string& boundary, double bucket_length) {
             tracking::gradient_options o;
             for (const auto& [e, parameter, entry] : knobs)
               o.knobs.push_back({e, parameter, entry});
@@ -145,6 +146,9 @@ void bind_gradient(nb::module_& m) {
             o.threads = threads;
             o.collective = collective;
             o.turns = turns;
+            o.radiation = radiation_of(radiation);
+            o.boundary = boundary_named(boundary);
+            o.bucket_length = bucket_length;
             nb::gil_scoped_release unlocked;
             new (self) held_gradient{gradient(l, b, std::move(o)), b.size(),
                                      b.precision() == beam::precision::single};
@@ -152,7 +156,8 @@ void bind_gradient(nb::module_& m) {
           nb::arg("line"), nb::arg("bunch"), nb::arg("knobs"), nb::arg("reference_energy") = false,
           nb::arg("recorded") = std::vector<std::uint8_t>{}, nb::arg("record_start") = false,
           nb::arg("threads") = 0, nb::arg("collective") = std::vector<tracking::effect>{},
-          nb::arg("turns") = 1, nb::keep_alive<1, 3>(),
+          nb::arg("turns") = 1, nb::arg("radiation") = nb::none(), nb::arg("boundary") = "open",
+          nb::arg("bucket_length") = 0.0, nb::keep_alive<1, 3>(),
           "Tracks forward. knobs: (element, parameter, entry of a list or -1).")
       .def(
           "records",

@@ -119,17 +119,6 @@ void pass_on(const tracking::observation_chunk& chunk, std::size_t particles, nb
               {chunk.places.size(), 6, chunk.turns.size(), particles}));
 }
 
-elements::longitudinal_boundary boundary_named(const std::string& name) {
-  using enum elements::longitudinal_boundary;
-  if (name == "open") return open;
-  if (name == "periodic") return periodic;
-  if (name == "absorbing") return absorbing;
-  if (name == "reflecting") return reflecting;
-  throw nb::value_error(
-      ("boundary = '" + name + "' must be 'open', 'periodic', 'absorbing' or 'reflecting'")
-          .c_str());
-}
-
 /// A monitor from its Python form: None, or a dictionary of the members of tracking::monitor.
 tracking::monitor monitor_of(nb::object given) {
   tracking::monitor m;
@@ -170,12 +159,7 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
   options.spin = spin;
   options.collective = collective;
   options.hooks = hooks_of(l, hooks);
-  if (!radiation.is_none()) {
-    options.radiation = elements::radiation_model{
-        nb::cast<std::string>(radiation.attr("model")) == "quantum",
-        nb::cast<int>(radiation.attr("order")), nb::cast<bool>(radiation.attr("reference")),
-        nb::cast<std::uint64_t>(radiation.attr("seed"))};
-  }
+  options.radiation = radiation_of(radiation);
   std::exception_ptr
       raised;  // by Ctrl-C or by the user's function: passed on when all particles stand still
   options.on_progress = [&](double part) {
@@ -199,6 +183,24 @@ tracking::track_result track(const line& l, beam::bunch& b, std::int64_t turns,
 }
 
 }  // namespace
+
+elements::longitudinal_boundary boundary_named(const std::string& name) {
+  using enum elements::longitudinal_boundary;
+  if (name == "open") return open;
+  if (name == "periodic") return periodic;
+  if (name == "absorbing") return absorbing;
+  if (name == "reflecting") return reflecting;
+  throw nb::value_error(
+      ("boundary = '" + name + "' must be 'open', 'periodic', 'absorbing' or 'reflecting'")
+          .c_str());
+}
+
+std::optional<elements::radiation_model> radiation_of(nb::handle given) {
+  if (given.is_none()) return {};
+  return elements::radiation_model{
+      nb::cast<std::string>(given.attr("model")) == "quantum", nb::cast<int>(given.attr("order")),
+      nb::cast<bool>(given.attr("reference")), nb::cast<std::uint64_t>(given.attr("seed"))};
+}
 
 void bind_tracking(nb::module_& m) {
   nb::class_<line>(m, "Line", "An ordered list of references to elements.")

@@ -161,22 +161,6 @@ matrix6 scattering::growth(const beam::reference& ref) const {
 
 namespace {
 
-/// m a m^T.
-matrix6 sandwich(const matrix6& m, const matrix6& a) {
-  matrix6 half{}, r{};
-  for (std::size_t i = 0; i < 6; ++i) {
-    for (std::size_t j = 0; j < 6; ++j) {
-      for (std::size_t k = 0; k < 6; ++k) half[6 * i + j] += m[6 * i + k] * a[6 * k + j];
-    }
-  }
-  for (std::size_t i = 0; i < 6; ++i) {
-    for (std::size_t j = 0; j < 6; ++j) {
-      for (std::size_t k = 0; k < 6; ++k) r[6 * i + j] += half[6 * i + k] * m[6 * j + k];
-    }
-  }
-  return r;
-}
-
 std::array<double, 6> times(const matrix6& a, const std::array<double, 6>& v) {
   std::array<double, 6> r{};
   for (std::size_t i = 0; i < 6; ++i) {
@@ -284,7 +268,7 @@ ibs_growth ibs_rates(const lattice::line& l, const beam::reference& start, const
       // first and the last piece
       if (step > 0) heat(0.5 * step);
       const matrix6 m = lattice::derivative(e, k, count, ref, {}).matrix;
-      here = sandwich(m, here);
+      here = beam::sandwich(m, here);
       for (mode& r : rows) {
         for (auto* row : {&r.a, &r.b}) {
           // (a M^-1)^T = -S M S a^T; the sign does not matter

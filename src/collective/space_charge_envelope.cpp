@@ -1,6 +1,8 @@
 #include "collective/space_charge_envelope.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -169,12 +171,14 @@ beam::matrix6 kick_matrix(const envelope_space_charge& model, const beam::matrix
   return m;
 }
 
-tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
-                                       const beam::matrix6& covariance, double charge,
-                                       const beam::reference& ref, double length,
-                                       const beam::matrix6& by_matrix) {
+namespace {
+
+/// pull_kick() of a beam with extent in all directions.
+tracking::envelope_kick_pull pull_field(const envelope_space_charge& model,
+                                        const beam::matrix6& covariance, double charge,
+                                        const beam::reference& ref, double length,
+                                        const beam::matrix6& by_matrix) {
   tracking::envelope_kick_pull r;
-  if (length == 0) return r;
   const double bg = ref.beta_gamma(), radius = classical_radius(ref.particle);
   const double by_kinetic = ref.gamma() / bg;  // d(beta gamma)/dgamma
   if (model.model == envelope_model::beam_2d) {
@@ -191,11 +195,10 @@ tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
         for (std::size_t k = 0; k < 3; ++k) by_cov[k] += g * e[i + j].d[k];
       }
     }
-    const double per_ampere =
-        2 * density_of_current(1, ref.particle) * radius * length / (bg * bg * bg);
-    const double strength = per_ampere * std::fabs(*model.current);
-    r.strength = sum * std::copysign(per_ampere, *model.current);
-    r.length = sum * strength / length;
+    const double per_ampere = 2 * density_of_current(1, ref.particle) * radius / (bg * bg * bg);
+    const double strength = per_ampere * std::fabs(*model.current) * length;
+    r.strength = sum * std::copysign(per_ampere, *model.current) * length;
+    r.length = sum * per_ampere * std::fabs(*model.current);
     r.kinetic = -3 * sum * strength / bg * by_kinetic;
     r.covariance[0] = strength * by_cov[0];
     r.covariance[2] = r.covariance[12] = strength * by_cov[1] / 2;
@@ -205,8 +208,8 @@ tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
   const std::array<double, 3> unit = {1, 1, -bg};
   const ellipsoid field(model, positions<3>(model, covariance, unit));
   const auto e = field.gradient();
-  const double per_coulomb = particle_count(1, ref.particle) * radius * length / (bg * bg);
-  const double strength = per_coulomb * std::fabs(charge);
+  const double per_coulomb = particle_count(1, ref.particle) * radius / (bg * bg);
+  const double strength = per_coulomb * std::fabs(charge) * length;
   double sum = 0, by_unit = 0;  // by_unit: by that of t
   square<3> by_gradient;
   for (std::size_t i = 0; i < 3; ++i) {
@@ -227,9 +230,31 @@ tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
       if (j == 2) by_unit += by_rest[i][j] * unit[i] * cov;
     }
   }
-  r.charge = sum * std::copysign(per_coulomb, charge);
-  r.length = sum * strength / length;
+  r.charge = sum * std::copysign(per_coulomb, charge) * length;
+  r.length = sum * per_coulomb * std::fabs(charge);
   r.kinetic = (-2 * sum * strength / bg - by_unit) * by_kinetic;
+  return r;
+}
+
+}  // namespace
+
+tracking::envelope_kick_pull pull_kick(const envelope_space_charge& model,
+                                       const beam::matrix6& covariance, double charge,
+                                       const beam::reference& ref, double length,
+                                       const beam::matrix6& by_matrix) {
+  const bool plane = model.model == envelope_model::beam_2d;
+  const double amount = plane ? *model.current : charge;
+  try {
+    return pull_field(model, covariance, charge, ref, length, by_matrix);
+  } catch (const std::invalid_argument&) {
+    if (amount != 0 && length != 0) throw;
+  }
+  // Nothing acts, on a beam whose field would be infinite.
+  tracking::envelope_kick_pull r;
+  if (std::ranges::all_of(by_matrix, [](double g) { return g == 0; })) return r;
+  const double none = std::numeric_limits<double>::quiet_NaN();
+  if (length != 0) (plane ? r.strength : r.charge) = none;
+  if (amount != 0) r.length = none;
   return r;
 }
 

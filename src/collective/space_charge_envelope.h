@@ -43,7 +43,8 @@ beam::matrix6 kick_matrix(const envelope_space_charge& model, const beam::matrix
 
 /// What a number that depends on the entries of this matrix depends on: its derivatives, given those by the entries.
 /// `strength` is that by the current. Also where there is no charge or current yet (there the derivative is that of more
-/// of it). With F(V) = sum_k f_k(v) a_k a_k^T for the principal axes a_k and variances v of V,
+/// of it), and no length. There a beam without extent in a direction is allowed, as for kick_matrix(); its derivative by what
+/// there is none of does not exist, and is NaN. With F(V) = sum_k f_k(v) a_k a_k^T for the principal axes a_k and variances v of V,
 ///   dF_kl = (f_k - f_l)/(v_k - v_l) dV_kl (k != l),   dF_kk = sum_l df_k/dv_l dV_ll
 /// in these axes (e.g. R. Bhatia, Matrix Analysis, 1997, ch. V.3); for f_k = R_D(v_i, v_j, v_k) the quotient is
 /// 2 df_k/dv_l, which is smooth where axes are equally long.

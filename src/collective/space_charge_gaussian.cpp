@@ -49,13 +49,13 @@ void need_extent(const gaussian_space_charge& model, double variance, const char
   }
 }
 
-/// Calls work(first, count) for blocks of particles on all threads.
+/// Calls work(chunk, first, count) for blocks of particles on all threads, those of one chunk in order.
 template <class Work>
 void for_blocks(std::size_t n, unsigned threads, const Work& work) {
   constexpr std::size_t chunk = 64 * block;
   numerics::parallel_for(threads, (n + chunk - 1) / chunk, [&](std::size_t c) {
     const std::size_t end = std::min(n, (c + 1) * chunk);
-    for (std::size_t i = c * chunk; i < end; i += block) work(i, std::min(block, end - i));
+    for (std::size_t i = c * chunk; i < end; i += block) work(c, i, std::min(block, end - i));
   });
 }
 
@@ -84,7 +84,7 @@ void kick_3d(const gaussian_space_charge& model, beam::bunch& b, const beam::mom
   const std::array<double, 3> factor = {strength / (bg * bg), strength / (bg * bg), -strength / bg};
 
   b.visit([&](const auto& c) {
-    for_blocks(c.size, threads, [&](std::size_t first, std::size_t count) {
+    for_blocks(c.size, threads, [&](std::size_t, std::size_t first, std::size_t count) {
       double r[3][block] = {}, e[3][block];
       for (std::size_t i = 0; i < count; ++i) {
         double d[3];
@@ -127,7 +127,7 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
 
   const slice_profile density(b, model.density, name_of(model.model), threads);
   b.visit([&](const auto& c) {
-    for_blocks(c.size, threads, [&](std::size_t first, std::size_t count) {
+    for_blocks(c.size, threads, [&](std::size_t, std::size_t first, std::size_t count) {
       double x[block] = {}, y[block] = {}, ex[block], ey[block], psi[block];
       for (std::size_t i = 0; i < count; ++i) {
         const double dx = static_cast<double>(c.z[0][first + i]) - m.mean[0];
@@ -147,16 +147,6 @@ void kick_2p5d(const gaussian_space_charge& model, beam::bunch& b, const beam::m
         }
       }
     });
-  });
-}
-
-/// What for_blocks calls, with the number of the chunk, in order.
-template <class Work>
-void for_numbered_blocks(std::size_t n, unsigned threads, const Work& work) {
-  constexpr std::size_t chunk = 64 * block;
-  numerics::parallel_for(threads, (n + chunk - 1) / chunk, [&](std::size_t c) {
-    const std::size_t end = std::min(n, (c + 1) * chunk);
-    for (std::size_t i = c * chunk; i < end; i += block) work(c, i, std::min(block, end - i));
   });
 }
 
@@ -203,7 +193,7 @@ void pull_moments(beam::bunch& b, const tracking::covector& lambda, const beam::
                   const std::array<double, 3>& by_mean, unsigned threads) {
   b.visit([&]<class F>(const beam::columns<F>& c) {
     const std::array<F*, 6>& by = lambda.of<F>();
-    for_blocks(c.size, threads, [&](std::size_t first, std::size_t count) {
+    for_blocks(c.size, threads, [&](std::size_t, std::size_t first, std::size_t count) {
       for (std::size_t i = first; i < first + count; ++i) {
         const double share = static_cast<double>(c.weight[i]) / m.weight;
         std::array<double, N> d;
@@ -244,39 +234,37 @@ tracking::kick_slopes pull_3d(const gaussian_space_charge& model, beam::bunch& b
   std::vector<partial> parts(chunks_of(b.size()));
   b.visit([&]<class F>(const beam::columns<F>& c) {
     const std::array<F*, 6>& by = lambda.of<F>();
-    for_numbered_blocks(
-        c.size, threads, [&](std::size_t chunk, std::size_t first, std::size_t count) {
-          partial& sum = parts[chunk];
-          double r[3][block] = {}, g[3][block] = {}, e[3][block], by_r[3][block];
-          for (std::size_t i = 0; i < count; ++i) {
-            for (std::size_t k = 0; k < 3; ++k) {
-              const double d =
-                  unit[k] * (static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k]);
-              const double l = factor[k] * static_cast<double>(by[2 * k + 1][first + i]);
-              for (std::size_t a = 0; a < 3; ++a) {
-                r[a][i] += own.axes[a][k] * d;
-                g[a][i] += own.axes[a][k] * l;
-              }
-            }
+    for_blocks(c.size, threads, [&](std::size_t chunk, std::size_t first, std::size_t count) {
+      partial& sum = parts[chunk];
+      double r[3][block] = {}, g[3][block] = {}, e[3][block], by_r[3][block];
+      for (std::size_t i = 0; i < count; ++i) {
+        for (std::size_t k = 0; k < 3; ++k) {
+          const double d = unit[k] * (static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k]);
+          const double l = factor[k] * static_cast<double>(by[2 * k + 1][first + i]);
+          for (std::size_t a = 0; a < 3; ++a) {
+            r[a][i] += own.axes[a][k] * d;
+            g[a][i] += own.axes[a][k] * l;
           }
-          fields::pull_of(rule, {r[0], r[1], r[2]}, {g[0], g[1], g[2]}, {e[0], e[1], e[2]},
-                          {by_r[0], by_r[1], by_r[2]}, sum.by_covariance);
-          for (std::size_t k = 0; k < 3; ++k) {
-            for (std::size_t i = 0; i < count; ++i) {
-              double field = 0, slope = 0, place = 0;
-              for (std::size_t a = 0; a < 3; ++a) {
-                field += own.axes[a][k] * e[a][i];
-                slope += own.axes[a][k] * by_r[a][i];
-                place += own.axes[a][k] * r[a][i];
-              }
-              sum.by_mean[k] += slope;
-              sum.work[k] += factor[k] * static_cast<double>(by[2 * k + 1][first + i]) * field;
-              if (k == 2) sum.along += slope * place;
-              add(by[2 * k][first + i], length * unit[k] * slope);
-              add(c.z[2 * k + 1][first + i], -length * factor[k] * field);
-            }
+        }
+      }
+      fields::pull_of(rule, {r[0], r[1], r[2]}, {g[0], g[1], g[2]}, {e[0], e[1], e[2]},
+                      {by_r[0], by_r[1], by_r[2]}, sum.by_covariance);
+      for (std::size_t k = 0; k < 3; ++k) {
+        for (std::size_t i = 0; i < count; ++i) {
+          double field = 0, slope = 0, place = 0;
+          for (std::size_t a = 0; a < 3; ++a) {
+            field += own.axes[a][k] * e[a][i];
+            slope += own.axes[a][k] * by_r[a][i];
+            place += own.axes[a][k] * r[a][i];
           }
-        });
+          sum.by_mean[k] += slope;
+          sum.work[k] += factor[k] * static_cast<double>(by[2 * k + 1][first + i]) * field;
+          if (k == 2) sum.along += slope * place;
+          add(by[2 * k][first + i], length * unit[k] * slope);
+          add(c.z[2 * k + 1][first + i], -length * factor[k] * field);
+        }
+      }
+    });
   });
   partial all;
   for (const partial& p : parts) all.add(p);
@@ -318,53 +306,51 @@ tracking::kick_slopes pull_2p5d(const gaussian_space_charge& model, beam::bunch&
   std::vector<double> by_value(size), by_slope(model.longitudinal ? size : 0);
   b.visit([&]<class F>(const beam::columns<F>& c) {
     const std::array<F*, 6>& by = lambda.of<F>();
-    for_numbered_blocks(
-        size, threads, [&](std::size_t chunk, std::size_t first, std::size_t count) {
-          partial& sum = parts[chunk];
-          double r[2][block] = {}, g[2][block] = {}, p[block] = {}, e[2][block], psi[block] = {},
-                 by_r[2][block];
-          slice_profile::local here[block];
-          for (std::size_t i = 0; i < count; ++i) {
-            here[i] = density.at(static_cast<double>(c.z[4][first + i]));
-            const double f = strength * here[i].value;
-            for (std::size_t k = 0; k < 2; ++k) {
-              const double d = static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k];
-              const double l = f * static_cast<double>(by[2 * k + 1][first + i]);
-              for (std::size_t a = 0; a < 2; ++a) {
-                r[a][i] += own.axes[a][k] * d;
-                g[a][i] += own.axes[a][k] * l;
-              }
-            }
-            if (model.longitudinal) {
-              p[i] = -strength * here[i].slope * static_cast<double>(by[5][first + i]);
-            }
+    for_blocks(size, threads, [&](std::size_t chunk, std::size_t first, std::size_t count) {
+      partial& sum = parts[chunk];
+      double r[2][block] = {}, g[2][block] = {}, p[block] = {}, e[2][block], psi[block] = {},
+             by_r[2][block];
+      slice_profile::local here[block];
+      for (std::size_t i = 0; i < count; ++i) {
+        here[i] = density.at(static_cast<double>(c.z[4][first + i]));
+        const double f = strength * here[i].value;
+        for (std::size_t k = 0; k < 2; ++k) {
+          const double d = static_cast<double>(c.z[2 * k][first + i]) - m.mean[2 * k];
+          const double l = f * static_cast<double>(by[2 * k + 1][first + i]);
+          for (std::size_t a = 0; a < 2; ++a) {
+            r[a][i] += own.axes[a][k] * d;
+            g[a][i] += own.axes[a][k] * l;
           }
-          // the way back takes the fields of the kick, the derivatives those of the rule
-          fields::field_of(shape, r[0], r[1], e[0], e[1], count);
-          if (model.longitudinal) fields::potential_of(rule, r[0], r[1], psi, count);
-          fields::pull_of(rule, {r[0], r[1]}, {g[0], g[1]}, p, {by_r[0], by_r[1]},
-                          sum.by_covariance);
-          for (std::size_t i = 0; i < count; ++i) {
-            double seen = 0;
-            const double f = strength * here[i].value;
-            for (std::size_t k = 0; k < 2; ++k) {
-              const double field = own.axes[0][k] * e[0][i] + own.axes[1][k] * e[1][i];
-              const double slope = own.axes[0][k] * by_r[0][i] + own.axes[1][k] * by_r[1][i];
-              seen += static_cast<double>(by[2 * k + 1][first + i]) * field;
-              sum.by_mean[k] += slope;
-              add(by[2 * k][first + i], length * slope);
-              add(c.z[2 * k + 1][first + i], -length * f * field);
-            }
-            sum.work[0] += f * seen;
-            by_value[first + i] = length * strength * seen;
-            if (!model.longitudinal) continue;
-            const double u = centre - psi[i];
-            sum.along += p[i] * u;
-            sum.by_logarithm += p[i];
-            by_slope[first + i] = -length * strength * static_cast<double>(by[5][first + i]) * u;
-            add(c.z[5][first + i], length * strength * here[i].slope * u);
-          }
-        });
+        }
+        if (model.longitudinal) {
+          p[i] = -strength * here[i].slope * static_cast<double>(by[5][first + i]);
+        }
+      }
+      // the way back takes the fields of the kick, the derivatives those of the rule
+      fields::field_of(shape, r[0], r[1], e[0], e[1], count);
+      if (model.longitudinal) fields::potential_of(rule, r[0], r[1], psi, count);
+      fields::pull_of(rule, {r[0], r[1]}, {g[0], g[1]}, p, {by_r[0], by_r[1]}, sum.by_covariance);
+      for (std::size_t i = 0; i < count; ++i) {
+        double seen = 0;
+        const double f = strength * here[i].value;
+        for (std::size_t k = 0; k < 2; ++k) {
+          const double field = own.axes[0][k] * e[0][i] + own.axes[1][k] * e[1][i];
+          const double slope = own.axes[0][k] * by_r[0][i] + own.axes[1][k] * by_r[1][i];
+          seen += static_cast<double>(by[2 * k + 1][first + i]) * field;
+          sum.by_mean[k] += slope;
+          add(by[2 * k][first + i], length * slope);
+          add(c.z[2 * k + 1][first + i], -length * f * field);
+        }
+        sum.work[0] += f * seen;
+        by_value[first + i] = length * strength * seen;
+        if (!model.longitudinal) continue;
+        const double u = centre - psi[i];
+        sum.along += p[i] * u;
+        sum.by_logarithm += p[i];
+        by_slope[first + i] = -length * strength * static_cast<double>(by[5][first + i]) * u;
+        add(c.z[5][first + i], length * strength * here[i].slope * u);
+      }
+    });
   });
   partial all;
   for (const partial& part : parts) all.add(part);

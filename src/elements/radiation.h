@@ -82,7 +82,7 @@ struct radiation_loss {
     const T stretch = z.x * curvature + F(1);
     const T inv = e.inv_p / stretch;
     const T square = (fx * fx + fy * fy - along * along + wiggle) * (inv * inv);  // of kappa
-    const T kappa = sqrt(select(square > T(F(0)), square, T(F(0))));
+    const T kappa = root_above_zero(square);
     const T path = abs(stretch * p * inv_pz * length);
 
     const T bg = p * beta_gamma, g = T(gamma) - z.pt * beta_gamma;
@@ -94,9 +94,9 @@ struct radiation_loss {
         lost *
         F(0.5);  // in the same field goes with gamma and beta gamma: as they are in the middle
     lost = lost * (F(1) - half / g) * (F(1) - half * g / (bg * bg));
-    if (quantum != R(0)) {
+    if (!(quantum == R(0))) {  // R may be a dual number
       const T width = rate * g * g * g * kappa * (variance * cube) * ((chi * h2 + h1) * chi + F(1));
-      lost = lost + noise * sqrt(select(width > T(F(0)), width, T(F(0))));
+      lost = lost + noise * root_above_zero(width);
     }
     const T pt = z.pt + lost * (R(1) / beta_gamma);
     const T p2 = pt * (pt - inv_beta * F(2)) + F(1);
@@ -109,6 +109,15 @@ struct radiation_loss {
     z.pt = pt;
     e = energy_of(select(inside, pt, T(F(0))), inv_beta, inv_bg2);
     return inside;
+  }
+
+ private:
+  /// sqrt(x), and 0 where x is not above 0: with the derivative 0 there, where nothing is radiated.
+  template <class T>
+  static BETATRON_INLINE T root_above_zero(const T& x) {
+    using F = scalar_of<T>;
+    const auto above = x > T(F(0));
+    return select(above, sqrt(select(above, x, T(F(1)))), T(F(0)));
   }
 };
 

@@ -70,9 +70,33 @@ std::array<double, 2> energy_constants(const beam::reference& ref) {
   return {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
 }
 
+/// Steps that radiate: their numbers, and what the reference particle loses in them.
+class radiated_steps {
+ public:
+  /// Steps are numbered by their place in the element, whatever pieces it is passed in: from a multiple
+  /// of the fraction of its length in front of the piece, which single precision can hold.
+  void enter_piece(double from) { number_ = static_cast<int>(from * (1 << 23)); }
+
+  /// The next step, numbered.
+  elements::radiation_loss<double> numbered(elements::radiation_loss<double> step) {
+    step.number = number_++;
+    reference_loss_ += elements::reference_loss(step, step.gamma - reference_loss_);
+    return step;
+  }
+
+  /// What the reference particle has radiated of gamma since this was asked the last time.
+  double reference_loss() { return std::exchange(reference_loss_, 0); }
+
+ private:
+  int number_ = 0;
+  double reference_loss_ = 0;
+};
+
 /// Appends maps to a program.
 class writer {
  public:
+  radiated_steps radiated{};
+
   writer(program& p, std::array<double, 2> energy) : program_(p), energy_(energy) {
     program_.entrance_energy = energy;
   }
@@ -99,10 +123,15 @@ class writer {
     put(operation::mark, &mark, sizeof mark / sizeof(double));
   }
 
-  void operator()(elements::radiation_loss<double> loss) {
-    loss.number = radiated_++;
-    reference_loss_ += elements::reference_loss(loss, loss.gamma - reference_loss_);
-    put(operation::radiate, &loss, sizeof loss / sizeof(double));
+  void operator()(const elements::radiation_loss<double>& loss) {
+    const auto step = radiated.numbered(loss);
+    put(operation::radiate, &step, sizeof step / sizeof(double));
+  }
+
+  /// A step that has its number, on the way back: in front of it particles have another energy.
+  void undo(const elements::radiation_loss<double>& step) {
+    put(operation::radiate, &step, sizeof step / sizeof(double));
+    refresh(energy_);
   }
 
   void operator()(const elements::code_call& call) {
@@ -113,13 +142,6 @@ class writer {
     program_.operations.push_back({operation::call, number, element_, s_});
     refresh(energy_constants(call.inverse ? call.entrance : call.exit));
   }
-
-  /// Steps that radiate are numbered by their place in the element, whatever pieces it is passed in: from a multiple
-  /// of the fraction of its length in front of the piece, which single precision can hold.
-  void enter_piece(double from) { radiated_ = static_cast<int>(from * (1 << 23)); }
-
-  /// What the reference particle has radiated of gamma since this was asked the last time.
-  double reference_loss() { return std::exchange(reference_loss_, 0); }
 
   void refresh(std::array<double, 2> energy) {
     energy_ = energy;
@@ -155,8 +177,6 @@ class writer {
   std::int32_t element_ = 0;
   double s_ = 0;
   const std::string* name_ = nullptr;
-  int radiated_ = 0;
-  double reference_loss_ = 0;
 };
 
 /// Pushes the reference orbit and its six tangents through maps; gives the affine map around it. With an anomaly it
@@ -373,7 +393,8 @@ void write_inverse(const any_map& map, writer& write, bool keep_structure) {
 }
 
 /// What is emitted for one slice and can be written backwards.
-using any_step = std::variant<any_map, elements::code_call>;
+using any_step = std::variant<any_map, elements::code_call, elements::radiation_mark<double>,
+                              elements::radiation_loss<double>>;
 
 void write_inverse(const elements::code_call& call, writer& write) {
   if (call.beam == nullptr) throw std::domain_error("tile code has no inverse");
@@ -383,20 +404,31 @@ void write_inverse(const elements::code_call& call, writer& write) {
   write(back);
 }
 
-/// Writes what undoes the maps of one slice. Throws std::domain_error if nothing does.
-void write_inverse_slice(const element& e, const elements::slice& s, std::optional<double> anomaly,
-                         std::vector<any_step>& steps, writer& write) {
-  steps.clear();
+/// The maps of one slice, to be written backwards.
+std::vector<any_step> steps_to_undo(const element& e, const elements::slice& s,
+                                    std::optional<double> anomaly, radiated_steps& radiated) {
+  std::vector<any_step> steps;
   emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (is_call<Map>) {
+    if constexpr (is_call<Map> || std::is_same_v<Map, elements::radiation_mark<double>>) {
       steps.emplace_back(map);
-    } else if constexpr (!is_radiation<Map>) {
+    } else if constexpr (is_radiation<Map>) {
+      steps.emplace_back(radiated.numbered(map));
+    } else {
       steps.emplace_back(any_map(map));
     }
   });
+  return steps;
+}
+
+/// Writes what undoes them. Throws std::domain_error if nothing does.
+void write_inverse(const std::vector<any_step>& steps, bool keep_structure, writer& write) {
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     if (const auto* map = std::get_if<any_map>(&*step)) {
-      write_inverse(*map, write, s.keep_structure || s.keep_frames);
+      write_inverse(*map, write, keep_structure);
+    } else if (const auto* mark = std::get_if<elements::radiation_mark<double>>(&*step)) {
+      write(*mark);
+    } else if (const auto* loss = std::get_if<elements::radiation_loss<double>>(&*step)) {
+      write.undo(*loss);
     } else {
       write_inverse(std::get<elements::code_call>(*step), write);
     }
@@ -439,10 +471,7 @@ void push_piece(lineariser& linear, const element& e, int index, int count, beam
 /// Throws std::invalid_argument unless radiation can be followed.
 void check_radiation(const compile_options& options) {
   if (!options.radiation) return;
-  if (options.radiation->order < 1 || options.radiation->order > 3) {
-    throw std::invalid_argument("radiation: order = " + std::to_string(options.radiation->order) +
-                                " is not allowed; allowed: 1, 2, 3");
-  }
+  lattice::check_radiation(*options.radiation);
   if (options.way == direction::backward) {
     throw std::invalid_argument(
         "radiation cannot be undone: backward tracking needs radiation to be off");
@@ -460,18 +489,28 @@ void check_spin(const beam::species& particle) {
 
 /// Throws std::invalid_argument unless the boundary has what it needs.
 void check_boundary(const compile_options& options) {
-  if (options.boundary == elements::longitudinal_boundary::open) return;
-  if (!(options.bucket_length > 0) || !std::isfinite(options.bucket_length)) {
-    throw std::invalid_argument("bucket_length = " + std::to_string(options.bucket_length) +
-                                " m is not allowed with a longitudinal boundary; allowed: > 0");
-  }
-  if (options.way == direction::backward) {
+  lattice::check_boundary(options.boundary, options.bucket_length);
+  if (options.boundary != elements::longitudinal_boundary::open &&
+      options.way == direction::backward) {
     throw std::invalid_argument(
         "a longitudinal boundary cannot be undone: backward tracking needs the boundary open");
   }
 }
 
 }  // namespace
+
+void check_radiation(const elements::radiation_model& model) {
+  if (model.order >= 1 && model.order <= 3) return;
+  throw std::invalid_argument("radiation: order = " + std::to_string(model.order) +
+                              " is not allowed; allowed: 1, 2, 3");
+}
+
+void check_boundary(elements::longitudinal_boundary boundary, double bucket_length) {
+  if (boundary == elements::longitudinal_boundary::open) return;
+  if (bucket_length > 0 && std::isfinite(bucket_length)) return;
+  throw std::invalid_argument("bucket_length = " + std::to_string(bucket_length) +
+                              " m is not allowed with a longitudinal boundary; allowed: > 0");
+}
 
 std::vector<piece> pieces(const line& l, const position& first, const position& last,
                           direction way) {
@@ -511,16 +550,15 @@ std::vector<piece> pieces(const line& l, const position& first, const position& 
 
 namespace {
 
-/// Takes `loss` of gamma from the reference particle, and makes coordinates relative to what is left.
-void lose(double loss, beam::reference& ref, const element& e, writer& write) {
-  if (loss == 0) return;
+/// Takes `loss` of gamma from the reference particle, and gives what makes coordinates relative to what is left.
+elements::reference_change<double> lose(double loss, beam::reference& ref, const element& e) {
   const double before = ref.beta_gamma(), energy = ref.kinetic;
   ref.kinetic -= loss;
   if (!(ref.kinetic > 0)) {
     throw std::invalid_argument(describe(e) + ": the reference particle radiates all its energy");
   }
   // the difference: what the reference particle could lose in its precision
-  write(elements::reference_change<double>{energy - ref.kinetic, before, ref.beta_gamma()});
+  return {energy - ref.kinetic, before, ref.beta_gamma()};
 }
 
 }  // namespace
@@ -552,7 +590,6 @@ program compile(const line& l, const position& first, const position& last, beam
   p.coefficients.reserve(8 * passed.size());
   writer write(p, energy_constants(ref));
   const bool forward = options.way == direction::forward;
-  std::vector<any_step> steps;  // of one piece, when going backward
 
   const element* checked = nullptr;
   for (const piece& now : passed) {
@@ -566,16 +603,16 @@ program compile(const line& l, const position& first, const position& last, beam
     const elements::stretch part = s.piece();
     advance(e, behind, forward ? part.from : part.to, forward ? part.to : part.from);
     write.place(i, behind.s, e.name);
-    write.enter_piece(part.from);
+    write.radiated.enter_piece(part.from);
     try {
       if (forward) {
         emit_model(e, s, anomaly, write);
-        const double loss = write.reference_loss();
-        if (radiation != nullptr && radiation->reference) {
-          lose(loss, behind, e, write);
+        const double loss = write.radiated.reference_loss();
+        if (radiation != nullptr && radiation->reference && loss != 0) {
+          write(lose(loss, behind, e));
         }
       } else {
-        write_inverse_slice(e, s, anomaly, steps, write);
+        write_inverse(steps_to_undo(e, s, anomaly, write.radiated), false, write);
       }
     } catch (const std::domain_error& impossible) {
       throw std::invalid_argument(describe(e) + ": " + impossible.what());
@@ -597,25 +634,49 @@ program compile(const line& l, const position& first, const position& last, beam
 
 program compile_slice(const element& e, const slice_request& which, beam::reference& ref) {
   program p;
-  elements::slice s = piece_of(e, ref, which.index, which.count, false);
+  elements::slice s =
+      piece_of(e, ref, which.index, which.count, which.radiation != nullptr, which.radiation);
   s.keep_structure = which.keep_structure;
   s.keep_frames = which.keep_frames;
   const elements::stretch piece = s.piece();
   beam::reference behind = ref;
   advance(e, behind, piece.from, piece.to);
-  writer write(p, energy_constants(which.inverse ? behind : ref));
-  write.place(0, behind.s, e.name);
+  radiated_steps radiated;
+  radiated.enter_piece(piece.from);
+  const auto radiate = [&]() -> std::optional<elements::reference_change<double>> {
+    const double loss = radiated.reference_loss();
+    if (which.radiation == nullptr || !which.radiation->reference) return {};
+    if (loss == 0 && !which.keep_structure) return {};
+    return lose(loss, behind, e);
+  };
   if (which.inverse) {
-    std::vector<any_step> steps;
     try {
-      write_inverse_slice(e, s, std::nullopt, steps, write);
+      const std::vector<any_step> steps = steps_to_undo(e, s, std::nullopt, radiated);
+      const auto change = radiate();
+      writer write(p, energy_constants(behind));
+      write.place(0, behind.s, e.name);
+      if (change) write(change->inverse());
+      write_inverse(steps, s.keep_structure || s.keep_frames, write);
     } catch (const std::domain_error& singular) {
       throw std::invalid_argument(describe(e) + ": " + singular.what());
     }
   } else {
+    writer write(p, energy_constants(ref));
+    write.place(0, behind.s, e.name);
+    write.radiated = radiated;
     emit_model(e, s, std::nullopt, write);
+    radiated = write.radiated;
+    if (const auto change = radiate()) write(*change);
   }
   ref = behind;
+  return p;
+}
+
+program compile_boundary(elements::longitudinal_boundary boundary, double bucket_length,
+                         const beam::reference& ref) {
+  program p;
+  writer write(p, energy_constants(ref));
+  emit_boundary(boundary, bucket_length, write);
   return p;
 }
 

@@ -128,12 +128,24 @@ program split_off_marks(program& p, const beam::reference& end);
 struct slice_request {
   int index = 0, count = 1;
   bool inverse = false;  ///< those that undo it, from the exit to the entrance
-  bool keep_structure = false, keep_frames = false;  ///< see elements::slice
+  bool keep_structure = false, keep_frames = false;      ///< see elements::slice
+  const elements::radiation_model* radiation = nullptr;  ///< what it radiates, if anything
 };
 
-/// The operations; ref, at the entrance, is moved to the exit in either case. Throws std::invalid_argument naming
+/// The operations; ref, at the entrance, is moved to the exit in either case. A slice that radiates has no inverse: the
+/// operations mark and radiate then stand where a reverse pass meets them. Throws std::invalid_argument naming
 /// the element that has no inverse, and std::domain_error where the reference particle cannot pass.
 program compile_slice(const element& e, const slice_request& which, beam::reference& ref);
+
+/// What stands behind a slice for the sake of a boundary; none if it is open.
+program compile_boundary(elements::longitudinal_boundary boundary, double bucket_length,
+                         const beam::reference& ref);
+
+/// Throws std::invalid_argument unless a boundary has the bucket_length that it needs.
+void check_boundary(elements::longitudinal_boundary boundary, double bucket_length);
+
+/// Throws std::invalid_argument unless the order is 1 to 3.
+void check_radiation(const elements::radiation_model& model);
 
 /// A particle and the derivative of its coordinates with respect to those at the start.
 struct orbit_map {

@@ -332,6 +332,8 @@ slice_state state_of(const element& e, slice_request which, const reference& ref
 /// Coefficients of an operation of a reverse program.
 std::size_t coefficient_count(int code) {
   if (code == reverse_operation::matrix) return 79;
+  if (code == operation::mark) return sizeof(elements::radiation_mark<double>) / sizeof(double);
+  if (code == operation::radiate) return sizeof(elements::radiation_loss<double>) / sizeof(double);
   if (code == operation::refresh) return 2;
   if (code == operation::call) return 0;
   static const std::vector<std::size_t> counts = [] {
@@ -363,6 +365,8 @@ class differentiator {
       knobs_[options.knobs[k].of.get()].push_back(k);
     }
     check_presence();
+    if (options.radiation) check_radiation(*options.radiation);
+    check_boundary(options.boundary, options.bucket_length);
     pass(start);
     vary_reference();
     link();
@@ -376,7 +380,7 @@ class differentiator {
     slice_request which;
     reference front;
     slice_state state;
-    std::size_t first_forward;  // operations of the forward program
+    std::size_t first_forward, last_forward;  // operations of the forward program
     struct direction {
       values tangents;  // of slice_state::all()
       std::uint32_t sum;
@@ -400,6 +404,10 @@ class differentiator {
     reference ref = start;
     program& p = r_.forward;
     p.entrance_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+    if (options_.radiation) {
+      p.radiation = true;
+      p.noise_seed = options_.radiation->seed;
+    }
     auto record = [&](std::int32_t element, int slice) {
       const auto number = static_cast<std::uint32_t>(p.records.size());
       p.records.push_back({element, slice, ref});
@@ -419,18 +427,23 @@ class differentiator {
         checked = &e;
         const auto active = knobs_.find(&e);
         slice_request which{now.index, now.count};
+        if (options_.radiation) which.radiation = &*options_.radiation;
         if (active != knobs_.end()) {
           for (const std::size_t number : active->second) prepare(which, options_.knobs[number]);
         }
         reference behind = ref;
+        const std::size_t before = p.operations.size();
         append(compile_slice(e, which, behind), i);
-        slices_.push_back({i, which, ref, state_of(e, which, ref), before_});
+        slices_.push_back({i, which, ref, state_of(e, which, ref), before, p.operations.size()});
         slice_work& s = slices_.back();
         r_.slices.push_back({static_cast<std::int32_t>(i)});
         if (active != knobs_.end()) {
           for (const std::size_t number : active->second) vary(s, number);
         }
         ref = s.state.behind;
+        if (now.ends_slice) {
+          append(compile_boundary(options_.boundary, options_.bucket_length, ref), i);
+        }
         const int last = slice_count(e) - 1;
         if (!now.ends_slice || now.slice != last) continue;
         const bool flagged = !options_.recorded.empty() && options_.recorded[i] != 0;
@@ -449,7 +462,6 @@ class differentiator {
 
   void append(const program& piece, std::size_t element) {
     program& p = r_.forward;
-    before_ = p.operations.size();
     const auto shift = static_cast<std::uint32_t>(p.coefficients.size());
     p.coefficients.insert(p.coefficients.end(), piece.coefficients.begin(),
                           piece.coefficients.end());
@@ -590,23 +602,15 @@ class differentiator {
     std::size_t end = p.operations.size();
     for (std::size_t n = slices_.size(); n-- > 0;) {
       const slice_work& s = slices_[n];
-      // operations behind the slice, which are records
-      std::size_t last = n + 1 < slices_.size() ? slices_[n + 1].first_forward : end;
-      last = std::min(last, end);
+      for (std::size_t i = end; i-- > s.last_forward;) link_between(i);
       std::vector<std::size_t> maps;  // of the forward program
-      for (std::size_t i = s.first_forward; i < last; ++i) {
-        const int code = p.operations[i].code;
-        if (code < map_count || code == operation::call) maps.push_back(i);
-      }
-      for (std::size_t i = last; i-- > s.first_forward;) {
-        if (p.operations[i].code == operation::record) link_record(i);
+      for (std::size_t i = s.first_forward; i < s.last_forward; ++i) {
+        if (p.operations[i].code != operation::refresh) maps.push_back(i);
       }
       link_slice(s, maps);
       end = s.first_forward;
     }
-    for (std::size_t i = end; i-- > 0;) {
-      if (p.operations[i].code == operation::record) link_record(i);
-    }
+    for (std::size_t i = end; i-- > 0;) link_between(i);
     for (stop& at : r_.stops) {
       const auto undone = std::ranges::partition_point(
           r_.backward, [&](const reverse_operation& op) { return op.forward >= at.forward; });
@@ -614,11 +618,22 @@ class differentiator {
     }
   }
 
-  void link_record(std::size_t i) {
-    r_.backward.push_back(
-        {operation::record, r_.forward.operations[i].coefficients, static_cast<std::uint32_t>(i)});
-    // the tangents of the energy columns follow pt's, which a record may change
-    refresh(last_energy(), i);
+  /// An operation between slices: a record, or of the boundary of the bucket.
+  void link_between(std::size_t i) {
+    const operation& op = r_.forward.operations[i];
+    const auto forward = static_cast<std::uint32_t>(i);
+    if (op.code == operation::refresh || does_nothing(op.code)) return;
+    const std::uint32_t energy = last_energy();
+    reverse_operation to{op.code, op.coefficients, forward};
+    if (op.code != operation::record) {  // its derivative is that of the map in front of it
+      to.coefficients = static_cast<std::uint32_t>(r_.coefficients.size());
+      const double* own = r_.forward.coefficients.data() + op.coefficients;
+      r_.coefficients.insert(r_.coefficients.end(), own, own + coefficient_count(op.code));
+      to.from_front = r_.needs_states = true;
+    }
+    r_.backward.push_back(to);
+    // the energy columns follow pt, which a boundary may change, and their tangents those of pt, as a record may
+    refresh(energy, i);
   }
 
   std::uint32_t last_energy() {
@@ -671,7 +686,9 @@ class differentiator {
         r_.tangents.insert(r_.tangents.end(), of_energy, of_energy + 2);
         ++to.directions;
       }
-      if (op.code == reverse_operation::matrix && p.coefficients[op.coefficients + 78] == 0) {
+      to.from_front = op.code == operation::radiate;
+      if (to.from_front ||
+          (op.code == reverse_operation::matrix && p.coefficients[op.coefficients + 78] == 0)) {
         r_.needs_states = true;
       }
       r_.backward.push_back(to);
@@ -688,8 +705,7 @@ class differentiator {
   std::vector<slice_work> slices_{};
   std::map<std::tuple<const element*, int, int, std::size_t, double>, values> cache_{};
   reference end_{};
-  std::size_t before_ = 0, unused_ = none, energy_ = none, first_moved_ = none,
-              first_accelerated_ = none;
+  std::size_t unused_ = none, energy_ = none, first_moved_ = none, first_accelerated_ = none;
   bool moves_reference_ = false;
 };
 
@@ -810,18 +826,26 @@ double derivative_along(const knob& k, const line& l,
   line other = l;
   std::ranges::replace(other.elements, k.of, changed,
                        [](const auto& e) { return std::shared_ptr<const element>(e); });
-  // of order 8, with a step at which a function that is good to 1e-12 gives 1e-9
-  constexpr double weight[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
-  const double scale = scale_of(*info_of(*changed, k.parameter), x, false, 0);
-  const double h = std::exp2(std::floor(std::log2(scale / 128)));
-  double slope = 0;
-  for (int j = 0; j < 4; ++j) {
-    for (const double side : {1.0, -1.0}) {
-      *number = x + side * (j + 1) * h;
-      slope += side * weight[j] * function(other);
-    }
+  const auto at = [&](double there) {
+    *number = there;
+    return function(other);
+  };
+  // with a step at which a function that is good to 1e-12 gives 1e-9
+  const parameter_info& info = *info_of(*changed, k.parameter);
+  const double h = std::exp2(std::floor(std::log2(scale_of(info, x, false, 0) / 128)));
+  const double below = x - info.minimum, above = info.maximum - x;
+  if (std::min(below, above) > 4 * h) {  // order 8
+    constexpr double weight[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
+    double slope = 0;
+    for (int j = 0; j < 4; ++j) slope += weight[j] * (at(x + (j + 1) * h) - at(x - (j + 1) * h));
+    return slope / h;
   }
-  return slope / h;
+  // beside a limit, away from it: order 4
+  constexpr double weight[] = {-25.0 / 12, 4, -3, 4.0 / 3, -1.0 / 4};
+  const double step = above > below ? h : -h;
+  double slope = 0;
+  for (int j = 0; j < 5; ++j) slope += weight[j] * at(x + j * step);
+  return slope / step;
 }
 
 sensitivity differentiate(const line& l, const beam::reference& start,
@@ -847,6 +871,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
         if (k && k->of.get() == original) *number_of(e, *k) = x;
         const int count = slice_count(*original);
         slice_request piece{0, count};
+        if (options.radiation) piece.radiation = &*options.radiation;
         for (const knob& any : options.knobs) {
           if (any.of.get() == original) prepare(piece, any);
         }

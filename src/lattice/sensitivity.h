@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,7 +43,7 @@ void check(const knob& k);
 
 /// An operation of the reverse pass.
 struct reverse_operation {
-  // code < all_maps::size: the inverse map. operation::refresh and operation::record as there; and
+  // code < all_maps::size: the inverse map. operation::refresh, record, mark and radiate as there; and
   static constexpr int matrix =
       1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
              ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists
@@ -54,6 +55,8 @@ struct reverse_operation {
   std::uint32_t coefficients;  ///< position in the pool, or the number of the record
   std::uint32_t forward;       ///< position in the forward program of the operation it undoes
   std::uint32_t first_direction = 0, directions = 0;
+  bool from_front =
+      false;  ///< cannot be undone: needs the coordinates in front of what it stands for
 };
 
 /// A direction in which the coefficients of an operation vary.
@@ -119,6 +122,11 @@ struct sensitivity_options {
   std::span<const std::uint8_t> recorded{};  ///< one flag per element, or empty: record behind it
   bool record_start = false, record_end = false;
   std::span<const position> stops{};  ///< ascending
+
+  /// Synchrotron radiation and the boundary of the bucket, as in compile_options.
+  std::optional<elements::radiation_model> radiation{};
+  elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
+  double bucket_length = 0;
 };
 
 /// How the length of an element and the curvature of the reference orbit in it change with a knob of it.
@@ -127,12 +135,12 @@ struct geometry_slope {
 };
 geometry_slope geometry_of(const knob& k);
 
-/// The derivative of a smooth function of a line along a knob.
+/// The derivative of a smooth function of a line along a knob, from values of the knob within its allowed range.
 double derivative_along(const knob& k, const line& l,
                         const std::function<double(const line&)>& function);
 
 /// Throws std::invalid_argument naming the element that cannot be tracked, has no derivative with respect to a
-/// parameter, or knobs of elements that are not in the line.
+/// parameter, or knobs of elements that are not in the line; and as compile() for radiation and boundary.
 sensitivity differentiate(const line& l, const beam::reference& start,
                           const sensitivity_options& options);
 

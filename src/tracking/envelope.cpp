@@ -7,25 +7,6 @@ namespace betatron::tracking {
 
 namespace {
 
-/// M Sigma M^T, kept exactly symmetric.
-beam::matrix6 transported(const beam::matrix6& m, const beam::matrix6& sigma) {
-  beam::matrix6 half{}, result{};
-  for (std::size_t i = 0; i < 6; ++i) {
-    for (std::size_t k = 0; k < 6; ++k) {
-      if (m[6 * i + k] == 0) continue;
-      for (std::size_t j = 0; j < 6; ++j) half[6 * i + j] += m[6 * i + k] * sigma[6 * k + j];
-    }
-  }
-  for (std::size_t i = 0; i < 6; ++i) {
-    for (std::size_t j = i; j < 6; ++j) {
-      double sum = 0;
-      for (std::size_t k = 0; k < 6; ++k) sum += half[6 * i + k] * m[6 * j + k];
-      result[6 * i + j] = result[6 * j + i] = sum;
-    }
-  }
-  return result;
-}
-
 moment_record record_of(const envelope& e, std::int64_t turn, std::int32_t element,
                         std::int32_t slice) {
   beam::moments m;
@@ -57,7 +38,7 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
     const effect& acting = options.collective[now.effect];
     const beam::matrix6 matrix = acting.envelope_kick(e.mean, e.covariance, options.charge, place);
     if (options.visit) options.visit({e, matrix, nullptr, &place, now.effect, false});
-    e.covariance = transported(matrix, e.covariance);
+    e.covariance = beam::sandwich(matrix, e.covariance);
   };
 
   const std::vector<kicked_stretch> stretches = cut_at_kicks(l, options.collective);
@@ -78,7 +59,7 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
         if (options.visit) options.visit({e, map.matrix, &p, nullptr, 0, recorded});
         e.ref = behind;
         e.mean = map.orbit;
-        e.covariance = transported(map.matrix, e.covariance);
+        e.covariance = beam::sandwich(map.matrix, e.covariance);
         if (recorded) {
           records.push_back(record_of(e, options.first_turn + turn,
                                       static_cast<std::int32_t>(p.element), p.slice));

@@ -16,21 +16,11 @@ namespace betatron::tracking {
 namespace {
 
 using beam::matrix6;
+using beam::product;
 using lattice::knob;
 using lattice::piece_tangent;
 using lattice::varied_piece;
 using vector6 = std::array<double, 6>;
-
-matrix6 product(const matrix6& a, const matrix6& b) {
-  matrix6 r{};
-  for (std::size_t i = 0; i < 6; ++i) {
-    for (std::size_t k = 0; k < 6; ++k) {
-      if (a[6 * i + k] == 0) continue;
-      for (std::size_t j = 0; j < 6; ++j) r[6 * i + j] += a[6 * i + k] * b[6 * k + j];
-    }
-  }
-  return r;
-}
 
 /// m^T a; m may have many zeros.
 matrix6 transposed_product(const matrix6& m, const matrix6& a) {

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,6 +30,11 @@ struct gradient_options {
   std::int64_t turns = 1;     ///< through the line, >= 1; records are taken in each of them
   /// What the beam does to itself, as for track(); each needs effect::pull.
   std::vector<effect> collective{};
+  /// Synchrotron radiation, at fixed random numbers (those of track() from turn 0 on), and the boundary of the bucket, as
+  /// for track().
+  std::optional<elements::radiation_model> radiation{};
+  elements::longitudinal_boundary boundary = elements::longitudinal_boundary::open;
+  double bucket_length = 0;
   unsigned threads = 0;  ///< 0: all processors that the process may use
 };
 
@@ -73,7 +79,8 @@ struct pull_result {
 /// A beam on its way through a line and back. The bunch must live and stay as it is as long as this.
 class gradient {
  public:
-  /// Tracks forward. Throws std::invalid_argument as lattice::differentiate, and for options out of range.
+  /// Tracks forward. Throws std::invalid_argument as lattice::differentiate, for options out of range, and with collective
+  /// effects for numbers of the beam that are not finite.
   gradient(const lattice::line& l, const beam::bunch& b, gradient_options options);
   ~gradient();
   gradient(gradient&&) noexcept;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "tracking/cpu/executor.h"
 
@@ -117,8 +118,9 @@ class driver {
     reference end = bunch_.ref;
     lattice::program turn = lattice::compile(line_, 0, n, end, compile_);
     const bool stops = !options_.collective.empty() || !options_.hooks.empty();
+    std::vector<kicked_stretch> stretches;
     if (stops) {
-      cut_at_kicks(line_, options_.collective, options_.hooks);
+      stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
       bunch_.check_finite();  // here, and not at the first kick, when particles have moved
       for (const effect& e : options_.collective) {
         if (e.begin) e.begin(line_, bunch_, options_.way);
@@ -126,7 +128,7 @@ class driver {
     }
     if (options_.record_start) record_start();
     if (options_.turns == 0) return result_;
-    if (stops) return run_with_stops(end);
+    if (stops) return run_with_stops(end, std::move(stretches));
 
     // not divided by the number of threads: where a run is cut decides when lost particles leave the columns,
     // and with that the rounding of moments
@@ -169,8 +171,9 @@ class driver {
 
  private:
   /// All turns, stretch by stretch with hooks and kicks in between. Maps are made when the beam comes to them: a hook
-  /// may have changed an element. `end`: the reference particle behind the first turn.
-  track_result run_with_stops(const reference& end) {
+  /// may have changed an element. `end`: the reference particle behind the first turn, `stretches`: those of the line as
+  /// it is now.
+  track_result run_with_stops(const reference& end, std::vector<kicked_stretch> stretches) {
     const bool forward = options_.way == direction::forward;
     const bool hooked = !options_.hooks.empty();
     const bool same_maps =
@@ -179,12 +182,11 @@ class driver {
       lattice::program maps, marks;
       reference start, end;
     };
-    std::vector<kicked_stretch> stretches;
     std::vector<compiled> programs;
     for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
       call_hooks(hook_point::before_turn, 0, turn);
       if (turn == 0 || hooked) {
-        stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
+        if (hooked) stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
         programs.assign(stretches.size(), {});
         slices_.clear();
         for (const auto& e : line_.elements) slices_.push_back(lattice::slice_count(*e));

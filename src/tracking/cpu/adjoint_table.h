@@ -5,6 +5,9 @@
 // J^T S J = f S, f = p0_in/p0_out, the derivative with respect to the coordinates in front is J^T lambda = f S J^-1 v:
 // pushing (z, v) through the inverse map undoes M and pulls v back. A parameter k that M depends on contributes
 // -lambda_in . dM^-1/dk, the derivative taken at z behind.
+//
+// A step that radiates (elements/radiation.h) is neither symplectic nor undone: it is given z in front of it, and
+// J^T lambda and lambda . dM/dk follow from dual numbers.
 #pragma once
 
 #include <array>
@@ -37,6 +40,14 @@ struct adjoint_direction {
   const F* energy;  ///< 1/beta0 and 1/(beta0 gamma0)^2, or null where they do not vary
 };
 
+/// What a step that radiates has beside the tile.
+template <class F>
+struct adjoint_radiation {
+  std::array<const F*, 2> mark;  ///< kinetic px, py where it began
+  const F* noise;
+  std::array<F*, 2> by_mark;  ///< derivatives by these momenta are added here
+};
+
 template <class F>
 struct adjoint_table {
   /// Undoes a map, given the coefficients of its inverse, and adds to sums[d] what the particles contribute along
@@ -51,6 +62,11 @@ struct adjoint_table {
   using push_function = void (*)(const F* dual_coefficients, const F* dual_energy,
                                  const adjoint_tile<F>&);
   std::array<push_function, elements::all_maps::size> push;  ///< null for filters
+
+  /// elements::radiation_loss: given z in front, v behind becomes v in front; the other arguments as of pull.
+  void (*radiate)(const F* coefficients, const adjoint_direction<F>* directions,
+                  std::size_t direction_count, F* scratch, double* sums,
+                  const adjoint_radiation<F>&, const adjoint_tile<F>&);
 
   /// The energy columns and their tangents; returns what `still` is from now on.
   bool (*refresh)(const F* energy, const adjoint_tile<F>&);

@@ -13,9 +13,10 @@
 #include <sched.h>
 #endif
 
-#include "numerics/parallel.h"
-#include "numerics/random.h"
+#include "tracking/cpu/blocks.h"
+#include "tracking/cpu/code_push.h"
 #include "tracking/cpu/kernel_table.h"
+#include "tracking/cpu/noise.h"
 
 namespace betatron::tracking {
 
@@ -23,13 +24,6 @@ namespace {
 
 using lattice::operation;
 using lattice::program;
-
-/// Particles are handed to threads in at most this many blocks. The number is fixed, because sums are formed per
-/// block and added in the order of blocks: that makes them independent of the number of threads.
-constexpr std::size_t max_blocks = 64;
-
-/// Particle-operations that are worth a thread (about 0.2 ms).
-constexpr double work_per_thread = 2e5;
 
 constexpr int map_count = static_cast<int>(elements::all_maps::size);
 
@@ -70,8 +64,8 @@ struct workspace {
   alignas(64) F mark[2][stride];
   alignas(64) F noise[stride];
   std::uint32_t outside[tile_size];
-  bool gone[tile_size];          // lanes of casualties
-  std::uint8_t left[tile_size];  // what code says of lanes
+  bool gone[tile_size];  // lanes of casualties
+  code_memory code;
 };
 
 /// The operations that are run.
@@ -159,7 +153,8 @@ class worker {
         } else if (op.code == operation::mark) {
           table_.mark(coefficients, t);
         } else if (op.code == operation::radiate) {
-          draw_noise(coefficients, t, first, count, op, turn);
+          draw_noise(coefficients, program_.noise_seed, how_.first_turn + turn, op.element,
+                     particles_.id + first, count, t.noise);
           if (table_.radiate(coefficients, t)) [[unlikely]] {
             collect(t, first, count, op, turn, elements::radiation_loss<F>::loss, result);
           }
@@ -198,32 +193,6 @@ class worker {
     }
   }
 
-  /// The fluctuations of one step of radiation: a particle's depend on the seed, its id, the turn, and the place of the
-  /// step in the line.
-  void draw_noise(const F* coefficients, const tile<F>& t, std::size_t first, std::size_t count,
-                  const operation& op, std::int64_t turn) {
-    elements::radiation_loss<F> step;
-    std::memcpy(&step, coefficients, sizeof step);
-    if (step.quantum == F(0)) return;
-    const auto place = static_cast<std::uint64_t>(static_cast<std::uint32_t>(op.element)) << 32 |
-                       static_cast<std::uint64_t>(step.number);
-    const std::uint64_t stream =
-        scrambled(scrambled(place) + static_cast<std::uint64_t>(how_.first_turn + turn));
-    for (std::size_t i = 0; i < count; ++i) {
-      t.noise[i] =
-          static_cast<F>(numerics::normal(program_.noise_seed, stream, particles_.id[first + i]));
-    }
-  }
-
-  /// A bijection that leaves nothing of the order of its arguments (the finaliser of SplitMix64: G. L. Steele, D. Lea
-  /// and C. H. Flood, OOPSLA 2014).
-  static std::uint64_t scrambled(std::uint64_t x) {
-    x += 0x9E3779B97F4A7C15u;
-    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
-    return x ^ (x >> 31);
-  }
-
   /// Through the map with this code; true if it loses particles.
   bool push(std::size_t code, const F* coefficients, const tile<F>& t) {
     if (program_.spin && table_.push_spin[code] != nullptr) {
@@ -236,43 +205,12 @@ class worker {
   void call(const elements::code_call& c, const tile<F>& t, std::size_t first, std::size_t count,
             const operation& op, std::int64_t turn, block_result& result) {
     const elements::code_place place = c.at(how_.first_turn + turn, op.element);
-    std::uint8_t* left = memory_->left;
-    std::fill_n(left, count, std::uint8_t{0});
-    elements::code_tile<F> view{
-        {}, particles_.weight + first, particles_.id + first, count, t.count, left};
-    std::ranges::copy(t.z, view.z);
-    if constexpr (std::is_same_v<F, double>) {
-      c.tiles->push_double(place, view);
-    } else if (c.tiles->push_single) {
-      c.tiles->push_single(place, view);
-    } else {
-      push_in_double(*c.tiles, place, view);
-    }
-    if (std::any_of(left, left + count, [](std::uint8_t flag) { return flag != 0; })) [[unlikely]] {
-      std::fill_n(t.outside, (t.count + table_.width - 1) / table_.width, 0u);
-      for (std::size_t i = 0; i < count; ++i) {
-        if (left[i] != 0) t.outside[i / table_.width] |= 1u << i % table_.width;
-      }
+    const auto view = view_of(t.z, t.count, particles_.weight + first, particles_.id + first, count,
+                              memory_->code);
+    if (push_code(*c.tiles, place, view, table_.width, t.outside, memory_->code)) [[unlikely]] {
       collect(t, first, count, op, turn, beam::loss_reason::outside_domain, result);
     }
     find_non_finite(t, first, count, op, turn, result);
-  }
-
-  void push_in_double(const elements::tile_code& code, const elements::code_place& place,
-                      const elements::code_tile<F>& t) {
-    wide_.resize(7 * t.padded);
-    double* weight = wide_.data() + 6 * t.padded;
-    elements::code_tile<double> wide{{}, weight, t.id, t.count, t.padded, t.outside};
-    for (std::size_t c = 0; c < 6; ++c) {
-      wide.z[c] = wide_.data() + c * t.padded;
-      std::copy_n(t.z[c], t.padded, wide.z[c]);
-    }
-    std::copy_n(t.weight, t.count, weight);
-    code.push_double(place, wide);
-    for (std::size_t c = 0; c < 6; ++c) {
-      std::transform(wide.z[c], wide.z[c] + t.padded, t.z[c],
-                     [](double v) { return static_cast<F>(v); });
-    }
   }
 
   void refresh(const F* energy, const tile<F>& t) {
@@ -362,7 +300,6 @@ class worker {
   const std::vector<beam::loss_reason>& reasons_;
   std::unique_ptr<workspace<F>> memory_;
   std::vector<casualty<F>> casualties_;
-  std::vector<double> wide_;          // coordinates and weights for code that knows only double
   elements::gyration<F> gyration_{};  // where the tile is
 };
 
@@ -390,18 +327,12 @@ cpu_result run(const program& p, const beam::columns<F>& particles, const cpu_ru
     coefficients = p.coefficients.data();
   }
 
-  const std::size_t tiles = (particles.size + tile_size - 1) / tile_size;
-  const std::size_t blocks = std::min(tiles, max_blocks);
-  std::vector<block_result> results(blocks);
-  const double effort = static_cast<double>(particles.size) * lattice::work_of(operations, p) *
-                        static_cast<double>(how.turns);
-  const std::size_t wanted = static_cast<std::size_t>(std::max(1.0, effort / work_per_thread));
-  const auto threads = static_cast<unsigned>(std::min<std::size_t>(how.threads, wanted));
-  numerics::parallel_for_with(
-      threads, blocks, [&] { return worker<F>(p, coefficients, particles, how, table, reasons); },
-      [&](worker<F>& w, std::size_t b) {
-        const std::size_t first = tiles * b / blocks * tile_size;
-        const std::size_t last = std::min(particles.size, tiles * (b + 1) / blocks * tile_size);
+  std::vector<block_result> results(block_count(particles.size));
+  const double work = lattice::work_of(operations, p) * static_cast<double>(how.turns);
+  for_blocks(
+      particles.size, work, how.threads,
+      [&] { return worker<F>(p, coefficients, particles, how, table, reasons); },
+      [&](worker<F>& w, std::size_t b, std::size_t first, std::size_t last) {
         results[b] = w.run_block(first, last);
       });
 

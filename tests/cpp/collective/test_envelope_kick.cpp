@@ -137,3 +137,37 @@ TEST_CASE("envelopes: no charge, no extent, wrong models") {
   CHECK(collective::kick_matrix({}, cov, -1e-9, ref, 1) ==
         collective::kick_matrix({}, cov, 1e-9, ref, 1));
 }
+
+TEST_CASE("envelopes: derivatives where nothing acts yet") {
+  const beam::reference ref = proton(6.7e6);
+  const auto cov = diagonal(1e-3, 2e-3, 3e-3);
+  beam::matrix6 by{};
+  by[6] = 0.3, by[20] = -0.7, by[34] = 0.2;  // px by x, py by y, pt by t
+  const envelope_space_charge bunch{}, current{envelope_model::beam_2d, 0.5},
+      nothing{envelope_model::beam_2d, 0.0};
+  const auto close = [](double a, double b) { return std::fabs(a - b) <= 1e-12 * std::fabs(b); };
+  for (const auto& model : {bunch, current}) {
+    const auto at = collective::pull_kick(model, cov, 1e-9, ref, 1, by);
+    const auto thin = collective::pull_kick(model, cov, 1e-9, ref, 0, by);
+    CHECK(at.length != 0);
+    CHECK(close(thin.length, at.length));  // the kick is linear in it
+    CHECK(thin.charge == 0);
+    CHECK(thin.strength == 0);
+    CHECK(thin.covariance == beam::matrix6{});
+  }
+  const double full = collective::pull_kick(current, cov, 0, ref, 1, by).strength;
+  const auto off = collective::pull_kick(nothing, cov, 0, ref, 1, by);
+  CHECK(close(off.strength, full));
+  CHECK(off.length == 0);
+
+  // no extent in y: there is no kick, and none of its derivatives but by what there is none of
+  const auto flat = diagonal(1e-3, 0, 1e-3);
+  CHECK(collective::kick_matrix(nothing, flat, 0, ref, 1) ==
+        collective::kick_matrix(bunch, flat, 0, ref, 1));
+  CHECK(std::isnan(collective::pull_kick(nothing, flat, 0, ref, 1, by).strength));
+  CHECK(std::isnan(collective::pull_kick(bunch, flat, 0, ref, 1, by).charge));
+  CHECK(std::isnan(collective::pull_kick(bunch, flat, 1e-9, ref, 0, by).length));
+  CHECK(collective::pull_kick(bunch, flat, 0, ref, 1, by).covariance == beam::matrix6{});
+  CHECK(collective::pull_kick(bunch, flat, 0, ref, 1, {}).charge == 0);
+  CHECK_THROWS_AS(collective::pull_kick(bunch, flat, 1e-9, ref, 1, by), std::invalid_argument);
+}

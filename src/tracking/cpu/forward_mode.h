@@ -1,0 +1,129 @@
+// forward_mode.h: the derivative of a loss along one direction: particles carry their own along.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "lattice/sensitivity.h"
+#include "numerics/reduction.h"
+#include "tracking/cpu/adjoint_table.h"
+#include "tracking/cpu/blocks.h"
+#include "tracking/cpu/forward_pass.h"
+#include "tracking/gradient.h"
+#include "tracking/record_pull.h"
+#include "tracking/section.h"
+
+namespace betatron::tracking {
+
+template <class F>
+class forward_mode {
+ public:
+  using particles = beam::columns<const F>;
+  using operation = lattice::operation;
+
+  /// The plan must live as long as this.
+  explicit forward_mode(const lattice::sensitivity& plan) : plan_(plan) {}
+
+  /// The derivative of a loss along one direction of all coefficients.
+  double run(unsigned threads, const particles& from, const std::vector<casualty<F>>& casualties,
+             const std::vector<record_pull>& records, const pull_request<F>& request,
+             const lattice::forward_tangents& tangents) const {
+    const std::vector<double>& values = plan_.forward.coefficients;
+    std::vector<F> duals(2 * values.size() + 4);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      duals[2 * i] = static_cast<F>(values[i]);
+      duals[2 * i + 1] = static_cast<F>(tangents.coefficients[i]);
+    }
+    for (std::size_t i = 0; i < 2; ++i) {
+      duals[2 * (values.size() + i)] = static_cast<F>(plan_.forward.entrance_energy[i]);
+      duals[2 * (values.size() + i) + 1] = static_cast<F>(tangents.entrance_energy[i]);
+    }
+    std::vector<numerics::compensated_sum> sums(block_count(from.size));
+    for_blocks(
+        from.size, 3 * static_cast<double>(plan_.forward.operations.size()), threads,
+        [] { return std::make_unique<workspace>(); },
+        [&](auto& memory, std::size_t b, std::size_t first, std::size_t last) {
+          for (std::size_t i = first; i < last; i += adjoint_tile_size) {
+            sums[b].add(run_tile(duals.data(), from, i, std::min(adjoint_tile_size, last - i),
+                                 casualties, records, request, *memory));
+          }
+        });
+    return numerics::merge(sums).value();
+  }
+
+ private:
+  struct workspace {
+    static constexpr std::size_t stride = adjoint_tile_size + 64 / sizeof(F);
+    alignas(64) F column[12][stride];
+    double weight[adjoint_tile_size];  // 0 of particles that are not in the beam
+  };
+
+  double run_tile(const F* duals, const particles& from, std::size_t first, std::size_t count,
+                  const std::vector<casualty<F>>& all_casualties,
+                  const std::vector<record_pull>& records, const pull_request<F>& request,
+                  workspace& memory) const {
+    const adjoint_table<F>& table = adjoint_kernels<F>();
+    const std::size_t padded = (count + table.width - 1) / table.width * table.width;
+    adjoint_tile<F> t{};  // v is the derivative of z here
+    for (std::size_t c = 0; c < 6; ++c) {
+      t.z[c] = memory.column[c];
+      t.v[c] = memory.column[6 + c];
+      std::fill_n(t.v[c], padded, F(0));
+      std::copy_n(from.z[c] + first, count, t.z[c]);
+      std::fill(t.z[c] + count, t.z[c] + padded, F(0));
+    }
+    t.count = padded;
+    for (std::size_t i = 0; i < padded; ++i) {
+      memory.weight[i] = i < count ? static_cast<double>(from.weight[first + i]) : 0;
+    }
+    const auto begin = std::ranges::lower_bound(all_casualties, first, {}, &casualty<F>::index);
+    const auto end = std::ranges::lower_bound(begin, all_casualties.end(), first + count, {},
+                                              &casualty<F>::index);
+    double total = 0;
+    const auto& operations = plan_.forward.operations;
+    const F* energy = duals + 2 * plan_.forward.coefficients.size();
+    for (std::size_t n = 0; n < operations.size(); ++n) {
+      const operation& op = operations[n];
+      for (auto d = begin; d != end; ++d) {
+        // lost in a map: gone behind it; found by a record: gone before it is taken
+        if (d->op + (op.code == operation::record ? 0 : 1) > n) continue;
+        const std::size_t lane = d->index - first;
+        for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
+        memory.weight[lane] = 0;
+      }
+      if (op.code < map_count) {
+        const auto push = table.push[static_cast<std::size_t>(op.code)];
+        if (push) push(duals + 2 * op.coefficients, energy, t);
+      } else if (op.code == operation::refresh) {
+        energy = duals + 2 * op.coefficients;
+      } else if (op.code == operation::call) {
+        throw std::invalid_argument(
+            "forward mode does not follow code of elements; allowed: reverse mode");
+      } else if (records[op.coefficients].active) {
+        const record_pull& r = records[op.coefficients];
+        for (std::size_t i = 0; i < count; ++i) {
+          double d[6];
+          for (std::size_t c = 0; c < 6; ++c) d[c] = static_cast<double>(t.z[c][i]) - r.mean[c];
+          for (std::size_t c = 0; c < 6; ++c) {
+            total += memory.weight[i] * r.slope(c, d) * static_cast<double>(t.v[c][i]);
+          }
+        }
+      }
+    }
+    for (auto d = begin; d != end; ++d) memory.weight[d->index - first] = -1;  // lost
+    for (std::size_t c = 0; c < 6 && request.by_particles[0]; ++c) {
+      for (std::size_t i = 0; i < count; ++i) {
+        if (memory.weight[i] < 0) continue;
+        total += static_cast<double>(request.by_particles[c][first + i]) *
+                 static_cast<double>(t.v[c][i]);
+      }
+    }
+    return total;
+  }
+
+  const lattice::sensitivity& plan_;
+};
+
+}  // namespace betatron::tracking

@@ -1,0 +1,61 @@
+// section.h: a line between two places where the whole beam stops, and the particles that are lost there.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "lattice/sensitivity.h"
+
+namespace betatron::tracking {
+
+/// A particle that was lost in operation `op` of the forward program, and where it was then. `index` counts the
+/// particles that were in the beam at the start of the section, `of` all of them.
+template <class F>
+struct casualty {
+  std::size_t index, of;
+  std::size_t op;
+  bool in_code;  ///< lost by code, in front of which its coordinates are kept
+  bool finite;
+  std::array<F, 6> z;
+
+  /// It is known where it was in front of the operation.
+  bool is_known() const { return finite || in_code; }
+};
+
+/// Operations between two places where the whole beam stops.
+struct section {
+  std::size_t first, last;                    ///< of the forward program
+  std::size_t first_backward, last_backward;  ///< of the reverse pass
+  std::array<double, 2> entrance, exit;       ///< 1/beta0 and 1/(beta0 gamma0)^2
+  std::size_t first_record = 0, last_record = 0;
+};
+
+inline std::vector<section> sections_of(const lattice::sensitivity& plan) {
+  std::vector<section> all;
+  const std::size_t stops = plan.stops.size();
+  std::array<double, 2> energy = plan.forward.entrance_energy;
+  for (std::size_t n = 0; n <= stops; ++n) {
+    section s{};
+    s.first = n == 0 ? 0 : plan.stops[n - 1].forward;
+    s.last = n == stops ? plan.forward.operations.size() : plan.stops[n].forward;
+    s.first_backward = n == stops ? 0 : plan.stops[n].backward;
+    s.last_backward = n == 0 ? plan.backward.size() : plan.stops[n - 1].backward;
+    s.entrance = energy;
+    if (n < stops) {
+      const beam::reference& ref = plan.stops[n].ref;
+      energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
+    } else {
+      energy = plan.exit_energy;
+    }
+    s.exit = energy;
+    s.first_record = s.last_record = all.empty() ? 0 : all.back().last_record;
+    for (std::size_t i = s.first; i < s.last; ++i) {
+      if (plan.forward.operations[i].code == lattice::operation::record) ++s.last_record;
+    }
+    all.push_back(s);
+  }
+  return all;
+}
+
+}  // namespace betatron::tracking

@@ -1,0 +1,36 @@
+// Derivatives of functions of a line along its knobs.
+#include "lattice/sensitivity.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "../tracking/machines.h"
+
+namespace {
+
+using namespace betatron;
+using namespace betatron::lattice;
+
+}  // namespace
+
+TEST_CASE("the derivative along a knob looks at allowed values only") {
+  for (const double x : {0.0, 1e-5, 1e-3, 0.3, 0.999, 1.0}) {
+    CAPTURE(x);
+    const auto wiggler = std::make_shared<element>(
+        element{elements::undulator{.length = 1, .period = 0.05, .strength = 1, .sharing = x}});
+    line l;
+    l.elements = {wiggler, wiggler};
+    const double slope = derivative_along({wiggler, "sharing", -1}, l, [](const line& now) {
+      double sum = 0;
+      for (const auto& e : now.elements) {
+        const double sharing = std::get<elements::undulator>(e->body).sharing;
+        CHECK(sharing >= 0);
+        CHECK(sharing <= 1);
+        sum += std::sin(1 + sharing);
+      }
+      return sum;
+    });
+    CHECK(slope == doctest::Approx(2 * std::cos(1 + x)).epsilon(1e-7));
+  }
+}
