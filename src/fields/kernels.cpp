@@ -621,25 +621,34 @@ struct node_box {
 template <int Order>
 BETATRON_INLINE node_box box_of(const mesh_particle<real>* p, std::size_t count) {
   constexpr std::size_t chains = 4;  // that do not wait for each other
-  four low[chains], high[chains];
-  for (four& v : low) v = four(typename four::vector{p[0].x, p[0].y, p[0].z, p[0].weight});
-  for (four& v : high) v = low[0];
+  constexpr std::size_t size = width < 4 ? width : 4, parts = 4 / size;
+  using part = numerics::pack<real, static_cast<int>(size), isa>;
+  part low[chains][parts], high[chains][parts];
   for (std::size_t n = 0; n < count; n += chains) {
 #pragma GCC unroll 4
     for (std::size_t k = 0; k < chains; ++k) {
-      const four here = four::load(&p[n + k < count ? n + k : count - 1].x);
-      low[k] = select(here < low[k], here, low[k]);
-      high[k] = select(here > high[k], here, high[k]);
+      const real* at = &p[n + k < count ? n + k : count - 1].x;
+#pragma GCC unroll 2
+      for (std::size_t i = 0; i < parts; ++i) {
+        const part here = part::load(at + i * size);
+        low[k][i] = n == 0 ? here : select(here < low[k][i], here, low[k][i]);
+        high[k][i] = n == 0 ? here : select(here > high[k][i], here, high[k][i]);
+      }
     }
   }
-  for (std::size_t k = 1; k < chains; ++k) {
-    low[0] = select(low[k] < low[0], low[k], low[0]);
-    high[0] = select(high[k] > high[0], high[k], high[0]);
+  real least[4], most[4];
+  for (std::size_t i = 0; i < parts; ++i) {
+    for (std::size_t k = 1; k < chains; ++k) {
+      low[0][i] = select(low[k][i] < low[0][i], low[k][i], low[0][i]);
+      high[0][i] = select(high[k][i] > high[0][i], high[k][i], high[0][i]);
+    }
+    low[0][i].store(least + i * size);
+    high[0][i].store(most + i * size);
   }
   node_box b{};
   for (int a = 0; a < 3; ++a) {
-    b.first[a] = first_node<Order>(low[0][a]);
-    b.n[a] = first_node<Order>(high[0][a]) + Order + 1 - b.first[a];
+    b.first[a] = first_node<Order>(least[a]);
+    b.n[a] = first_node<Order>(most[a]) + Order + 1 - b.first[a];
   }
   b.row = static_cast<std::ptrdiff_t>(round_up(static_cast<std::size_t>(b.n[0])));
   b.plane = b.row * b.n[1];
@@ -695,10 +704,10 @@ BETATRON_INLINE void deposit_all(const mesh_particle<real>* p, std::size_t count
       const auto& s = shape_of[n / width];
       const std::size_t l = n % width;
       const real w = p[first + n].weight;
-      const four x = four(typename four::vector{s.x[0][0][l], s.x[0][1][l],
-                                                nodes > 2 ? s.x[0][nodes > 2 ? 2 : 0][l] : 0,
-                                                nodes > 3 ? s.x[0][nodes > 3 ? 3 : 0][l] : 0}) *
-                     w;
+      const auto& sx = s.x[0];
+      const four x(typename four::vector{sx[0][l] * w, sx[1][l] * w,
+                                         nodes > 2 ? sx[nodes > 2 ? 2 : 0][l] * w : 0,
+                                         nodes > 3 ? sx[nodes > 3 ? 3 : 0][l] * w : 0});
       real* plane = grid.data + s.first[l];
 #pragma GCC unroll 4
       for (int c = 0; c < nodes; ++c, plane += grid.plane) {
