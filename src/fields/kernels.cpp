@@ -624,6 +624,9 @@ BETATRON_INLINE node_box box_of(const mesh_particle<real>* p, std::size_t count)
   constexpr std::size_t size = width < 4 ? width : 4, parts = 4 / size;
   using part = numerics::pack<real, static_cast<int>(size), isa>;
   part low[chains][parts], high[chains][parts];
+  for (std::size_t k = 0; k < chains; ++k) {
+    for (std::size_t i = 0; i < parts; ++i) low[k][i] = high[k][i] = part::load(&p->x + i * size);
+  }
   for (std::size_t n = 0; n < count; n += chains) {
 #pragma GCC unroll 4
     for (std::size_t k = 0; k < chains; ++k) {
@@ -631,8 +634,8 @@ BETATRON_INLINE node_box box_of(const mesh_particle<real>* p, std::size_t count)
 #pragma GCC unroll 2
       for (std::size_t i = 0; i < parts; ++i) {
         const part here = part::load(at + i * size);
-        low[k][i] = n == 0 ? here : select(here < low[k][i], here, low[k][i]);
-        high[k][i] = n == 0 ? here : select(here > high[k][i], here, high[k][i]);
+        low[k][i] = select(here < low[k][i], here, low[k][i]);
+        high[k][i] = select(here > high[k][i], here, high[k][i]);
       }
     }
   }
