@@ -115,7 +115,7 @@ def test_values_copies_and_dictionaries() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cells": 7}, "cells = 7 is not allowed; allowed: 8 to 4096"),
+        ({"cells": 7}, "cells = 7 must be between 8 and 4096"),
         ({"cells": (8, 8)}, "must be one or three numbers"),
         ({"cells": 1e3}, "cells must be a whole number"),
         ({"shape": "round"}, "shape = 'round' is not allowed; allowed: 'linear'"),
