@@ -885,8 +885,9 @@ class differentiator {
       const std::size_t count = coefficient_count(op.code);
       for (const slice_work::direction& d : s.directions) {
         const auto moves = [](const values& v, std::size_t first, std::size_t n) {
+          if (v.empty()) return false;
           const double* at = v.data() + first;
-          return !v.empty() && std::any_of(at, at + n, [](double t) { return t != 0; });
+          return std::any_of(at, at + n, [](double t) { return t != 0; });
         };
         const auto in_either = [&](std::size_t first, std::size_t n) {
           return moves(d.tangents, first, n) || moves(d.rates, first, n);
