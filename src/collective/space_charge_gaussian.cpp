@@ -49,10 +49,10 @@ void need_extent(const gaussian_space_charge& model, double variance, const char
   }
 }
 
-/// Calls work(chunk, first, count) for blocks of particles on all threads; blocks of a chunk in order.
 constexpr std::size_t chunk_size = 64 * block;
 std::size_t chunks_of(std::size_t n) { return (n + chunk_size - 1) / chunk_size; }
 
+/// Calls work(chunk, first, count) for blocks of particles on all threads; blocks of a chunk in order.
 template <class Work>
 void for_blocks(std::size_t n, unsigned threads, const Work& work) {
   numerics::parallel_for(threads, chunks_of(n), [&](std::size_t c) {

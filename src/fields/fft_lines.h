@@ -224,4 +224,15 @@ BETATRON_INLINE void transpose(numerics::pack<F, W, Isa> (&v)[W]) {
   step(std::integer_sequence<int, 1>(), lanes);
 }
 
+/// Loads up to W rows of W numbers, `row` apart, the others as zeros, as columns.
+template <class F, int W, class Isa>
+BETATRON_INLINE void load_columns(numerics::pack<F, W, Isa> (&v)[W], const F* from, std::size_t row,
+                                  std::size_t rows) {
+  using lanes = numerics::pack<F, W, Isa>;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(W); ++i) {
+    v[i] = i < rows ? lanes::load(from + i * row) : lanes(F(0));
+  }
+  transpose(v);
+}
+
 }  // namespace betatron::fields

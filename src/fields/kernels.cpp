@@ -133,15 +133,7 @@ void backward_z(const axis_view<real>& z, const real* in, std::size_t imaginary,
 
 // --- a plane of complex numbers ---------------------------------------------------------------------------------
 
-/// Loads up to W rows of W numbers, the others as zeros, as columns.
-BETATRON_INLINE void load_columns(lanes (&v)[lane_count], const real* from, std::size_t row,
-                                  std::size_t rows) {
-  for (std::size_t i = 0; i < width; ++i) {
-    v[i] = i < rows ? lanes::load(from + i * row) : lanes(real(0));
-  }
-  transpose(v);
-}
-
+/// Back from load_columns.
 BETATRON_INLINE void store_columns(lanes (&v)[lane_count], real* to, std::size_t row,
                                    std::size_t rows) {
   transpose(v);
@@ -601,15 +593,6 @@ struct particle_lanes {
   }
 };
 
-/// work(first, count, packs) for each block of count particles.
-template <class Work>
-BETATRON_INLINE void for_blocks(std::size_t count, Work&& work) {
-  for (std::size_t n = 0; n < count; n += block_size) {
-    const std::size_t some = count - n < block_size ? count - n : block_size;
-    work(n, some, (some + width - 1) / width);
-  }
-}
-
 /// The nodes that particles touch: n from `first` on, along each axis, of a grid with these strides.
 struct node_box {
   std::ptrdiff_t first[3], n[3], row, plane;
@@ -692,36 +675,44 @@ struct shapes {
   }
 };
 
+/// work(n, shapes, lane) for each of count particles: its shape is in that lane. box: what the places of nodes are counted in.
+template <int Order, bool Slopes, class Work>
+BETATRON_INLINE void for_shapes(const mesh_particle<real>* p, std::size_t count,
+                                const node_box& box, Work&& work) {
+  shapes<Order, Slopes> of_block[block_size / width];
+  for (std::size_t first = 0; first < count; first += block_size) {
+    const std::size_t some = count - first < block_size ? count - first : block_size;
+    for (std::size_t q = 0; q * width < some; ++q) {
+      of_block[q].set(particle_lanes(p + first + q * width, some - q * width), box);
+    }
+    for (std::size_t n = 0; n < some; ++n) work(first + n, of_block[n / width], n % width);
+  }
+}
+
 template <int Order>
 BETATRON_INLINE void deposit_all(const mesh_particle<real>* p, std::size_t count,
                                  const lattice_view<real>& grid) {
   constexpr int nodes = Order + 1;
   const node_box whole{
       {}, {}, static_cast<std::ptrdiff_t>(grid.row), static_cast<std::ptrdiff_t>(grid.plane)};
-  shapes<Order, false> shape_of[block_size / width];
-  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
-    for (std::size_t q = 0; q < packs; ++q) {
-      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), whole);
-    }
-    for (std::size_t n = 0; n < some; ++n) {
-      const auto& s = shape_of[n / width];
-      const std::size_t l = n % width;
-      const real w = p[first + n].weight;
-      const auto& sx = s.x[0];
-      const four x(typename four::vector{sx[0][l] * w, sx[1][l] * w,
-                                         nodes > 2 ? sx[nodes > 2 ? 2 : 0][l] * w : 0,
-                                         nodes > 3 ? sx[nodes > 3 ? 3 : 0][l] * w : 0});
-      real* plane = grid.data + s.first[l];
+  const auto each = [&](std::size_t n, const auto& s, std::size_t l)
+      __attribute__((always_inline)) {
+    const real w = p[n].weight;
+    const auto& sx = s.x[0];
+    const four x(typename four::vector{sx[0][l] * w, sx[1][l] * w,
+                                       nodes > 2 ? sx[nodes > 2 ? 2 : 0][l] * w : 0,
+                                       nodes > 3 ? sx[nodes > 3 ? 3 : 0][l] * w : 0});
+    real* plane = grid.data + s.first[l];
 #pragma GCC unroll 4
-      for (int c = 0; c < nodes; ++c, plane += grid.plane) {
-        real* row = plane;
+    for (int c = 0; c < nodes; ++c, plane += grid.plane) {
+      real* row = plane;
 #pragma GCC unroll 4
-        for (int b = 0; b < nodes; ++b, row += grid.row) {
-          (four::load(row) + x * s.yz[0][c][b][l]).store(row);
-        }
+      for (int b = 0; b < nodes; ++b, row += grid.row) {
+        (four::load(row) + x * s.yz[0][c][b][l]).store(row);
       }
     }
-  });
+  };
+  for_shapes<Order, false>(p, count, whole, each);
 }
 
 void deposit(int order, const mesh_particle<real>* p, std::size_t count,
@@ -803,30 +794,24 @@ BETATRON_INLINE void gather_all(const mesh_particle<real>* p, std::size_t count,
   constexpr int nodes = Order + 1;
   const node_box box = box_of<Order>(p, count);
   fill(box, potential, factor, nullptr, vectors);
-  shapes<Order, false> shape_of[block_size / width];
-  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
-    for (std::size_t q = 0; q < packs; ++q) {
-      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
-    }
-    for (std::size_t n = 0; n < some; ++n) {
-      const auto& s = shape_of[n / width];
-      const std::size_t l = n % width;
-      const real* plane = vectors + 4 * s.first[l];
-      four sum(real(0));
+  const auto each = [&](std::size_t n, const auto& s, std::size_t l)
+      __attribute__((always_inline)) {
+    const real* plane = vectors + 4 * s.first[l];
+    four sum(real(0));
 #pragma GCC unroll 4
-      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
-        const real* row = plane;
+    for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+      const real* row = plane;
 #pragma GCC unroll 4
-        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
-          four along = four::load(row) * s.x[0][0][l];
+      for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+        four along = four::load(row) * s.x[0][0][l];
 #pragma GCC unroll 4
-          for (int a = 1; a < nodes; ++a) along += four::load(row + 4 * a) * s.x[0][a][l];
-          sum += along * s.yz[0][c][b][l];
-        }
+        for (int a = 1; a < nodes; ++a) along += four::load(row + 4 * a) * s.x[0][a][l];
+        sum += along * s.yz[0][c][b][l];
       }
-      kicks[first + n] = {sum[0], sum[1], sum[2]};
     }
-  });
+    kicks[n] = {sum[0], sum[1], sum[2]};
+  };
+  for_shapes<Order, false>(p, count, box, each);
 }
 
 void gather(int order, const mesh_particle<real>* p, std::size_t count,
@@ -881,31 +866,25 @@ BETATRON_INLINE void deposit_pull_all(const mesh_particle<real>* p, std::size_t 
   constexpr int nodes = Order + 1;
   const node_box box = box_of<Order>(p, count);
   std::memset(vectors, 0, 4 * box.size() * sizeof(real));
-  shapes<Order, false> shape_of[block_size / width];
-  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
-    for (std::size_t q = 0; q < packs; ++q) {
-      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
-    }
-    for (std::size_t n = 0; n < some; ++n) {
-      const auto& s = shape_of[n / width];
-      const std::size_t l = n % width;
-      const triple<real>& m = pulls[first + n];
-      const four all(typename four::vector{m.x, m.y, m.z, p[first + n].weight});
-      real* plane = vectors + 4 * s.first[l];
+  const auto each = [&](std::size_t n, const auto& s, std::size_t l)
+      __attribute__((always_inline)) {
+    const triple<real>& m = pulls[n];
+    const four all(typename four::vector{m.x, m.y, m.z, p[n].weight});
+    real* plane = vectors + 4 * s.first[l];
 #pragma GCC unroll 4
-      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
-        real* row = plane;
+    for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+      real* row = plane;
 #pragma GCC unroll 4
-        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
-          const four here = all * s.yz[0][c][b][l];
+      for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+        const four here = all * s.yz[0][c][b][l];
 #pragma GCC unroll 4
-          for (int a = 0; a < nodes; ++a) {
-            (four::load(row + 4 * a) + here * s.x[0][a][l]).store(row + 4 * a);
-          }
+        for (int a = 0; a < nodes; ++a) {
+          (four::load(row + 4 * a) + here * s.x[0][a][l]).store(row + 4 * a);
         }
       }
     }
-  });
+  };
+  for_shapes<Order, false>(p, count, box, each);
   add(box, vectors, density, dual);
 }
 
@@ -939,51 +918,45 @@ BETATRON_INLINE void gather_pull_all(const mesh_particle<real>* p, std::size_t c
   const real unit[3] = {1, 1, 1};
   fill(box, potential, unit, dual.data, vectors);
   using shape = shapes<Order, true>;
-  shape shape_of[block_size / width];
   double sums[9] = {};
-  for_blocks(count, [&](std::size_t first, std::size_t some, std::size_t packs) {
-    for (std::size_t q = 0; q < packs; ++q) {
-      shape_of[q].set(particle_lanes(p + first + q * width, some - q * width), box);
-    }
-    for (std::size_t n = 0; n < some; ++n) {
-      const shape& s = shape_of[n / width];
-      const std::size_t l = n % width;
-      const real* plane = vectors + 4 * s.first[l];
-      // of the vectors (E, psi): what the particle sees, and its derivatives by the place
-      four sum(real(0)), by_x(real(0)), by_y(real(0)), by_z(real(0));
+  const auto each = [&](std::size_t n, const shape& s, std::size_t l)
+      __attribute__((always_inline)) {
+    const real* plane = vectors + 4 * s.first[l];
+    // of the vectors (E, psi): what the particle sees, and its derivatives by the place
+    four sum(real(0)), by_x(real(0)), by_y(real(0)), by_z(real(0));
 #pragma GCC unroll 4
-      for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
-        const real* row = plane;
+    for (int c = 0; c < nodes; ++c, plane += 4 * box.plane) {
+      const real* row = plane;
 #pragma GCC unroll 4
-        for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
-          four along = four::load(row) * s.x[0][0][l], slope = four::load(row) * s.x[1][0][l];
+      for (int b = 0; b < nodes; ++b, row += 4 * box.row) {
+        four along = four::load(row) * s.x[0][0][l], slope = four::load(row) * s.x[1][0][l];
 #pragma GCC unroll 4
-          for (int a = 1; a < nodes; ++a) {
-            along += four::load(row + 4 * a) * s.x[0][a][l];
-            slope += four::load(row + 4 * a) * s.x[1][a][l];
-          }
-          sum += along * s.yz[shape::none][c][b][l];
-          by_x += slope * s.yz[shape::none][c][b][l];
-          by_y += along * s.yz[shape::by_y][c][b][l];
-          by_z += along * s.yz[shape::by_z][c][b][l];
+        for (int a = 1; a < nodes; ++a) {
+          along += four::load(row + 4 * a) * s.x[0][a][l];
+          slope += four::load(row + 4 * a) * s.x[1][a][l];
         }
-      }
-      const mesh_particle<real>& here = p[first + n];
-      triple<real>& pull = pulls[first + n];
-      const four m(typename four::vector{pull.x, pull.y, pull.z, here.weight});
-      const four work = m * sum, nu = sums_across({by_x * m, by_y * m, by_z * m, four(real(0))});
-      fields[first + n] = {sum[0], sum[1], sum[2]};
-      pull = {nu[0], nu[1], nu[2]};
-      const real u[3] = {here.x, here.y, here.z};
-#pragma GCC unroll 3
-      for (int a = 0; a < 3; ++a) {
-        const double slope = static_cast<double>(nu[a]);
-        sums[a] += slope;
-        sums[3 + a] += slope * (static_cast<double>(u[a]) - centre[a]);
-        sums[6 + a] += static_cast<double>(work[a]);
+        sum += along * s.yz[shape::none][c][b][l];
+        by_x += slope * s.yz[shape::none][c][b][l];
+        by_y += along * s.yz[shape::by_y][c][b][l];
+        by_z += along * s.yz[shape::by_z][c][b][l];
       }
     }
-  });
+    const mesh_particle<real>& here = p[n];
+    triple<real>& pull = pulls[n];
+    const four m(typename four::vector{pull.x, pull.y, pull.z, here.weight});
+    const four work = m * sum, nu = sums_across({by_x * m, by_y * m, by_z * m, four(real(0))});
+    fields[n] = {sum[0], sum[1], sum[2]};
+    pull = {nu[0], nu[1], nu[2]};
+    const real u[3] = {here.x, here.y, here.z};
+#pragma GCC unroll 3
+    for (int a = 0; a < 3; ++a) {
+      const double slope = static_cast<double>(nu[a]);
+      sums[a] += slope;
+      sums[3 + a] += slope * (static_cast<double>(u[a]) - centre[a]);
+      sums[6 + a] += static_cast<double>(work[a]);
+    }
+  };
+  for_shapes<Order, true>(p, count, box, each);
   for (int k = 0; k < 9; ++k) result[k] += sums[k];
 }
 

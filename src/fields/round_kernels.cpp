@@ -30,15 +30,6 @@ struct memory {
         amplitude(reinterpret_cast<lanes*>(circle + p.circle.n)) {}
 };
 
-/// Rows of numbers `row` apart, the first `rows` of them, as columns.
-BETATRON_INLINE void load_columns(lanes (&v)[lane_count], const real* from, std::size_t row,
-                                  std::size_t rows) {
-  for (std::size_t i = 0; i < width; ++i) {
-    v[i] = i < rows ? lanes::load(from + i * row) : lanes(real(0));
-  }
-  transpose(v);
-}
-
 std::size_t planes_from(std::size_t z, std::size_t nz) { return nz - z < width ? nz - z : width; }
 
 void sum(const polar_view<real>& p, const lattice_view<const real>& mesh, std::size_t z, real* out,
