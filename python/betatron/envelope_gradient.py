@@ -17,7 +17,9 @@ from betatron.gradient import (
     LossPlaces,
     Objective,
     Parameters,
+    by_moments,
     knobs,
+    numbers_of,
 )
 from betatron.losses import Loss, Moments, NoSecondDerivative
 
@@ -133,7 +135,7 @@ def envelope_gradient(
         reference,
         centroid.tolist(),
         covariance.ravel().tolist(),
-        [(k.element, k.parameter, k.entry) for k in chosen],
+        numbers_of(chosen),
         bool(reference_energy),
         bool(initial_mean),
         terms.flags,
@@ -144,13 +146,7 @@ def envelope_gradient(
     values, pulls = [], []
     for value, slopes in terms(run):
         values.append(value)
-        pulls.append(
-            run.pull(
-                np.ascontiguousarray(slopes[:, :6]),
-                np.ascontiguousarray(slopes[:, 6:42]),
-                np.ascontiguousarray(slopes[:, 42]),
-            )
-        )
+        pulls.append(run.pull(**by_moments(slopes)))
 
     def together(numbers: list[Any]) -> Any:
         return numbers[0] if single else np.array(numbers)
@@ -201,8 +197,7 @@ class EnvelopeObjective(Objective):
         **options: Any,
     ) -> None:
         self.reference, self.start = reference, start
-        # type: ignore[arg-type]
-        super().__init__(line, None, loss, parameters, scale=scale, **options)
+        super().__init__(line, None, loss, parameters, scale=scale, **options)  # type: ignore[arg-type]
 
     def _sharp_options(self) -> dict[str, Any]:
         return {}  # nothing is rewound

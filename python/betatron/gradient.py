@@ -114,6 +114,17 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     return list(found.values())
 
 
+def numbers_of(chosen: Iterable[Knob]) -> list[tuple[Element, str, int]]:
+    """The knobs as the engine takes them."""
+    return [(k.element, k.parameter, k.entry) for k in chosen]
+
+
+def set_knobs(chosen: Sequence[Knob], values: Sequence[float] | np.ndarray) -> None:
+    """Sets each knob to its value."""
+    for knob, value in zip(chosen, values, strict=True):
+        knob.value = value
+
+
 def effects_of(
     line: Line, space_charge: SpaceCharge | None, collective: Effect | Iterable[Effect]
 ) -> list[_core.Effect]:
@@ -293,21 +304,20 @@ class _Evaluation(LossPlaces):
     def __call__(self, run: _core.Gradient, beam: Beam) -> tuple[float, dict[str, Any]]:
         """The loss and its derivatives, as arguments of _core.Gradient.pull."""
         value, (slopes,), (by_particles,) = self._evaluate(run, beam, None)
-        return value, {**_by_moments(slopes), "by_particles": by_particles}
+        return value, {**by_moments(slopes), "by_particles": by_particles}
 
     def twice(self, run: _core.HessianProduct, beam: Beam) -> tuple[float, dict[str, Any]]:
         """The same with rates, as arguments of _core.HessianProduct.pull. Raises
         NoSecondDerivative."""
         value, (slopes, bends), (by_particles, rates) = self._evaluate(run, beam, run.rates())
-        arguments = _by_moments(slopes) | _by_moments(bends, "_rates")
+        arguments = by_moments(slopes) | by_moments(bends, "_rates")
         return value, {**arguments, "by_particles": by_particles, "by_particles_rates": rates}
 
     def _evaluate(
         self, run: Any, beam: Beam, rates: np.ndarray | None
     ) -> tuple[float, list[np.ndarray], list[np.ndarray | None]]:
-        """The loss, its derivatives by the moments and by the particles; with the rates of the
-        moments
-        each of them and its rate."""
+        """The loss, its derivatives by the moments and by the particles: with the rates of the
+        moments each of them and its rate, without them only the derivatives."""
         element, kinetic, _, mean, cov = run.records()
         rows: dict[int, list[int]] = {self.end: [len(element) - 1]}
         for row, place in enumerate(element):
@@ -347,11 +357,11 @@ class _Evaluation(LossPlaces):
         return value, slopes, by_particles
 
 
-def _by_moments(slopes: np.ndarray, suffix: str = "") -> dict[str, np.ndarray]:
-    """Derivatives by mean, covariance and energy from shape (records, 43)."""
+def by_moments(slopes: np.ndarray, suffix: str = "") -> dict[str, np.ndarray]:
+    """Derivatives by mean, covariance and energy, shape (records, 43), as arguments of the engine."""
     return {
         f"mean{suffix}": np.ascontiguousarray(slopes[:, :6]),
-        f"covariance{suffix}": np.ascontiguousarray(slopes[:, 6:42].reshape(-1, 6, 6)),
+        f"covariance{suffix}": np.ascontiguousarray(slopes[:, 6:42]).reshape(-1, 6, 6),
         f"kinetic{suffix}": np.ascontiguousarray(slopes[:, 42]),
     }
 
@@ -410,7 +420,7 @@ def gradient(
     run = _core.Gradient(
         line,
         beam,
-        [(k.element, k.parameter, k.entry) for k in chosen],
+        numbers_of(chosen),
         bool(reference_energy),
         evaluation.flags,
         evaluation.start,
@@ -546,7 +556,7 @@ def exact_hessian_vector(
     run = _core.HessianProduct(
         line,
         beam,
-        [(k.element, k.parameter, k.entry) for k in chosen],
+        numbers_of(chosen),
         np.asarray(direction, dtype=float).tolist(),
         evaluation.flags,
         evaluation.start,
@@ -671,8 +681,7 @@ class Objective:
         if at.shape != (len(self.knobs),):
             raise ValueError(f"x must have the shape ({len(self.knobs)},), got {at.shape}")
         if self._x is None or not np.array_equal(at, self._x):
-            for knob, value in zip(self.knobs, at * self.scale, strict=True):
-                knob.value = value
+            set_knobs(self.knobs, at * self.scale)
             g = self._gradient()
             self.evaluations += 1
             self._x, self._result = at, (g.value, g.derivatives * self.scale)
@@ -711,8 +720,7 @@ class Objective:
         method: str = "auto",
     ) -> HessianVector:
         """The second derivatives at x times the direction p, in units of x; see
-        `Line.hessian_vector`. The parameters are
-        those of x afterwards."""
+        `Line.hessian_vector`. The parameters are those of x afterwards."""
         if method not in HESSIAN_METHODS:
             raise ValueError(f"method = {method!r} must be one of {', '.join(HESSIAN_METHODS)}")
         at, along = np.array(x, dtype=float), np.asarray(p, dtype=float)
@@ -723,8 +731,7 @@ class Objective:
             )
         obstacle = ""
         if method != "differences":
-            for knob, value in zip(self.knobs, at * self.scale, strict=True):
-                knob.value = value
+            set_knobs(self.knobs, at * self.scale)
             known = self._x is not None and np.array_equal(at, self._x)
             if not known:
                 self._x = None
@@ -756,8 +763,7 @@ class Objective:
                 self._epsilon(),
             )
         finally:
-            for knob, value in zip(self.knobs, at * self.scale, strict=True):
-                knob.value = value
+            set_knobs(self.knobs, at * self.scale)
             self._x, self._result, self.options = at, kept, options
         product.values = product.values * self.scale
         product.error = product.error * np.abs(self.scale)
@@ -781,12 +787,10 @@ def turned(chosen: Sequence[Knob], values: Sequence[float]) -> Iterator[None]:
     """The knobs at these values, for as long as the context lasts."""
     before = [k.value for k in chosen]
     try:
-        for knob, value in zip(chosen, values, strict=True):
-            knob.value = value
+        set_knobs(chosen, values)
         yield
     finally:
-        for knob, value in zip(chosen, before, strict=True):
-            knob.value = value
+        set_knobs(chosen, before)
 
 
 def beam_of(reference: Reference, z: np.ndarray, weight: np.ndarray | None) -> Beam:

@@ -17,7 +17,7 @@ import numpy as np
 from betatron import _core
 from betatron.beam import Reference
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, single_knob, turned
+from betatron.gradient import Knob, beam_of, numbers_of, single_knob, turned
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -51,7 +51,7 @@ class _Host:
         run = _core.Gradient(
             self.line,
             beam_of(reference, columns, None),
-            [(k.element, k.parameter, k.entry) for k in self.chosen],
+            numbers_of(self.chosen),
             self.own_energy,
             [],
             False,

@@ -16,7 +16,7 @@ from betatron._checks import bucket, whole
 from betatron.beam import Reference
 from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, effects_of, single_knob, turned
+from betatron.gradient import Knob, beam_of, effects_of, numbers_of, single_knob, turned
 from betatron.losses import Screen
 from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge
@@ -44,7 +44,7 @@ class _Track(torch.autograd.Function):
             run = _core.Gradient(
                 line,
                 beam,
-                [(k.element, k.parameter, k.entry) for k in chosen],
+                numbers_of(chosen),
                 energy is not None,
                 [],
                 False,

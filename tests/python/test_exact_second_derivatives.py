@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from betatron import losses
 from betatron.gradient import Knob
-from hypothesis import Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_gradient import COORDINATES, GENERATE, KINDS, all_knobs
 from test_gradient_collective import c_kick
 from test_physics import (
     MODELS,
-    SYMPLECTIC,
     alignments,
     draw,
     element,
@@ -24,19 +24,12 @@ from test_physics import (
     scaled,
 )
 
-KINDS = (*SYMPLECTIC, "LinearMap", "Aperture")
-GENERATE = (Phase.explicit, Phase.reuse, Phase.generate)
-COORDINATES = ("x", "px", "y", "py", "t", "pt")
 REF = bt.Reference("electron", kinetic_energy=100e6)
 SCALES = {"voltage": 1e5, "frequency": 1e6, "dx": 1e-3, "dy": 1e-3, "knl": 1e-3, "ksl": 1e-3}
 
 
 def beam_of(z: np.ndarray, ref: bt.Reference = REF, **columns: np.ndarray) -> bt.Beam:
     return bt.Beam.from_arrays(ref, **dict(zip(COORDINATES, z, strict=True)), **columns)
-
-
-def all_knobs(line: bt.Line) -> list[Knob]:
-    return [Knob(e, p, i) for e in line.elements for p, i in bt._core.knobs_of(e)]
 
 
 def scales_of(knobs: list[Knob]) -> np.ndarray:

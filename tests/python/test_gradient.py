@@ -10,7 +10,7 @@ import betatron as bt
 import numpy as np
 import pytest
 from betatron import _core, losses
-from betatron.gradient import Knob
+from betatron.gradient import Knob, numbers_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_physics import (
@@ -42,9 +42,7 @@ def coordinates(beam):
 
 
 def start(line, beam, knobs=(), energy=True, **options):
-    return _core.Gradient(
-        line, beam, [(k.element, k.parameter, k.entry) for k in knobs], energy, **options
-    )
+    return _core.Gradient(line, beam, numbers_of(knobs), energy, **options)
 
 
 def all_knobs(line):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import betatron as bt
 import numpy as np
 import pytest
 from betatron import losses
-from betatron.gradient import knobs
+from betatron.gradient import Knob, knobs, turned
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from test_physics import MODELS, SYMPLECTIC, draw, element
@@ -74,6 +75,14 @@ def slope(function, at: float, scale: float) -> float:
     ) / step  # fmt: skip
 
 
+def slope_by(knob: Knob, function: Callable[[], float], scale: float) -> float:
+    def at(value: float) -> float:
+        with turned([knob], [value]):
+            return function()
+
+    return slope(at, knob.value, scale)
+
+
 def goal(covector: np.ndarray) -> losses.Loss:
     return losses.of_particles(lambda z: ((covector * z).sum(), covector))
 
@@ -127,15 +136,7 @@ def test_it_is_the_central_difference(radiation: bt.Radiation, turns: int, seed:
     for number, knob in enumerate(chosen):
         value = knob.value
         scale = max(abs(value) / 4, sizes.get(knob.name, 0.1)) / turns
-
-        def turned(x: float, knob=knob, value=value) -> float:
-            knob.value = x
-            try:
-                return at()
-            finally:
-                knob.value = value
-
-        expected = slope(turned, value, scale)
+        expected = slope_by(knob, at, scale)
         size = max(abs(expected), abs(at()) / max(abs(value), scale))
         assert g.derivatives[number] == pytest.approx(expected, abs=1e-8 * size), knob
         radiated += abs(quiet.derivatives[number] - expected) > 1e-4 * abs(expected)
@@ -187,16 +188,8 @@ def test_every_kind(kind: str, data: st.DataObject, model: str, reference: bool)
     for number, knob in enumerate(chosen):
         value = knob.value
         scale = max(abs(value) / 8, sizes.get(knob.name, 1e-2))
-
-        def turned(x: float, knob=knob, value=value) -> float:
-            knob.value = x
-            try:
-                return at()
-            finally:
-                knob.value = value
-
         try:
-            expected = slope(turned, value, scale)
+            expected = slope_by(knob, at, scale)
         except ValueError:  # a step leaves what is allowed
             continue
         bound = 1e-8 * max(abs(expected), size / max(abs(value), scale))
@@ -379,17 +372,9 @@ def test_boundaries(boundary: str, precision: str) -> None:
         assert np.allclose(g.derivatives, double.derivatives, rtol=1e-3)
         return
     for number, knob in enumerate(g.knobs):
-        value = knob.value
-
-        def turned(x: float, knob=knob, value=value) -> float:
-            knob.value = x
-            try:
-                return line.gradient(beam, loss, **options).value
-            finally:
-                knob.value = value
-
         # so little that nobody changes the bucket
-        expected = slope(turned, value, 1e-3 * max(abs(value), 0.1))
+        scale = 1e-3 * max(abs(knob.value), 0.1)
+        expected = slope_by(knob, lambda: line.gradient(beam, loss, **options).value, scale)
         assert g.derivatives[number] == pytest.approx(expected, rel=1e-6), knob
 
 
