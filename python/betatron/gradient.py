@@ -13,7 +13,7 @@ import pandas as pd
 
 from betatron import _core
 from betatron._checks import bucket, number
-from betatron.beam import Beam, Reference
+from betatron.beam import Beam
 from betatron.collective import Effect, effects_on
 from betatron.elements import Element
 from betatron.losses import Loss, Moments, NoSecondDerivative, value_of
@@ -377,10 +377,13 @@ def _particles_checked(slope: np.ndarray, run: Any, what: str) -> np.ndarray:
     return slope
 
 
-def _check(beam: Beam, strategy: str, tolerance: float | None) -> float:
-    """Raises for arguments that are not allowed; the tolerance, or 0 for the default."""
+def _check_beam(beam: Beam) -> None:
     if not isinstance(beam, Beam):
         raise TypeError(f"gradient() needs a betatron.Beam, got {type(beam).__name__}")
+
+
+def check_strategy(strategy: str, tolerance: float | None) -> float:
+    """Raises for arguments that are not allowed; the tolerance, or 0 for the default."""
     if strategy not in _STRATEGIES:
         raise ValueError(f"strategy = {strategy!r} must be one of {', '.join(_STRATEGIES)}")
     bound = 0.0
@@ -410,7 +413,8 @@ def gradient(
     bucket_length: float | None = None,
 ) -> Gradient:
     """See `Line.gradient`."""
-    bound = _check(beam, strategy, tolerance)
+    _check_beam(beam)
+    bound = check_strategy(strategy, tolerance)
     if strategy == "forward" and initial:
         raise ValueError("strategy = 'forward' has no derivatives by initial coordinates")
     check_radiation(radiation)
@@ -542,7 +546,8 @@ def exact_hessian_vector(
     Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound
     accurately.
     """
-    bound = _check(beam, strategy, tolerance)
+    _check_beam(beam)
+    bound = check_strategy(strategy, tolerance)
     kicks = effects_of(line, space_charge, collective)
     if kicks:
         raise NoSecondDerivative(f"{kicks[0].name} acts on the beam")
@@ -791,9 +796,3 @@ def turned(chosen: Sequence[Knob], values: Sequence[float]) -> Iterator[None]:
         yield
     finally:
         set_knobs(chosen, before)
-
-
-def beam_of(reference: Reference, z: np.ndarray, weight: np.ndarray | None) -> Beam:
-    """A beam that works in the memory of z, shape (6, n)."""
-    columns = dict(zip(("x", "px", "y", "py", "t", "pt"), z, strict=True))
-    return Beam.from_arrays(reference, **columns, weight=weight, copy=False)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from betatron import _core
+from betatron._passes import Passes
 from betatron.beam import Reference
+from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, numbers_of, single_knob, turned
+from betatron.radiation import Radiation
+from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -30,64 +33,34 @@ _busy = threading.Lock()
 
 
 class _Host:
-    """The two passes, on NumPy arrays."""
+    """The two passes, on arrays of JAX; the energy is not looked at if it is the reference's own."""
 
-    def __init__(
-        self,
-        line: Line,
-        reference: Reference,
-        chosen: list[Knob],
-        own_energy: bool,
-        options: dict[str, Any],
-    ) -> None:
-        self.line, self.reference, self.chosen = line, reference, chosen
-        self.own_energy, self.options = own_energy, options
+    def __init__(self, passes: Passes, own_energy: bool) -> None:
+        self.passes, self.own_energy = passes, own_energy
 
-    def _run(self, z: Any, energy: Any, values: Any) -> tuple[np.ndarray, _core.Gradient]:
-        reference = self.reference
-        if self.own_energy:
-            reference = Reference(reference.species, kinetic_energy=float(energy))
+    def _run(self, z: Any, energy: Any, values: Any) -> tuple[_core.Gradient, np.ndarray]:
         columns = np.array(z)  # arrays of JAX are read-only, beams are not
-        run = _core.Gradient(
-            self.line,
-            beam_of(reference, columns, None),
-            numbers_of(self.chosen),
-            self.own_energy,
-            [],
-            False,
-            self.options["threads"],
+        return self.passes.forward(
+            columns, [float(v) for v in values], float(energy) if self.own_energy else None
         )
-        return columns, run
 
     def forward(self, z: Any, energy: Any, values: Any) -> np.ndarray:
-        with _busy, turned(self.chosen, [float(v) for v in values]):
-            _, run = self._run(z, energy, values)
-        final = run.final
-        if run.lost and self.options["nan"]:
-            final[:, run.lost] = np.nan
-        return final
+        with _busy:
+            return self._run(z, energy, values)[1]
 
     def backward(self, z: Any, energy: Any, values: Any, by_final: Any) -> tuple[Any, ...]:
-        with _busy, turned(self.chosen, [float(v) for v in values]):
-            columns, run = self._run(z, energy, values)
-            r = run.pull(
-                np.zeros((0, 6)),
-                np.zeros((0, 6, 6)),
-                np.zeros(0),
-                by_particles=np.ascontiguousarray(by_final, dtype=columns.dtype),
+        with _busy:
+            run, final = self._run(z, energy, values)
+            initial, knobs, kinetic = self.passes.pull(
+                run,
+                np.ascontiguousarray(by_final, dtype=final.dtype),
                 initial=True,
                 in_place=True,
-                strategy=self.options["strategy"],
-                tolerance=self.options["tolerance"],
             )
-        by_energy = r["kinetic"] / self.reference.species.mass if self.own_energy else 0.0
         return (
-            r["initial"],
-            np.asarray(by_energy, dtype=np.asarray(energy).dtype),
-            [
-                np.asarray(d, dtype=np.asarray(v).dtype)
-                for v, d in zip(values, r["knobs"], strict=True)
-            ],
+            initial,
+            np.asarray(kinetic if self.own_energy else 0.0, dtype=np.asarray(energy).dtype),
+            [np.asarray(d, dtype=np.asarray(v).dtype) for v, d in zip(values, knobs, strict=True)],
         )
 
 
@@ -102,6 +75,13 @@ def track(
     tolerance: float | None = None,
     threads: int | None = None,
     mark_lost: bool = False,
+    weight: np.ndarray | None = None,
+    space_charge: SpaceCharge | None = None,
+    collective: Effect | Iterable[Effect] = (),
+    turns: int = 1,
+    radiation: Radiation | None = None,
+    boundary: str = "open",
+    bucket_length: float | None = None,
 ) -> jax.Array:
     """Coordinates at the end of a line, as a function of coordinates at its start and of parameters
     that ``jax.grad``, ``jax.vjp`` and ``jax.jit`` can work on.
@@ -127,6 +107,11 @@ def track(
     mark_lost
         Coordinates of lost particles are NaN. Else they are those that the particle had when it was
         lost. Their derivatives are 0 in any case.
+    weight
+        Real particles per particle, shape (n,), an array of NumPy; default 1. Only collective
+        effects look at it.
+    space_charge, collective, turns, radiation, boundary, bucket_length
+        As for `Line.gradient`.
 
     Returns
     -------
@@ -142,20 +127,28 @@ def track(
         raise TypeError(f"track: z must be float64 or float32, got {z.dtype}")
     if z.ndim != 2 or z.shape[0] != 6:
         raise ValueError(f"track: z must have the shape (6, n), got {z.shape}")
-    chosen: list[Knob] = []
+    passes = Passes(
+        line,
+        reference,
+        parameters or (),
+        strategy=strategy,
+        tolerance=tolerance,
+        threads=threads,
+        mark_lost=mark_lost,
+        weight=weight,
+        space_charge=space_charge,
+        collective=collective,
+        turns=turns,
+        radiation=radiation,
+        boundary=boundary,
+        bucket_length=bucket_length,
+    )
     values: list[jax.Array] = []
     for key, value in (parameters or {}).items():
-        chosen.append(single_knob(line, key))
         values.append(jnp.asarray(value, dtype=jnp.result_type(float)))
         if values[-1].ndim != 0:
             raise TypeError(f"track: parameter {key!r} must be one number")
-    options = {
-        "strategy": strategy,
-        "tolerance": tolerance or 0.0,
-        "threads": threads or 0,
-        "nan": mark_lost,
-    }
-    host = _Host(line, reference, chosen, kinetic_energy is not None, options)
+    host = _Host(passes, kinetic_energy is not None)
     energy = jnp.asarray(
         0.0 if kinetic_energy is None else kinetic_energy, dtype=jnp.result_type(float)
     )

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from betatron import _core
-from betatron._checks import bucket, whole
+from betatron._passes import Passes
 from betatron.beam import Reference
 from betatron.collective import Effect
 from betatron.elements import Element
-from betatron.gradient import Knob, beam_of, effects_of, numbers_of, single_knob, turned
 from betatron.losses import Screen
-from betatron.radiation import Radiation, check_radiation
+from betatron.radiation import Radiation
 from betatron.space_charge import SpaceCharge
 
 if TYPE_CHECKING:
@@ -31,32 +29,18 @@ class _Track(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        line: Line,
-        reference: Reference,
-        chosen: list[Knob],
-        options: dict[str, Any],
+        passes: Passes,
         z: torch.Tensor,
         energy: torch.Tensor | None,
         *values: torch.Tensor,
     ) -> torch.Tensor:
-        beam = beam_of(reference, z.detach().numpy(), options["weight"])
-        with turned(chosen, [float(v) for v in values]):
-            run = _core.Gradient(
-                line,
-                beam,
-                numbers_of(chosen),
-                energy is not None,
-                [],
-                False,
-                options["threads"],
-                effects_of(line, options["space_charge"], options["collective"]),
-                options["turns"],
-                *options["surroundings"],
-            )
-        final = torch.from_numpy(run.final)
-        if run.lost:
-            final[:, run.lost] = float("nan") if options["nan"] else final[:, run.lost]
-        ctx.run, ctx.options, ctx.mass = run, options, reference.species.mass
+        ctx.run, made = passes.forward(
+            z.detach().numpy(),
+            [float(v) for v in values],
+            None if energy is None else float(energy.detach()),
+        )
+        final = torch.from_numpy(made)
+        ctx.passes = passes
         ctx.save_for_backward(z, final, energy, *values)  # notices changes in place
         return final
 
@@ -64,22 +48,15 @@ class _Track(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_final: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         z, _, energy, *values = ctx.saved_tensors
-        none = np.zeros((0,))
-        r = ctx.run.pull(
-            none.reshape(0, 6),
-            none.reshape(0, 6, 6),
-            none,
-            by_particles=by_final.detach().to(z.dtype).contiguous().numpy(),
-            initial=ctx.needs_input_grad[4],
-            strategy=ctx.options["strategy"],
-            tolerance=ctx.options["tolerance"],
+        initial, knobs, kinetic = ctx.passes.pull(
+            ctx.run,
+            by_final.detach().to(z.dtype).contiguous().numpy(),
+            initial=ctx.needs_input_grad[1],
         )
-        by_initial = None if r["initial"] is None else torch.from_numpy(r["initial"])
-        by_energy = (
-            None if energy is None else energy.new_full(energy.shape, r["kinetic"] / ctx.mass)
-        )
-        by_values = [v.new_full(v.shape, d) for v, d in zip(values, r["knobs"], strict=True)]
-        return None, None, None, None, by_initial, by_energy, *by_values
+        by_initial = None if initial is None else torch.from_numpy(initial)
+        by_energy = None if energy is None else energy.new_full(energy.shape, kinetic)
+        by_values = [v.new_full(v.shape, d) for v, d in zip(values, knobs, strict=True)]
+        return None, by_initial, by_energy, *by_values
 
 
 def track(
@@ -141,31 +118,27 @@ def track(
         raise TypeError(f"track: z must be float64 or float32, got {z.dtype}")
     if z.ndim != 2 or z.shape[0] != 6:
         raise ValueError(f"track: z must have the shape (6, n), got {tuple(z.shape)}")
-    check_radiation(radiation)
-    chosen: list[Knob] = []
-    values: list[torch.Tensor] = []
+    passes = Passes(
+        line,
+        reference,
+        parameters or (),
+        strategy=strategy,
+        tolerance=tolerance,
+        threads=threads,
+        mark_lost=mark_lost,
+        weight=weight,
+        space_charge=space_charge,
+        collective=collective,
+        turns=turns,
+        radiation=radiation,
+        boundary=boundary,
+        bucket_length=bucket_length,
+    )
     for key, value in (parameters or {}).items():
-        knob = single_knob(line, key)
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise TypeError(f"track: parameter {key!r} must be a tensor of one number")
-        chosen.append(knob)
-        values.append(value)
-    if kinetic_energy is not None:
-        reference = Reference(reference.species, kinetic_energy=float(kinetic_energy.detach()))
-    options = {
-        "strategy": strategy,
-        "tolerance": tolerance or 0.0,
-        "threads": threads or 0,
-        "nan": mark_lost,
-        "weight": None
-        if weight is None
-        else np.ascontiguousarray(weight, z.detach().numpy().dtype),
-        "space_charge": space_charge,
-        "collective": collective,
-        "turns": whole(turns, "turns", 2**31 - 1, 1),
-        "surroundings": (radiation, boundary, bucket(boundary, bucket_length)),
-    }
-    return _Track.apply(line, reference, chosen, options, z.contiguous(), kinetic_energy, *values)
+    values = (parameters or {}).values()
+    return _Track.apply(passes, z.contiguous(), kinetic_energy, *values)
 
 
 class _Image(torch.autograd.Function):

@@ -81,6 +81,40 @@ def test_same_as_the_native_gradient(line):
     assert float(by_k1) == pytest.approx(native["q", "k1"], rel=1e-13)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"space_charge": bt.SpaceCharge3D(cells=(16, 16, 16)), "weight": 1e7},
+        {"radiation": bt.Radiation(), "turns": 2},
+        {"boundary": "periodic", "bucket_length": 1e-3},
+    ],
+    ids=["space charge", "radiation", "bucket"],
+)
+def test_what_happens_on_the_way_is_that_of_the_native_gradient(line, options):
+    z = beam(50)
+    weight = np.full(50, options.get("weight", 1.0))
+
+    def sizes(k1, z):
+        out = track(line, z, REF, {("q", "k1"): k1}, **options | {"weight": weight})
+        return jnp.sum((out / SIZE) ** 2)
+
+    by_k1, by_z = jax.jit(jax.grad(sizes, argnums=(0, 1)))(3.0, z)
+    columns = dict(zip(bt.beam.COORDINATES, z, strict=True))
+    sums = of_particles(lambda z: (np.sum((z / SIZE) ** 2), 2 * z / SIZE**2))
+    native = line.gradient(
+        bt.Beam.from_arrays(REF, **columns, weight=weight),
+        sums,
+        "k1",
+        initial=True,
+        **{name: value for name, value in options.items() if name != "weight"},
+    )
+    assert float(sizes(3.0, z)) == pytest.approx(native.value, rel=1e-13)
+    plain = jax.grad(lambda k: jnp.sum((track(line, z, REF, {("q", "k1"): k}) / SIZE) ** 2))(3.0)
+    assert abs(float(by_k1) - float(plain)) > 1e-9 * abs(float(plain))
+    assert float(by_k1) == pytest.approx(native["q", "k1"], rel=1e-12)
+    assert np.allclose(by_z, native.initial, rtol=1e-12, atol=1e-12 * np.abs(native.initial).max())
+
+
 def test_single_precision_values_and_lost_particles(line):
     z = jnp.asarray(beam(), dtype=jnp.float32)
     out, pull = jax.vjp(lambda z: track(line, z, REF), z)
@@ -100,3 +134,7 @@ def test_refusals(line):
         track(line, z, REF, {("q", "k1"): jnp.ones(2)})
     with pytest.raises(KeyError):
         track(line, z, REF, {("q", "k7"): 1.0})
+    with pytest.raises(ValueError, match="reverse pass"):
+        track(line, z, REF, strategy="forward")
+    with pytest.raises(TypeError, match="space charge"):
+        track(line, z, REF, space_charge=3)
