@@ -72,11 +72,11 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
             f"parameters takes names and pairs (element, parameter), not {parameters!r}"
         )
     found: dict[tuple[int, str, int], Knob] = {}
-    inside = {id(e) for e in line.elements}
+    elements = line.elements
+    inside = {id(e) for e in elements}
 
-    def add(element: Element, parameter: str | None) -> int:
+    def add(element: Element, parameter: str | None, match: re.Match[str] | None) -> int:
         count = 0
-        match = _ENTRY.fullmatch(parameter or "")
         for own, entry in _core.knobs_of(element):
             wanted = parameter is None or own == parameter
             if match:
@@ -88,7 +88,8 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
 
     for item in parameters:
         if isinstance(item, str):
-            counts = [add(e, None if item == "all" else item) for e in line.elements]
+            named, entry = None if item == "all" else item, _ENTRY.fullmatch(item)
+            counts = [add(e, named, entry) for e in elements]
             if item != "all" and not any(counts):
                 pair = isinstance(parameters, tuple) and len(parameters) == 2
                 hint = f"; a pair goes into a list: [{parameters!r}]" if pair else ""
@@ -106,7 +107,7 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
         which, parameter = item
         for place in dict.fromkeys(line._matches(which, "parameters")):
             element = line.element(place)
-            if add(element, parameter) == 0:
+            if add(element, parameter, _ENTRY.fullmatch(parameter)) == 0:
                 known = ", ".join(Knob(element, p, i).name for p, i in _core.knobs_of(element))
                 raise KeyError(
                     f"{element!r} has no number {parameter!r} to differentiate by; it has: {known}"

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "numerics/constants.h"
 
@@ -454,10 +455,10 @@ class differentiator {
   bool wants_rates() const { return !options_.along.empty() || options_.along_kinetic != 0; }
 
   void check_presence() const {
+    std::unordered_set<const element*> present;
+    for (const auto& e : line_.elements) present.insert(e.get());
     for (const knob& k : options_.knobs) {
-      if (std::ranges::find(line_.elements, k.of, [](const auto& e) {
-            return std::shared_ptr<const element>(e);
-          }) == line_.elements.end()) {
+      if (!present.contains(k.of.get())) {
         throw std::invalid_argument(describe(*k.of) + ": its " + lattice::name_of(k) +
                                     " has no effect, the element is not in the line");
       }
@@ -958,8 +959,8 @@ std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
       e->body);
   if (!fixed) add(find_kind(kind_of(*e)).parameters);
   add(common_parameters());
+  element copy = *e;
   std::erase_if(all, [&](const knob& k) {
-    element copy = *e;
     const double* number = number_of(copy, k);
     if (number == nullptr) return true;
     // 0 may say that there is none of something, which is no limit of a little of it
