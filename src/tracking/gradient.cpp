@@ -233,7 +233,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   F* const end = std::get<std::shared_ptr<F[]>>(final).get();
   const forward_pass<F> pass(plan, turn.elements.size());
   const reverse_pass<F> back(pass);
-  const typename reverse_pass<F>::reverse_pool pool(plan);
+  const reverse_pool<F> pool(plan);
   reverse_sums sums;
   sums.by_kinetic.assign(plan.stops.size(), 0.0);
   sums.knobs.assign(options.knobs.size(), 0.0);
