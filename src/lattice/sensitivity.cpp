@@ -19,8 +19,6 @@ namespace {
 
 using beam::reference;
 
-constexpr int map_count = static_cast<int>(elements::all_maps::size);
-
 const parameter_info* find_in(const std::vector<parameter_info>& list, std::string_view name) {
   for (const parameter_info& p : list) {
     if (p.name == name) return &p;
@@ -226,7 +224,7 @@ void forget_bounds(const program& p, double* coefficients) {
     return r;
   }();
   for (const operation& op : p.operations) {
-    if (op.code >= map_count) continue;
+    if (op.code >= operation::map_count) continue;
     for (const std::size_t k : bounds[static_cast<std::size_t>(op.code)]) {
       coefficients[op.coefficients + k] = 0;
     }
@@ -405,7 +403,7 @@ bool does_nothing(int code) {
         [&]<template <class> class Map>() { r.push_back(Map<double>::writes == 0); });
     return r;
   }();
-  return code < map_count && filters[static_cast<std::size_t>(code)];
+  return code < operation::map_count && filters[static_cast<std::size_t>(code)];
 }
 
 class differentiator {

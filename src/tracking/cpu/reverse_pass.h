@@ -189,7 +189,7 @@ class reverse_pass {
         memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
-      if (op.code < map_count) [[likely]] {
+      if (op.code < operation::map_count) [[likely]] {
         along_directions(op, memory, [&](double* sums) {
           table.pull[static_cast<std::size_t>(op.code)](
               own, pool.directions.data() + op.first_direction, op.directions,

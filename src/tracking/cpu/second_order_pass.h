@@ -14,7 +14,7 @@
 #include "numerics/reduction.h"
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/blocks.h"
-#include "tracking/cpu/forward_pass.h"
+#include "tracking/cpu/kernel_table.h"
 #include "tracking/cpu/reverse_pool.h"
 #include "tracking/record_pull.h"
 #include "tracking/section.h"
@@ -186,7 +186,7 @@ class second_order_pass {
         t.still = table.refresh(energy, t);
       }
       const double* own = pool_.coefficients.data() + 2 * op.coefficients;
-      if (op.code < map_count) [[likely]] {
+      if (op.code < operation::map_count) [[likely]] {
         double* sums = memory.of_map.data();
         std::fill_n(sums, 2 * op.directions, 0.0);
         table.pull[static_cast<std::size_t>(op.code)](
