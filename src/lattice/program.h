@@ -20,7 +20,8 @@
 namespace betatron::lattice {
 
 struct operation {
-  // code < all_maps::size: a map. The others:
+  // code < map_count: a map. The others:
+  static constexpr int map_count = static_cast<int>(elements::all_maps::size);
   static constexpr int refresh =
       1000;  // recompute the energy columns: coefficients 1/beta0, 1/(beta0 gamma0)^2
   static constexpr int record =

@@ -20,8 +20,6 @@ namespace {
 
 using beam::reference;
 
-constexpr int map_count = static_cast<int>(elements::all_maps::size);
-
 const parameter_info* find_in(const std::vector<parameter_info>& list, std::string_view name) {
   for (const parameter_info& p : list) {
     if (p.name == name) return &p;
@@ -119,17 +117,18 @@ void append_groups(const program& p, groups& to) {
   }
 }
 
+/// Central differences: derivatives of order 1 and 2, each of order 8 and 6 of the step h, are sums of weights times
+/// f(x + j h) - f(x - j h) over h, or f(x + j h) - 2 f(x) + f(x - j h) over h^2.
+constexpr double central_weights[2][2][4] = {
+    {{4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280}, {3.0 / 4, -3.0 / 20, 1.0 / 60, 0}},
+    {{8.0 / 5, -1.0 / 5, 8.0 / 315, -1.0 / 560}, {3.0 / 2, -3.0 / 20, 1.0 / 90, 0}}};
+
 /// The derivative of f at x of order 1 or 2 by central differences; f gives nothing where it is not
 /// defined. `scale` is a length on which f varies; values behind those of `together` stand alone.
 /// Throws std::domain_error where no step gives one.
 values derivative_of(const std::function<std::optional<values>(double)>& f, double x, double scale,
                      const groups& together, int derivative = 1) {
-  // of order 8 and 6: sums of weights times f(x + j h) - f(x - j h) over h, or f(x + j h) - 2 f(x)
-  // + f(x - j h) over h^2
-  constexpr double weights[2][2][4] = {
-      {{4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280}, {3.0 / 4, -3.0 / 20, 1.0 / 60, 0}},
-      {{8.0 / 5, -1.0 / 5, 8.0 / 315, -1.0 / 560}, {3.0 / 2, -3.0 / 20, 1.0 / 90, 0}}};
-  const auto& weight = weights[derivative - 1];
+  const auto& weight = central_weights[derivative - 1];
   const double ulps = derivative == 1 ? 2.2e-16 : 8.8e-16;
   constexpr int most_steps = 16;
   values best, error, size;
@@ -226,7 +225,7 @@ void forget_bounds(const program& p, double* coefficients) {
     return r;
   }();
   for (const operation& op : p.operations) {
-    if (op.code >= map_count) continue;
+    if (op.code >= operation::map_count) continue;
     for (const std::size_t k : bounds[static_cast<std::size_t>(op.code)]) {
       coefficients[op.coefficients + k] = 0;
     }
@@ -405,7 +404,7 @@ bool does_nothing(int code) {
         [&]<template <class> class Map>() { r.push_back(Map<double>::writes == 0); });
     return r;
   }();
-  return code < map_count && filters[static_cast<std::size_t>(code)];
+  return code < operation::map_count && filters[static_cast<std::size_t>(code)];
 }
 
 class differentiator {
@@ -560,15 +559,11 @@ class differentiator {
     return lattice::name_of(options_.knobs[static_cast<std::size_t>(v.which)]);
   }
 
-  /// Adds to what a slice depends on.
-  void turn(const variable& v, double by, element& e, reference& ref) const {
-    if (v.which == variable::kinetic) {
-      ref.kinetic += by;
-    } else if (v.which == variable::time) {
-      ref.t += by;
-    } else {
-      *number_of(e, options_.knobs[static_cast<std::size_t>(v.which)]) += by;
-    }
+  /// The number that stands for a variable in copies of element and reference.
+  double& target(const variable& v, element& e, reference& ref) const {
+    if (v.which == variable::kinetic) return ref.kinetic;
+    if (v.which == variable::time) return ref.t;
+    return *number_of(e, options_.knobs[static_cast<std::size_t>(v.which)]);
   }
 
   /// The derivative of a slice, of order 1 or 2, at x of what `change` makes of copies of element
@@ -602,16 +597,8 @@ class differentiator {
   }
 
   values derivative(const slice_work& s, const variable& v) const {
-    const auto change = [&](element& e, reference& ref, double x) {
-      if (v.which == variable::kinetic) {
-        ref.kinetic = x;
-      } else if (v.which == variable::time) {
-        ref.t = x;
-      } else {
-        *number_of(e, options_.knobs[static_cast<std::size_t>(v.which)]) = x;
-      }
-    };
-    return derivative(s, v.value, v.scale, 1, v, change);
+    return derivative(s, v.value, v.scale, 1, v,
+                      [&](element& e, reference& ref, double x) { target(v, e, ref) = x; });
   }
 
   /// Adds a direction unless nothing in the slice depends on it; the number of its sum, or -1.
@@ -723,10 +710,10 @@ class differentiator {
     if (fastest == 0) return values(s.directions.front().tangents.size(), 0.0);
     const auto along = [&](double a, double e) {
       return derivative(s, 0, 1, 2, by, [&, a, e](element& changed, reference& ref, double x) {
-        turn(by, x * a, changed, ref);
+        target(by, changed, ref) += x * a;
         for (const slice_work::direction& d : s.directions) {
           const double rate = rate_of(d.by, front);
-          if (e != 0 && rate != 0) turn(d.by, x * e * rate, changed, ref);
+          if (e != 0 && rate != 0) target(d.by, changed, ref) += x * e * rate;
         }
       });
     };
@@ -1097,7 +1084,7 @@ double derivative_along(const knob& k, const line& l,
   const double h = std::exp2(std::floor(std::log2(scale_of(info, x, false, 0) / 128)));
   const double below = x - info.minimum, above = info.maximum - x;
   if (std::min(below, above) > 4 * h) {  // order 8
-    constexpr double weight[] = {4.0 / 5, -1.0 / 5, 4.0 / 105, -1.0 / 280};
+    const auto& weight = central_weights[0][0];
     double slope = 0;
     for (int j = 0; j < 4; ++j) slope += weight[j] * (at(x + (j + 1) * h) - at(x - (j + 1) * h));
     return slope / h;

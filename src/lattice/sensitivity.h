@@ -48,7 +48,7 @@ void check(const knob& k);
 
 /// An operation of the reverse pass.
 struct reverse_operation {
-  // code < all_maps::size: the inverse map. operation::refresh, record, mark and radiate as there; and
+  // code < operation::map_count: the inverse map. operation::refresh, record, mark and radiate as there; and
   static constexpr int matrix =
       1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
              ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists

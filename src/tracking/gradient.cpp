@@ -12,29 +12,18 @@
 #include "tracking/cpu/reverse_pass.h"
 #include "tracking/record_pull.h"
 #include "tracking/section.h"
+#include "tracking/turns.h"
 
 namespace betatron::tracking {
-
-namespace {
-
-template <class F>
-std::array<F*, 6> columns_in(F* data, std::size_t n) {
-  std::array<F*, 6> z;
-  for (std::size_t c = 0; c < 6; ++c) z[c] = data + c * n;
-  return z;
-}
-
-}  // namespace
 
 /// What both precisions share.
 struct gradient::state {
   const beam::bunch& bunch;
   gradient_options options;
-  lattice::line turn;    ///< one turn
-  lattice::line line{};  ///< all of them
+  lattice::line turn;   ///< one turn
+  repeated_line whole;  ///< all of them
   unsigned threads;
   beam::reference start;
-  std::vector<std::uint8_t> recorded{};     ///< flags of all turns
   std::vector<kicked_stretch> stretches{};  ///< of one turn; empty without effects
   std::vector<std::size_t>
       stretch_of{};  ///< of all turns: the stretch that each stop is in front of
@@ -53,7 +42,12 @@ struct gradient::state {
 
   /// Throws as gradient's constructor. `options` with its number of threads.
   state(const lattice::line& l, const beam::bunch& b, gradient_options o)
-      : bunch(b), options(std::move(o)), turn(l), threads(options.threads), start(b.ref) {
+      : bunch(b),
+        options(std::move(o)),
+        turn(l),
+        whole(turn, options.recorded, options.turns),
+        threads(options.threads),
+        start(b.ref) {
     prepare();
   }
 
@@ -119,12 +113,6 @@ void gradient::state::prepare() {
     throw std::invalid_argument(e.name + " has no derivative, gradients cannot follow it" +
                                 (e.no_pull.empty() ? "" : ": it " + e.no_pull));
   }
-  line = turn;
-  line.elements.clear();
-  for (std::size_t k = 0; k < turns; ++k) {
-    line.elements.insert(line.elements.end(), turn.elements.begin(), turn.elements.end());
-    recorded.insert(recorded.end(), options.recorded.begin(), options.recorded.end());
-  }
   std::vector<lattice::position> stops;
   if (!options.collective.empty()) stretches = cut_at_kicks(turn, options.collective);
   for (std::size_t k = 0; k < turns * stretches.size(); ++k) {
@@ -138,14 +126,14 @@ void gradient::state::prepare() {
   lattice::sensitivity_options wanted;
   wanted.knobs = options.knobs;
   wanted.reference_energy = options.reference_energy;
-  wanted.recorded = recorded;
+  wanted.recorded = whole.recorded;
   wanted.record_start = options.record_start;
   wanted.record_end = true;
   wanted.stops = stops;
   wanted.radiation = options.radiation;
   wanted.boundary = options.boundary;
   wanted.bucket_length = options.bucket_length;
-  plan = lattice::differentiate(line, start, wanted);
+  plan = lattice::differentiate(whole.line, start, wanted);
   sections = sections_of(plan);
   if (stops.empty()) return;
   for (const lattice::knob& k : options.knobs) geometry_.push_back(lattice::geometry_of(k));
@@ -170,11 +158,8 @@ void gradient::state::track(const beam::columns<const F>& columns) {
              kept.data());
     beam.identify(dead[n]);
     for (std::size_t i = 0; i < sums.size(); ++i) {
-      const lattice::record_point& at = plan.forward.records[sections[n].first_record + i];
-      const auto elements = static_cast<std::int32_t>(turn.elements.size());
-      const bool inside = at.element >= 0;
-      records.push_back({inside ? at.element / elements : 0, inside ? at.element % elements : -1,
-                         at.slice, at.ref, beam::finish(sums[i])});
+      records.push_back(record_of(plan.forward.records[sections[n].first_record + i],
+                                  turn.elements.size(), sums[i]));
     }
   }
   for (std::size_t n = sections.size(); n-- > 0;) {
@@ -233,7 +218,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   F* const end = std::get<std::shared_ptr<F[]>>(final).get();
   const forward_pass<F> pass(plan, turn.elements.size());
   const reverse_pass<F> back(pass);
-  const typename reverse_pass<F>::reverse_pool pool(plan);
+  const reverse_pool<F> pool(plan);
   reverse_sums sums;
   sums.by_kinetic.assign(plan.stops.size(), 0.0);
   sums.knobs.assign(options.knobs.size(), 0.0);
@@ -256,9 +241,8 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
   section_request.by_end = request.by_particles;
   section_request.by_start = request.initial;
   if (count == 1) {
-    const std::array<F*, 6> z = columns_in(end, n);
     section_request.start = columns;
-    section_request.end = {z[0], z[1], z[2], z[3], z[4], z[5]};
+    section_request.end = columns_in<const F>(end, n);
     run(0);
     return sums;
   }
@@ -360,10 +344,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
 
 gradient::gradient(const lattice::line& l, const beam::bunch& b, gradient_options options) {
   check_flags("record", options.recorded, l);
-  if (options.turns < 1) {
-    throw std::invalid_argument("turns = " + std::to_string(options.turns) +
-                                " is not allowed; allowed: >= 1");
-  }
+  check_turns(options.turns, 1);
   if (!options.collective.empty()) b.check_finite();
   if (options.threads == 0) options.threads = available_threads();
   state_ = std::make_unique<state>(l, b, std::move(options));
@@ -479,11 +460,11 @@ double gradient::push(const pull_request<F>& request, std::ptrdiff_t knob) const
   }
   lattice::sensitivity_options wanted;
   wanted.knobs = s.options.knobs;
-  wanted.recorded = s.recorded;
+  wanted.recorded = s.whole.recorded;
   wanted.record_start = s.options.record_start;
   wanted.record_end = true;
   const lattice::forward_tangents tangents =
-      lattice::differentiate_forward(s.line, s.start, wanted, knob);
+      lattice::differentiate_forward(s.whole.line, s.start, wanted, knob);
   const std::vector<record_pull> records = pulls_of(request.by_moments, s.records);
   double total = s.bunch.visit([&](const auto& columns) {
     if constexpr (std::is_same_v<std::remove_cvref_t<decltype(columns)>, beam::columns<const F>>) {

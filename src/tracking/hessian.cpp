@@ -13,20 +13,11 @@
 #include "tracking/cpu/second_order_pass.h"
 #include "tracking/record_pull.h"
 #include "tracking/section.h"
+#include "tracking/turns.h"
 
 namespace betatron::tracking {
 
 namespace {
-
-std::array<double*, 6> columns_in(double* data, std::size_t n) {
-  std::array<double*, 6> z;
-  for (std::size_t c = 0; c < 6; ++c) z[c] = data + c * n;
-  return z;
-}
-
-std::array<const double*, 6> read_only(const std::array<double*, 6>& z) {
-  return {z[0], z[1], z[2], z[3], z[4], z[5]};
-}
 
 /// The columns of a beam in double precision: `memory` holds them where they have another one.
 template <class F>
@@ -40,7 +31,7 @@ beam::columns<const double> in_double(const beam::columns<const F>& from,
     for (std::size_t c = 0; c < 6; ++c) std::copy_n(from.z[c], n, memory.data() + c * n);
     std::copy_n(from.weight, n, memory.data() + 6 * n);
     beam::columns<const double> to{};
-    to.z = read_only(columns_in(memory.data(), n));
+    to.z = columns_in<const double>(memory.data(), n);
     to.weight = memory.data() + 6 * n;
     to.id = from.id;
     to.size = n;
@@ -62,20 +53,14 @@ struct hessian_product::state {
   std::vector<std::size_t> lost{};
 
   state(const lattice::line& l, const beam::bunch& b, hessian_options o) : options(std::move(o)) {
-    lattice::line turns = l;
-    turns.elements.clear();
-    std::vector<std::uint8_t> recorded;
-    for (std::int64_t k = 0; k < options.turns; ++k) {
-      turns.elements.insert(turns.elements.end(), l.elements.begin(), l.elements.end());
-      recorded.insert(recorded.end(), options.recorded.begin(), options.recorded.end());
-    }
+    const repeated_line whole(l, options.recorded, options.turns);
     lattice::sensitivity_options wanted;
     wanted.knobs = options.knobs;
-    wanted.recorded = recorded;
+    wanted.recorded = whole.recorded;
     wanted.record_start = options.record_start;
     wanted.record_end = true;
     wanted.along = options.direction;
-    plan = lattice::differentiate(turns, b.ref, wanted);
+    plan = lattice::differentiate(whole.line, b.ref, wanted);
     if (plan.needs_states) {
       throw std::invalid_argument(
           "the line has a singular matrix, which cannot be rewound: there are no exact second "
@@ -92,12 +77,8 @@ struct hessian_product::state {
     std::vector<beam::moment_sums> sums;
     forward_pass<double>(plan, elements)
         .run(all, start, columns_in(final.get(), start.size), options.threads, sums, casualties);
-    const auto count = static_cast<std::int32_t>(std::max<std::size_t>(1, elements));
     for (std::size_t i = 0; i < sums.size(); ++i) {
-      const lattice::record_point& at = plan.forward.records[i];
-      const bool inside = at.element >= 0;
-      records.push_back({inside ? at.element / count : 0, inside ? at.element % count : -1,
-                         at.slice, at.ref, beam::finish(sums[i])});
+      records.push_back(record_of(plan.forward.records[i], elements, sums[i]));
     }
     for (const casualty<double>& d : casualties) lost.push_back(d.index);
   }
@@ -168,10 +149,7 @@ struct hessian_product::state {
 hessian_product::hessian_product(const lattice::line& l, const beam::bunch& b,
                                  hessian_options options) {
   check_flags("record", options.recorded, l);
-  if (options.turns < 1) {
-    throw std::invalid_argument("turns = " + std::to_string(options.turns) +
-                                " is not allowed; allowed: >= 1");
-  }
+  check_turns(options.turns, 1);
   if (options.direction.size() != options.knobs.size() || options.knobs.empty()) {
     throw std::invalid_argument("a direction of " + std::to_string(options.direction.size()) +
                                 " numbers for " + std::to_string(options.knobs.size()) +
@@ -218,8 +196,8 @@ second_order_result hessian_product::pull(const second_order_request& request) c
   pass_request.start_rates = s.options.initial_direction;
   pass_request.by_start = request.initial;
   pass_request.by_start_rates = request.initial_product;
-  pass_request.end = {read_only(columns_in(s.final.get(), n)),
-                      read_only(columns_in(s.rates.get(), n))};
+  pass_request.end = {columns_in<const double>(s.final.get(), n),
+                      columns_in<const double>(s.rates.get(), n)};
   pass_request.by_end = {request.by_particles, request.by_particles_rates};
   const second_order_pass::result r =
       second_order_pass(s.plan).run(s.options.threads, pass_request);

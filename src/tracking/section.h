@@ -1,8 +1,11 @@
 // section.h: a line between two places where the whole beam stops, and the particles that are lost there.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "lattice/sensitivity.h"
@@ -22,6 +25,17 @@ struct casualty {
   /// It is known where it was in front of the operation.
   bool is_known() const { return finite || in_code; }
 };
+
+/// Those among `count` particles from `first` on, the last to be lost first; all of them are ascending by index.
+template <class F>
+std::vector<const casualty<F>*> lost_in(std::span<const casualty<F>> all, std::size_t first,
+                                        std::size_t count) {
+  std::vector<const casualty<F>*> dead;
+  const auto begin = std::ranges::lower_bound(all, first, {}, &casualty<F>::index);
+  for (auto d = begin; d != all.end() && d->index < first + count; ++d) dead.push_back(&*d);
+  std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<F>::op);
+  return dead;
+}
 
 /// Operations between two places where the whole beam stops.
 struct section {

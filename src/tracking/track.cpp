@@ -463,10 +463,10 @@ class driver {
 
 }  // namespace
 
-void check_turns(std::int64_t turns) {
-  if (turns < 0) {
+void check_turns(std::int64_t turns, std::int64_t least) {
+  if (turns < least) {
     throw std::invalid_argument("turns = " + std::to_string(turns) +
-                                " is not allowed; allowed: >= 0");
+                                " is not allowed; allowed: >= " + std::to_string(least));
   }
 }
 

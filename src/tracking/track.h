@@ -81,9 +81,9 @@ struct track_result {
   std::size_t element = 0;  ///< ... and elements of the next one
 };
 
-/// What all drivers ask of their options. Throw std::invalid_argument naming the value: turns must be >= 0, and
+/// What all drivers ask of their options. Throw std::invalid_argument naming the value: turns must be >= `least`, and
 /// `flags` (of "record", "monitor") empty or one per element of the line.
-void check_turns(std::int64_t turns);
+void check_turns(std::int64_t turns, std::int64_t least = 0);
 void check_flags(const char* what, const std::vector<std::uint8_t>& flags, const lattice::line& l);
 
 /// Tracks in place; bunch.ref moves along. Throws std::invalid_argument before anything is moved if an element

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <thread>
 
@@ -24,8 +22,6 @@ namespace {
 
 using lattice::operation;
 using lattice::program;
-
-constexpr int map_count = static_cast<int>(elements::all_maps::size);
 
 /// What a lost particle looked like. Its lane goes on as a particle on the reference orbit, which is harmless in
 /// every map, and gets its coordinates back at the end.
@@ -144,7 +140,7 @@ class worker {
       beam::moment_sums* records = result.records.data() + recorded * program_.records.size();
       for (const operation& op : operations_) {
         const F* coefficients = coefficients_ + op.coefficients;
-        if (op.code < map_count) [[likely]] {
+        if (op.code < operation::map_count) [[likely]] {
           if (push(static_cast<std::size_t>(op.code), coefficients, t)) [[unlikely]] {
             collect(t, first, count, op, turn, reasons_[static_cast<std::size_t>(op.code)], result);
           }

@@ -154,7 +154,7 @@ class forward_mode {
         for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
         memory.weight[lane] = 0;
       }
-      if (op.code < map_count) {
+      if (op.code < operation::map_count) {
         const auto push = table.push[static_cast<std::size_t>(op.code)];
         if (push) push(duals + 2 * op.coefficients, energy, t);
       } else if (op.code == operation::refresh) {

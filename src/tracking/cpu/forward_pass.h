@@ -19,8 +19,6 @@
 
 namespace betatron::tracking {
 
-inline constexpr int map_count = static_cast<int>(elements::all_maps::size);
-
 /// In the precision F.
 template <class F>
 std::vector<F> narrowed(const std::vector<double>& v) {
@@ -83,7 +81,7 @@ class forward_pass {
              code_memory& memory) const {
     const operation& op = plan_.forward.operations[i];
     const kernel_table<F>& table = kernels<F>();
-    if (op.code < map_count) {
+    if (op.code < operation::map_count) {
       table.push[static_cast<std::size_t>(op.code)](coefficients_.data() + op.coefficients, t);
     } else if (op.code == operation::refresh) {
       table.refresh(coefficients_.data() + op.coefficients, t);
@@ -172,7 +170,7 @@ class forward_pass {
     for (std::size_t i = part.first; i < part.last; ++i) {
       const operation& op = operations[i];
       const F* own = coefficients_.data() + op.coefficients;
-      if (op.code < map_count) [[likely]] {
+      if (op.code < operation::map_count) [[likely]] {
         if (table.push[static_cast<std::size_t>(op.code)](own, t)) [[unlikely]]
           collect(i);
       } else if (op.code == operation::refresh) {

@@ -16,6 +16,7 @@
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/forward_pass.h"
 #include "tracking/cpu/kept_states.h"
+#include "tracking/cpu/reverse_pool.h"
 #include "tracking/record_pull.h"
 #include "tracking/section.h"
 
@@ -38,44 +39,10 @@ class reverse_pass {
     std::array<double, 6> error{}, extent{};
   };
 
-  /// Coefficients of the reverse pass in this precision, with the dual ones of each direction.
-  struct reverse_pool {
-    std::vector<F> coefficients, duals;
-    std::vector<adjoint_direction<F>> directions;
-
-    explicit reverse_pool(const lattice::sensitivity& plan)
-        : coefficients(narrowed<F>(plan.coefficients)) {
-      std::vector<std::size_t> at;
-      for (const reverse_operation& op : plan.backward) {
-        for (std::uint32_t d = 0; d < op.directions; ++d) {
-          const lattice::reverse_direction& from = plan.directions[op.first_direction + d];
-          const std::size_t n = tangent_count(plan, op.first_direction + d);
-          at.push_back(duals.size());
-          for (std::size_t i = 0; i < n; ++i) {
-            const std::size_t value = i + 2 < n ? op.coefficients + i : from.energy + i - (n - 2);
-            duals.push_back(static_cast<F>(plan.coefficients[value]));
-            duals.push_back(static_cast<F>(plan.tangents[from.tangents + i]));
-          }
-        }
-      }
-      for (std::size_t d = 0; d < plan.directions.size(); ++d) {
-        const F* own = duals.data() + at[d];
-        const std::size_t n = tangent_count(plan, d);
-        directions.push_back({own, plan.directions[d].moves_energy ? own + 2 * (n - 2) : nullptr});
-      }
-    }
-
-    static std::size_t tangent_count(const lattice::sensitivity& plan, std::size_t d) {
-      const std::size_t end =
-          d + 1 < plan.directions.size() ? plan.directions[d + 1].tangents : plan.tangents.size();
-      return end - plan.directions[d].tangents;
-    }
-  };
-
   /// One section backward.
   struct reverse_request {
     const section* part = nullptr;
-    const reverse_pool* pool = nullptr;
+    const reverse_pool<F>* pool = nullptr;
     std::span<const casualty<F>> casualties{};
     std::span<const record_pull> records{};     ///< of the whole line
     const std::vector<F>* entrances = nullptr;  ///< coordinates at calls of code
@@ -129,18 +96,14 @@ class reverse_pass {
     code_memory code;
 
     workspace(const forward_pass<F>& pass, const reverse_request& request) {
-      std::size_t most = 1;
-      for (const reverse_operation& op : pass.plan().backward) {
-        most = std::max<std::size_t>(most, op.directions);
-      }
-      scratch.resize(most * adjoint_kernels<F>().width);
+      scratch.resize(most_directions(pass.plan()) * adjoint_kernels<F>().width);
       if (request.keep_states) kept.emplace(pass, *request.part);
     }
   };
 
   void run_tile(const reverse_request& request, std::size_t first, std::size_t count,
                 workspace& memory, reverse_result& result) const {
-    const reverse_pool& pool = *request.pool;
+    const reverse_pool<F>& pool = *request.pool;
     const section& part = *request.part;
     const particles& start = request.start;
     const adjoint_table<F>& table = adjoint_kernels<F>();
@@ -172,16 +135,7 @@ class reverse_pass {
       memory.weight[i] = static_cast<double>(start.weight[first + i]);
     }
 
-    // lost particles, the last to be lost first
-    std::vector<const casualty<F>*> dead;
-    const auto begin = std::ranges::lower_bound(request.casualties, first, {}, &casualty<F>::index);
-    for (auto d = begin; d != request.casualties.end() && d->index < first + count; ++d) {
-      dead.push_back(&*d);
-      const std::size_t lane = d->index - first;
-      for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
-      memory.weight[lane] = 0;
-    }
-    std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<F>::op);
+    const auto dead = lost_in(request.casualties, first, count);
     std::size_t revived = 0;
 
     // where code or radiation loses particles its derivative may not be finite
@@ -192,6 +146,8 @@ class reverse_pass {
         for (F* column : more) column[lane] = F(0);
       }
     };
+    put_away();
+    for (const casualty<F>* d : dead) memory.weight[d->index - first] = 0;
 
     // those that were lost in an operation behind `op`; where they were is not always known: then they stay away
     auto revive_behind = [&](std::ptrdiff_t op) {
@@ -233,7 +189,7 @@ class reverse_pass {
         memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
-      if (op.code < map_count) [[likely]] {
+      if (op.code < operation::map_count) [[likely]] {
         along_directions(op, memory, [&](double* sums) {
           table.pull[static_cast<std::size_t>(op.code)](
               own, pool.directions.data() + op.first_direction, op.directions,

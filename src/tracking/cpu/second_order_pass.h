@@ -14,8 +14,8 @@
 #include "numerics/reduction.h"
 #include "tracking/cpu/adjoint_table.h"
 #include "tracking/cpu/blocks.h"
-#include "tracking/cpu/forward_pass.h"
-#include "tracking/cpu/reverse_pass.h"
+#include "tracking/cpu/kernel_table.h"
+#include "tracking/cpu/reverse_pool.h"
 #include "tracking/record_pull.h"
 #include "tracking/section.h"
 
@@ -31,33 +31,7 @@ class second_order_pass {
   using rated = lattice::rated;
 
   /// The plan, with rates, without stops and calls, must live as long as this.
-  explicit second_order_pass(const lattice::sensitivity& plan) : plan_(plan) {
-    for (std::size_t i = 0; i < plan.coefficients.size(); ++i) {
-      append(plan.coefficients[i], plan.rates.coefficients[i], coefficients_);
-    }
-    std::vector<std::size_t> at;
-    for (const reverse_operation& op : plan.backward) {
-      for (std::uint32_t d = 0; d < op.directions; ++d) {
-        const std::size_t number = op.first_direction + d;
-        const std::size_t n = reverse_pass<double>::reverse_pool::tangent_count(plan, number);
-        const lattice::reverse_direction& from = plan.directions[number];
-        at.push_back(duals_.size());
-        for (std::size_t i = 0; i < n; ++i) {
-          const std::size_t value = i + 2 < n ? op.coefficients + i : from.energy + i - (n - 2);
-          append(plan.coefficients[value], plan.rates.coefficients[value], duals_);
-          append(plan.tangents[from.tangents + i], plan.rates.tangents[from.tangents + i], duals_);
-        }
-      }
-    }
-    for (std::size_t d = 0; d < plan.directions.size(); ++d) {
-      const std::size_t n = reverse_pass<double>::reverse_pool::tangent_count(plan, d);
-      const double* own = duals_.data() + at[d];
-      directions_.push_back({own, plan.directions[d].moves_energy ? own + 4 * (n - 2) : nullptr});
-    }
-  }
-
-  second_order_pass(const second_order_pass&) = delete;
-  second_order_pass& operator=(const second_order_pass&) = delete;
+  explicit second_order_pass(const lattice::sensitivity& plan) : plan_(plan), pool_(plan, true) {}
 
   /// Columns, with their rates; null: 0, or not wanted.
   struct rated_columns {
@@ -123,11 +97,6 @@ class second_order_pass {
  private:
   using tile = second_order_tile<double>;
 
-  static void append(double value, double rate, std::vector<double>& to) {
-    to.push_back(value);
-    to.push_back(rate);
-  }
-
   struct workspace {
     static constexpr std::size_t stride = second_order_tile_size + 64 / sizeof(double);
     alignas(64) double column[2][16][stride];  // values, rates
@@ -135,10 +104,7 @@ class second_order_pass {
     std::vector<double> sums{}, scratch{}, of_map{};
 
     explicit workspace(const lattice::sensitivity& plan) {
-      std::size_t most = 1;
-      for (const reverse_operation& op : plan.backward) {
-        most = std::max<std::size_t>(most, op.directions);
-      }
+      const std::size_t most = most_directions(plan);
       scratch.resize(2 * most * second_order_kernels().width);
       of_map.resize(2 * most);
     }
@@ -186,7 +152,7 @@ class second_order_pass {
 
     // Lost particles, the last to be lost first. They come back where they were lost, with the
     // rates that they had there, if that is known.
-    const auto dead = lost_in(r, first, count);
+    const auto dead = lost_in(r.casualties, first, count);
     for (const casualty<double>* d : dead) put(t, d->index - first, {}, {});
     for (const casualty<double>* d : dead) memory.weight[d->index - first] = 0;
     std::size_t revived = 0;
@@ -219,13 +185,13 @@ class second_order_pass {
       if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
-      const double* own = coefficients_.data() + 2 * op.coefficients;
-      if (op.code < map_count) [[likely]] {
+      const double* own = pool_.coefficients.data() + 2 * op.coefficients;
+      if (op.code < operation::map_count) [[likely]] {
         double* sums = memory.of_map.data();
         std::fill_n(sums, 2 * op.directions, 0.0);
-        table.pull[static_cast<std::size_t>(op.code)](own, directions_.data() + op.first_direction,
-                                                      op.directions, memory.scratch.data(), sums,
-                                                      t);
+        table.pull[static_cast<std::size_t>(op.code)](
+            own, pool_.directions.data() + op.first_direction, op.directions, memory.scratch.data(),
+            sums, t);
         for (std::uint32_t d = 0; d < op.directions; ++d) {
           add(plan_.directions[op.first_direction + d].sum, sums[2 * d], sums[2 * d + 1], memory);
         }
@@ -252,17 +218,6 @@ class second_order_pass {
       }
       to.rate_extent[c] = largest;
     }
-  }
-
-  static std::vector<const casualty<double>*> lost_in(const request& r, std::size_t first,
-                                                      std::size_t count) {
-    std::vector<const casualty<double>*> dead;
-    const auto begin = std::ranges::lower_bound(r.casualties, first, {}, &casualty<double>::index);
-    for (auto d = begin; d != r.casualties.end() && d->index < first + count; ++d) {
-      dead.push_back(&*d);
-    }
-    std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<double>::op);
-    return dead;
   }
 
   static void put(const tile& t, std::size_t lane, const std::array<double, 6>& z,
@@ -382,8 +337,7 @@ class second_order_pass {
   }
 
   const lattice::sensitivity& plan_;
-  std::vector<double> coefficients_{}, duals_{};
-  std::vector<adjoint_direction<double>> directions_{};
+  reverse_pool<double> pool_;
 };
 
 }  // namespace betatron::tracking
