@@ -10,7 +10,7 @@ import numpy as np
 
 from betatron import _core
 from betatron._checks import bucket, thread_count, whole
-from betatron.beam import COORDINATES, Beam, Reference
+from betatron.beam import COORDINATES, Beam, Reference, check_reference
 from betatron.collective import Effect
 from betatron.elements import Element
 from betatron.gradient import check_strategy, effects_of, numbers_of, single_knob, turned
@@ -43,12 +43,24 @@ class Passes:
         boundary: str,
         bucket_length: float | None,
     ) -> None:
+        if not isinstance(line, _core.Line):
+            raise TypeError(f"track: line must be a betatron.Line, got {type(line).__name__}")
+        check_reference(reference, "track")
         self.line, self.reference = line, reference
         self.chosen = [single_knob(line, name) for name in names]
+        different = {(id(k.element), k.parameter, k.entry) for k in self.chosen}
+        if len(different) < len(self.chosen):
+            raise ValueError(
+                "track: two of the parameters are the same number: "
+                + ", ".join(f"{k.element.name!r} {k.name}" for k in self.chosen)
+            )
         self.tolerance = check_strategy(strategy, tolerance)
         if strategy == "forward":
             raise ValueError("track: strategy = 'forward' has no reverse pass")
-        self.strategy, self.mark_lost, self.weight = strategy, bool(mark_lost), weight
+        self.strategy, self.mark_lost = strategy, bool(mark_lost)
+        self.weight = (
+            None if weight is None else np.array(weight)
+        )  # the reverse pass needs the same
         self.threads = thread_count(threads)
         self.turns = whole(turns, "turns", 2**31 - 1, 1)
         check_radiation(radiation)
@@ -64,7 +76,14 @@ class Passes:
         from, and the coordinates at the end, in its memory."""
         reference = self.reference
         if kinetic_energy is not None:
-            reference = Reference(reference.species, kinetic_energy=kinetic_energy)
+            reference = Reference(
+                reference.species,
+                kinetic_energy=kinetic_energy,
+                s=reference.s,
+                t=reference.t,
+                position=reference.position,
+                frame=reference.frame,
+            )
         weight = None if self.weight is None else np.ascontiguousarray(self.weight, z.dtype)
         columns = dict(zip(COORDINATES, z, strict=True))
         beam = Beam.from_arrays(reference, **columns, weight=weight, copy=False)

@@ -120,7 +120,7 @@ class Beam(_core.Bunch):
         precision: str = "double",
         polarization: ArrayLike | None = None,
     ) -> None:
-        _check_reference(reference, "Beam")
+        check_reference(reference, "Beam")
         if distribution is not None and not isinstance(distribution, Distribution):
             raise TypeError(
                 "Beam: distribution must be a distribution such as "
@@ -198,7 +198,7 @@ class Beam(_core.Bunch):
             finite, negative weights and ids, spins that are not unit vectors, and where
             ``copy=False`` is not possible; the message says why.
         """
-        _check_reference(reference, "Beam.from_arrays")
+        check_reference(reference, "Beam.from_arrays")
         z: list[Any] = [x, px, y, py, t, pt]
         if charge is not None:
             charge = number(charge, "Beam.from_arrays: charge")
@@ -277,7 +277,7 @@ class Beam(_core.Bunch):
             As ``from_arrays``, and for a pz that is not positive.
         """
         where = "Beam.from_fixed_time"
-        _check_reference(reference, where)
+        check_reference(reference, where)
         scale = momentum_scale(reference, momentum, where)
         given = {"x": x, "y": y, "z": z, "px": px, "py": py, "pz": pz}
         arrays = {name: _host_array(name, a, where) for name, a in given.items()}
@@ -582,7 +582,7 @@ def _restore(
 # --- checks of what users give --------------------------------------------------------------------
 
 
-def _check_reference(reference: Any, where: str) -> None:
+def check_reference(reference: Any, where: str) -> None:
     if not isinstance(reference, Reference):
         raise TypeError(
             f"{where}: reference must be a betatron.Reference, "

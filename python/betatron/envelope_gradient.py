@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron.beam import Reference
+from betatron.beam import Reference, check_reference
 from betatron.distributions import Distribution
 from betatron.gradient import (
     HessianVector,
@@ -114,11 +114,7 @@ def envelope_gradient(
     charge: float | None = None,
 ) -> EnvelopeGradient:
     """See `Line.envelope_gradient`."""
-    if not isinstance(reference, Reference):
-        raise TypeError(
-            f"envelope_gradient: reference must be a betatron.Reference, got "
-            f"{type(reference).__name__}"
-        )
+    check_reference(reference, "envelope_gradient")
     if not isinstance(loss, Iterable) and not isinstance(loss, Loss):
         raise TypeError(f"loss must be a betatron.losses.Loss or a list of them, got {loss!r}")
     single = isinstance(loss, Loss)
@@ -205,7 +201,7 @@ class EnvelopeObjective(Objective):
     def _epsilon(self) -> float:
         return 2.0**-52
 
-    def _exact(self, direction: np.ndarray) -> tuple[float, np.ndarray, HessianVector]:
+    def _exact(self, direction: np.ndarray) -> HessianVector:
         raise NoSecondDerivative("moments are tracked, not particles")
 
     def _gradient(self) -> EnvelopeGradient:  # type: ignore[override]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -45,17 +45,26 @@ class Knob:
     @property
     def value(self) -> float:
         """What it is set to."""
-        v = getattr(self.element, self.parameter)
-        return float(v if self.entry < 0 else v[self.entry])
+        if self.entry < 0:
+            return float(getattr(self.element, self.parameter))
+        return float(self._entries()[self.entry])
 
     @value.setter
     def value(self, value: float) -> None:
         if self.entry >= 0:
-            entries = list(getattr(self.element, self.parameter))
+            entries = self._entries()
             entries[self.entry] = float(value)
             setattr(self.element, self.parameter, entries)
         else:
             setattr(self.element, self.parameter, float(value))
+
+    def _entries(self) -> list[float]:
+        entries = list(getattr(self.element, self.parameter))
+        if self.entry >= len(entries):
+            raise ValueError(
+                f"{self.element!r} has no {self.name}: its {self.parameter} has {len(entries)} entries"
+            )
+        return entries
 
 
 def knobs(line: Line, parameters: Parameters) -> list[Knob]:
@@ -121,9 +130,15 @@ def numbers_of(chosen: Iterable[Knob]) -> list[tuple[Element, str, int]]:
 
 
 def set_knobs(chosen: Sequence[Knob], values: Sequence[float] | np.ndarray) -> None:
-    """Sets each knob to its value."""
-    for knob, value in zip(chosen, values, strict=True):
-        knob.value = value
+    """Sets each knob to its value; none if one of them is not allowed."""
+    before = [k.value for k in chosen]
+    try:
+        for knob, value in zip(chosen, values, strict=True):
+            knob.value = value
+    except BaseException:
+        for knob, value in zip(chosen, before, strict=True):
+            knob.value = value
+        raise
 
 
 def effects_of(
@@ -169,12 +184,20 @@ class KnobDerivatives:
         if not isinstance(key, tuple) or len(key) != 2:
             raise KeyError(f"derivatives are found by (element or name, parameter), not by {key!r}")
         which, parameter = key
-        for i, knob in enumerate(self.knobs):
-            same = knob.element.name == which if isinstance(which, str) else knob.element is which
-            if same and knob.name == parameter:
-                found = self.derivatives[..., i]
-                return float(found) if found.ndim == 0 else found
-        raise KeyError(f"no derivative by {parameter!r} of {which!r}")
+        places = [
+            i
+            for i, k in enumerate(self.knobs)
+            if k.name == parameter
+            and (k.element.name == which if isinstance(which, str) else k.element is which)
+        ]
+        if not places:
+            raise KeyError(f"no derivative by {parameter!r} of {which!r}")
+        if len(places) > 1:
+            raise KeyError(
+                f"{len(places)} elements are named {which!r}: take the element itself, or `table`"
+            )
+        found = self.derivatives[..., places[0]]
+        return float(found) if found.ndim == 0 else found
 
     @property
     def table(self) -> pd.DataFrame:
@@ -279,7 +302,12 @@ class LossPlaces:
     ) -> float:
         """What a term adds to its loss for the moments of one record; ``slopes`` get its derivatives
         by mean, covariance and energy, shape (43,), and ``bends`` their rates."""
-        part = term.function(moments)
+        try:
+            part = term.function(moments)
+        except ArithmeticError as error:
+            raise ValueError(
+                f"the loss at {term.at!r} has no value for this beam: {error}"
+            ) from error
         if hasattr(part, "slope"):
             slopes += term.weight * part.slope
             if bends is not None:
@@ -307,12 +335,12 @@ class _Evaluation(LossPlaces):
         value, (slopes,), (by_particles,) = self._evaluate(run, beam, None)
         return value, {**by_moments(slopes), "by_particles": by_particles}
 
-    def twice(self, run: _core.HessianProduct, beam: Beam) -> tuple[float, dict[str, Any]]:
-        """The same with rates, as arguments of _core.HessianProduct.pull. Raises
+    def twice(self, run: _core.HessianProduct, beam: Beam) -> dict[str, Any]:
+        """The derivatives and their rates, as arguments of _core.HessianProduct.pull. Raises
         NoSecondDerivative."""
-        value, (slopes, bends), (by_particles, rates) = self._evaluate(run, beam, run.rates())
+        _, (slopes, bends), (by_particles, rates) = self._evaluate(run, beam, run.rates())
         arguments = by_moments(slopes) | by_moments(bends, "_rates")
-        return value, {**arguments, "by_particles": by_particles, "by_particles_rates": rates}
+        return {**arguments, "by_particles": by_particles, "by_particles_rates": rates}
 
     def _evaluate(
         self, run: Any, beam: Beam, rates: np.ndarray | None
@@ -336,6 +364,10 @@ class _Evaluation(LossPlaces):
         for term, places in self.terms:
             if places is None:
                 weight = np.array(beam["weight"], dtype=float)
+                if not weight.sum() > 0:
+                    raise ValueError(
+                        "a loss of particles needs weights; those of the beam are all 0"
+                    )
                 weight /= weight.sum()
                 weight[run.lost] = 0
                 part, slope = _pair(term.function(final, weight))
@@ -540,8 +572,8 @@ def exact_hessian_vector(
     initial: bool = False,
     reference_energy: bool = False,
     initial_direction: np.ndarray | None = None,
-) -> tuple[float, np.ndarray, HessianVector]:
-    """(loss, gradient, second derivatives times the direction), by forward over reverse mode; see
+) -> HessianVector:
+    """Second derivatives times the direction, by forward over reverse mode; see
     src/tracking/hessian.h.
 
     Raises NoSecondDerivative for what has none, and RuntimeError for a line that cannot be rewound
@@ -570,14 +602,12 @@ def exact_hessian_vector(
         turns,
         initial_direction,
     )
-    value, slopes = evaluation.twice(run, beam)
-    derivatives, product, _, by_initial = run.pull(
-        **slopes,
+    _, product, _, by_initial = run.pull(
+        **evaluation.twice(run, beam),
         initial=initial_direction is not None,
         tolerance=bound,
     )
-    found = HessianVector(product, None, list(chosen), 0, "exact", initial=by_initial)
-    return value, derivatives, found
+    return HessianVector(product, None, list(chosen), 0, "exact", initial=by_initial)
 
 
 def hessian_vector(
@@ -636,19 +666,33 @@ def hessian_vector(
     return HessianVector(best, error, list(chosen), taken)
 
 
+@dataclass
+class _Kept:
+    """What an objective has found and was not yet asked for."""
+
+    x: np.ndarray
+    asked: int  # how often any objective had been asked then
+    part: int
+    result: Any
+
+
 class Objective:
     """A loss as a function of a vector of parameters, for optimisers.
 
     >>> # scipy.optimize.minimize(objective, objective.x0, jac=True)          doctest: +SKIP
 
-    Calling it sets the parameters of the elements and returns (loss, derivatives); ``fun`` and ``jac`` return
-    one of them and share the work where both are asked at the same x.
+    Calling it sets the parameters of the elements and returns (loss, derivatives); ``fun`` and
+    ``jac`` return one of them. Where they follow one another at the same x, the second takes what
+    the first has found, unless another objective was asked in between. If a value is not allowed,
+    no parameter is changed.
 
     Parameters
     ----------
     line, beam, loss, parameters, options
         As for `Line.gradient`. ``scale``: x is in units of these (one number or one per knob), default 1.
     """
+
+    _asked: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -674,8 +718,7 @@ class Objective:
                 f"{len(self.knobs)} of them, one per parameter"
             )
         self.evaluations = 0
-        self._x: np.ndarray | None = None
-        self._result: tuple[float, np.ndarray] = (np.nan, np.empty(0))
+        self._kept: _Kept | None = None
 
     @property
     def x0(self) -> np.ndarray:
@@ -686,12 +729,12 @@ class Objective:
         at = np.array(x, dtype=float)
         if at.shape != (len(self.knobs),):
             raise ValueError(f"x must have the shape ({len(self.knobs)},), got {at.shape}")
-        if self._x is None or not np.array_equal(at, self._x):
-            set_knobs(self.knobs, at * self.scale)
-            g = self._gradient()
-            self.evaluations += 1
-            self._x, self._result = at, (g.value, g.derivatives * self.scale)
-        return self._result[0], self._result[1].copy()
+        self._kept = None
+        set_knobs(self.knobs, at * self.scale)
+        Objective._asked += 1
+        g = self._gradient()
+        self.evaluations += 1
+        return g.value, g.derivatives * self.scale
 
     def _gradient(self) -> Gradient:
         return gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
@@ -707,7 +750,7 @@ class Objective:
 
     def _exact(
         self, direction: np.ndarray, initial_direction: np.ndarray | None = None
-    ) -> tuple[float, np.ndarray, HessianVector]:
+    ) -> HessianVector:
         return exact_hessian_vector(
             self.line,
             self.beam,
@@ -738,13 +781,9 @@ class Objective:
         obstacle = ""
         if method != "differences":
             set_knobs(self.knobs, at * self.scale)
-            known = self._x is not None and np.array_equal(at, self._x)
-            if not known:
-                self._x = None
+            Objective._asked += 1
             try:
-                value, slope, product = self._exact(along * self.scale)
-                if not known:
-                    self._x, self._result = at, (value, slope * self.scale)
+                product = self._exact(along * self.scale)
                 product.values = product.values * self.scale
                 return product
             except (ValueError, RuntimeError) as error:
@@ -756,8 +795,7 @@ class Objective:
         return product
 
     def _by_differences(self, at: np.ndarray, along: np.ndarray, accuracy: float) -> HessianVector:
-        self(at)
-        kept, options = self._result, self.options
+        options = self.options
         self.options = self._sharp_options() | options
         try:
             product = hessian_vector(
@@ -770,7 +808,7 @@ class Objective:
             )
         finally:
             set_knobs(self.knobs, at * self.scale)
-            self._x, self._result, self.options = at, kept, options
+            self.options = options
         product.values = product.values * self.scale
         product.error = product.error * np.abs(self.scale)
         return product
@@ -781,11 +819,27 @@ class Objective:
 
     def fun(self, x: Sequence[float]) -> float:
         """The loss."""
-        return self(x)[0]
+        return self._one(x, 0)
 
     def jac(self, x: Sequence[float]) -> np.ndarray:
         """Its derivatives."""
-        return self(x)[1]
+        return self._one(x, 1)
+
+    def _one(self, x: Sequence[float], part: int) -> Any:
+        """The loss (0) or its derivatives (1). The other of the two is kept until something is asked
+        for: elements, the beam and options may change between two questions."""
+        at, kept, self._kept = np.array(x, dtype=float), self._kept, None
+        if (
+            kept is not None
+            and kept.part == part
+            and kept.asked == Objective._asked
+            and np.array_equal(kept.x, at)
+            and np.array_equal([k.value for k in self.knobs], at * self.scale)
+        ):
+            return kept.result
+        results = self(at)
+        self._kept = _Kept(at, Objective._asked, 1 - part, results[1 - part])
+        return results[part]
 
 
 @contextmanager

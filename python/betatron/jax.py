@@ -120,7 +120,9 @@ def track(
     Raises
     ------
     TypeError, ValueError, KeyError
-        For wrong arguments, and as `Line.track`.
+        For wrong arguments, before anything is tracked.
+    jax.errors.JaxRuntimeError
+        What `Line.track` raises; its text has the error.
     """
     z = jnp.asarray(z)
     if z.dtype not in (jnp.float64, jnp.float32):

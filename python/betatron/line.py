@@ -584,7 +584,7 @@ class Line(_core.Line):
                 f"hessian_vector: initial_direction must be finite numbers of shape {size}, got "
                 f"{columns.shape}"
             )
-        return objective._exact(vector, initial_direction=columns)[2]
+        return objective._exact(vector, initial_direction=columns)
 
     def _moments_at_start(
         self,

@@ -103,6 +103,9 @@ class Number:
 
     __radd__ = __add__
 
+    def __pos__(self) -> Number:
+        return self
+
     def __neg__(self) -> Number:
         return self._chain(-self.value, -1.0, lambda: 0.0)
 
@@ -127,8 +130,8 @@ class Number:
 
     def __truediv__(self, other: Number | float) -> Number:
         if not isinstance(other, Number):
-            return self._chain(self.value / other, 1 / other, lambda: 0.0)
-        ratio, over = self.value / other.value, other.value
+            return self._chain(_ratio(self.value, other), 1 / other, lambda: 0.0)
+        ratio, over = _ratio(self.value, other.value), other.value
         made = Number(ratio, (self.slope - ratio * other.slope) / over)
 
         def rates(r: float, b: np.ndarray, s: float, c: np.ndarray) -> tuple[float, np.ndarray]:
@@ -138,7 +141,7 @@ class Number:
         return self._with(other, made, rates)
 
     def __rtruediv__(self, other: float) -> Number:
-        ratio = other / self.value
+        ratio = _ratio(other, self.value)
         return self._chain(ratio, -ratio / self.value, lambda: 2 * ratio / self.value**2)
 
     def __pow__(self, power: float) -> Number:
@@ -152,6 +155,9 @@ class Number:
             return factor * self.value ** (power - 2) if self.value or power == 2 else math.inf
 
         return self._chain(self.value**power, power * self.value ** (power - 1), second)
+
+    def __rpow__(self, base: float) -> Number:
+        return exp(self * math.log(base))
 
     def __abs__(self) -> Number:
         return self if self.value >= 0 else -self
@@ -192,6 +198,16 @@ class Number:
         return f"Number({self.value})"
 
 
+class NoValue(ArithmeticError):
+    """A function has no value there; the message says which and where."""
+
+
+def _ratio(over: float, under: float) -> float:
+    if under == 0:
+        raise NoValue("division by 0")
+    return over / under
+
+
 def _value(x: Any) -> float:
     return x.value if isinstance(x, Number) else float(x)
 
@@ -205,6 +221,8 @@ def sqrt(x: Any) -> Any:
     """Square root of a `Number` or a float. At 0 the slope counts as 0."""
     if not isinstance(x, Number):
         return math.sqrt(x)
+    if x.value < 0:
+        raise NoValue(f"the square root of {x.value}")
     root = math.sqrt(x.value)
     if root == 0:
         return x._chain(0.0, 0.0, lambda: 0.0)
@@ -223,6 +241,8 @@ def log(x: Any) -> Any:
     """Natural logarithm of a `Number` or a float."""
     if not isinstance(x, Number):
         return math.log(x)
+    if x.value <= 0:
+        raise NoValue(f"the logarithm of {x.value}")
     return x._chain(math.log(x.value), 1 / x.value, lambda: -1 / x.value**2)
 
 
@@ -277,13 +297,15 @@ class Moments:
 
     def dispersion(self, coordinate: str) -> Number:
         """-<q pt>/<pt^2>: the derivative by energy of the orbit of the beam (m, or 1)."""
+        if self.cov[5, 5].value == 0:
+            raise NoValue("the beam has no energy spread, and no dispersion")
         return -self.cov[_coordinate(coordinate), 5] / self.cov[5, 5]
 
     def emittance(self, plane: str, normalized: bool = False) -> Number:
         """Projected rms emittance [m], dispersion included; times beta gamma if normalized."""
         i = _plane(plane)
         c = self.cov
-        e = sqrt(c[i, i] * c[i + 1, i + 1] - c[i, i + 1] * c[i + 1, i])
+        e = _area(c[i, i], c[i, i + 1], c[i + 1, i + 1])
         return e * self.beta_gamma if normalized else e
 
     def twiss(self, plane: str) -> tuple[Number, Number, Number]:
@@ -294,8 +316,18 @@ class Moments:
         if i < 4 and c[5, 5].value > 0:
             a, b = c[i, 5], c[i + 1, 5]
             qq, qp, pp = qq - a * a / c[5, 5], qp - a * b / c[5, 5], pp - b * b / c[5, 5]
-        e = sqrt(qq * pp - qp * qp)
+        e = _area(qq, qp, pp)
+        if e.value == 0:
+            raise NoValue(f"the beam has no emittance in {plane}, and no Courant-Snyder parameters")
         return -qp / e, qq / e, e
+
+
+def _area(qq: Number, qp: Number, pp: Number) -> Number:
+    """sqrt(qq pp - qp^2); 0 if it is nothing but rounding."""
+    square = qq * pp - qp * qp
+    if square.value <= 2.0**-50 * qq.value * pp.value:
+        return square * 0.0
+    return sqrt(square)  # type: ignore[no-any-return]
 
 
 def _coordinate(name: str) -> int:
@@ -328,11 +360,23 @@ class Loss:
             return NotImplemented
         return Loss([*self.terms, *other.terms])
 
+    def __radd__(self, start: object) -> Loss:
+        return self if start == 0 else NotImplemented  # sum() begins with 0
+
     def __mul__(self, factor: float) -> Loss:
         factor = _finite("the factor of a loss", factor)
         return Loss([_Term(t.weight * factor, t.at, t.function) for t in self.terms])
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Loss:
+        divisor = _finite("the divisor of a loss", divisor)
+        if divisor == 0:
+            raise ValueError("the divisor of a loss = 0 is not allowed")
+        return self * (1 / divisor)
+
+    def __pos__(self) -> Loss:
+        return self
 
     def __neg__(self) -> Loss:
         return self * -1.0
@@ -484,7 +528,7 @@ def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Lo
 
 def spot_size(at: Any = "end") -> Loss:
     """Area of the spot over pi, ``sqrt(<xx><yy> - <xy>^2)`` [m^2], about its centre."""
-    return of_moments(lambda m: sqrt(m.cov[0, 0] * m.cov[2, 2] - m.cov[0, 2] * m.cov[2, 0]), at)
+    return of_moments(lambda m: _area(m.cov[0, 0], m.cov[0, 2], m.cov[2, 2]), at)
 
 
 def _half_width(name: str, value: float | None) -> None:
@@ -507,6 +551,9 @@ def gaussian_transmission(x: float | None = None, y: float | None = None, at: An
             if half is None:
                 continue
             scale = sqrt(m.cov[i, i] * 2)
+            if scale.value == 0:  # all of it is at one place
+                result = result * float(abs(m.mean[i]) < half)
+                continue
             result = result * (
                 (erf((half - m.mean[i]) / scale) + erf((half + m.mean[i]) / scale)) * 0.5
             )

@@ -118,6 +118,10 @@ def track(
         raise TypeError(f"track: z must be float64 or float32, got {z.dtype}")
     if z.ndim != 2 or z.shape[0] != 6:
         raise ValueError(f"track: z must have the shape (6, n), got {tuple(z.shape)}")
+    if kinetic_energy is not None and (
+        not isinstance(kinetic_energy, torch.Tensor) or kinetic_energy.numel() != 1
+    ):
+        raise TypeError("track: kinetic_energy must be a tensor of one number")
     passes = Passes(
         line,
         reference,

@@ -235,21 +235,6 @@ def test_threads_and_precisions(machine: bt.Line) -> None:
     assert single == pytest.approx(one, rel=1e-4)
 
 
-def test_the_gradient_comes_with_it(machine: bt.Line) -> None:
-    """An objective that is asked for second derivatives somewhere knows value and gradient
-    there."""
-    beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 300)))
-    objective = bt.Objective(machine, beam, GOAL, "k1", scale=2.0)
-    at = objective.x0 + 0.1
-    objective.hessp(at, [1, 0, 1, 0])
-    assert objective.evaluations == 0
-    value, slope = objective(at)
-    assert objective.evaluations == 0
-    fresh = bt.Objective(machine, beam, GOAL, "k1", scale=2.0)
-    assert fresh(at)[0] == pytest.approx(value, rel=1e-13)
-    assert fresh(at)[1] == pytest.approx(slope, rel=1e-9)
-
-
 # --- losses ---------------------------------------------------------------------------------------
 
 

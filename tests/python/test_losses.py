@@ -162,6 +162,97 @@ def test_second_derivatives() -> None:
         lattice.hessian_vector(particles, loss, knobs, [1, 0])
 
 
+def test_an_objective_forgets_what_may_have_changed() -> None:
+    """Two objectives in turn, changes by hand, and values that are not allowed."""
+    lattice, particles = line(), beam(100)
+    loss = losses.beam_size("x", 4e-4)
+    q1, q2, d = lattice["q1"], lattice["q2"], lattice["d"]
+    first = bt.Objective(lattice, particles, loss, [("q1", "k1")])
+    second = bt.Objective(lattice, particles, loss, [("q2", "k1")])
+
+    def now() -> bt.Gradient:
+        return lattice.gradient(particles, loss, [("q1", "k1")])
+
+    old = first.fun([8.0])
+    second([5.0])
+    assert first.jac([8.0]) == now().derivatives and first.fun([8.0]) == now().value != old
+    q1.k1 = 1.0
+    assert first([8.0])[0] == now().value and q1.k1 == 8.0
+    first.fun([8.0])
+    q1.k1 = 1.0
+    assert first.jac([8.0]) == now().derivatives and q1.k1 == 8.0
+    first.fun([8.0])
+    first.fun([8.0])
+    evaluations = first.evaluations
+    q2.k1 = -2.0
+    first([8.0])
+    assert first.evaluations == evaluations + 1
+    evaluations = first.evaluations
+    first.jac([7.0]), first.fun([7.0])
+    assert first.evaluations == evaluations + 1
+
+    both = bt.Objective(lattice, particles, loss, [("q1", "k1"), ("d", "length")])
+    with pytest.raises(ValueError, match="length"):
+        both([3.0, np.nan])
+    assert (q1.k1, d.length) == (7.0, 0.4)
+
+
+def test_losses_say_where_they_have_no_value() -> None:
+    nothing = dict.fromkeys(bt.beam.COORDINATES, np.zeros(5))
+    steps = np.arange(5.0)
+    cold = bt.Beam.from_arrays(REF, **nothing)
+    straight = bt.Beam.from_arrays(REF, **nothing | {"x": 1e-4 * steps, "px": 3e-5 * steps})
+    lattice = line()
+    with pytest.raises(ValueError, match=r"loss at 'd' has no value.*no energy spread"):
+        lattice.gradient(cold, losses.dispersion("x", at="d"))
+    with pytest.raises(ValueError, match="no emittance in x"):
+        lattice.gradient(straight, losses.twiss_mismatch("x", 0.0, 1.0))
+    with pytest.raises(ValueError, match=r"loss at 'end' has no value.*division by 0"):
+        lattice.gradient(cold, losses.of_moments(lambda m: 1 / m.cov[0, 0]))
+    with pytest.raises(ValueError, match=r"logarithm of 0\.0"):
+        lattice.gradient(cold, losses.of_moments(lambda m: losses.log(m.cov[0, 0])))
+    with pytest.raises(ValueError, match="square root of -1"):
+        lattice.gradient(cold, losses.of_moments(lambda m: losses.sqrt(m.cov[0, 0] - 1)))
+    g = lattice.gradient(straight, losses.emittance("x") + losses.spot_size(), "k1")
+    assert g.value == 0 and not g.derivatives.any()
+    assert lattice.gradient(cold, losses.gaussian_transmission(1e-3, 1e-3)).value == 1
+    weightless = bt.Beam.from_arrays(REF, **nothing, weight=np.zeros(5))
+    with pytest.raises(ValueError, match="weights; those of the beam are all 0"):
+        lattice.gradient(weightless, losses.transmission(1e-3, 1e-3))
+
+
+def test_losses_are_summed_and_divided() -> None:
+    lattice, particles = line(), beam(100)
+    x, y = losses.beam_size("x"), losses.beam_size("y")
+
+    def value(loss: losses.Loss) -> float:
+        return lattice.gradient(particles, loss).value
+
+    assert value(sum([x, +y])) == value(x + y)
+    assert value(x / 4) == value(x) / 4
+    with pytest.raises(ValueError, match="divisor"):
+        x / 0
+    two_to = losses.of_moments(lambda m: 2 ** +(1e6 * m.cov[0, 0]))
+    g = lattice.gradient(particles, two_to, [("q1", "k1")])
+    slope = lattice.gradient(particles, x, [("q1", "k1")]).derivatives
+    assert g.value == pytest.approx(2 ** (1e6 * value(x)))
+    assert g.derivatives == pytest.approx(g.value * np.log(2) * 1e6 * slope)
+
+
+def test_names_that_stand_for_several_derivatives() -> None:
+    twins = bt.Line([bt.Quadrupole(0.1, k1=k, name="q") for k in (3.0, -3.0)])
+    g = twins.gradient(beam(50), losses.beam_size("x"), "k1")
+    with pytest.raises(KeyError, match="2 elements are named 'q'"):
+        g["q", "k1"]
+    assert g[twins[1], "k1"] == g.derivatives[1]
+    multipole = bt.Multipole(0, knl=[0.0, 0.1, 2.0], name="m")
+    lattice = bt.Line([multipole])
+    objective = bt.Objective(lattice, beam(50), losses.beam_size("x"), [("m", "knl[2]")])
+    multipole.knl = [0.0]
+    with pytest.raises(ValueError, match=r"has no knl\[2\]: its knl has 1 entries"):
+        objective([1.0])
+
+
 def test_newton_of_scipy() -> None:
     optimize = pytest.importorskip("scipy.optimize")
     lattice = line()

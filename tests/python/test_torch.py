@@ -104,6 +104,50 @@ def test_wrong_parameters(line):
         track(line, z, REF, {("q", "k1"): 1.0})
 
 
+def test_wrong_arguments_are_refused_before_tracking(line):
+    z = torch.zeros(6, 3, dtype=torch.float64)
+    k1 = torch.tensor(3.0, dtype=torch.float64)
+    name = line[0].name
+    with pytest.raises(ValueError, match="two of the parameters are the same number"):
+        track(line, z, REF, {(name, "k1"): k1, (line[0], "k1"): k1})
+    for given, error, text in (
+        ({"strategy": "forward"}, ValueError, "no reverse pass"),
+        ({"strategy": "fast"}, ValueError, "must be one of"),
+        ({"tolerance": -1}, ValueError, "tolerance = -1"),
+        ({"threads": -1}, ValueError, "threads = -1"),
+        ({"kinetic_energy": 1e8}, TypeError, "tensor of one number"),
+    ):
+        with pytest.raises(error, match=text):
+            track(line, z, REF, **given)
+    with pytest.raises(TypeError, match=r"betatron\.Line, got list"):
+        track([bt.Drift(1.0)], z, REF)
+    with pytest.raises(TypeError, match=r"betatron\.Reference"):
+        track(line, z, "electron")
+
+
+def test_the_reference_stays_where_it_is_with_an_energy_of_its_own():
+    late = bt.Reference("electron", kinetic_energy=20e6, t=0.05, s=3.0)
+    cavity = bt.RFFieldMap(0.2, amplitude=20e6, frequency=1.3e9, phase=0.3, cosine=[1, 0.4])
+    line = bt.Line([bt.Drift(0.1), cavity])
+    z = 1e-4 * torch.rand(6, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    energy = torch.tensor(20e6, dtype=torch.float64)
+    assert torch.equal(track(line, z, late), track(line, z, late, kinetic_energy=energy))
+
+
+def test_weights_are_those_of_the_forward_pass(line):
+    z = 1e-4 * torch.rand(6, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    k1 = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+
+    def slope(changed):
+        weight = np.full(20, 1e7)
+        charge = bt.SpaceChargeGaussian("3D")
+        out = track(line, z, REF, {(line[0], "k1"): k1}, weight=weight, space_charge=charge)
+        weight *= changed
+        return torch.autograd.grad(out[0].var(), k1)
+
+    assert slope(1.0) == slope(100.0)
+
+
 def test_images_have_derivatives():
     from betatron import losses
     from betatron.torch import image
