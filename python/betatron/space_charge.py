@@ -262,7 +262,7 @@ class SpaceCharge2p5D(_OnPlane):
     ------
     ValueError, TypeError
         For values out of range, here; in tracking for coordinates that are not finite, for
-        particles outside of the pipe, and where all particles have the same t.
+        particles outside of the pipe, and where all that carry charge have the same t.
     """
 
     cells: tuple[int, int] | int = (64, 64)

@@ -60,7 +60,8 @@ class SpaceCharge3D(SpaceCharge):
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 
-    The solver works in the precision of the beam and keeps its memory between kicks and calls, as long as the object
+    The solver works in the precision of the beam (in double where a beam in single is so flat that it needs it, see
+    docs/collective.md) and keeps its memory between kicks and calls, as long as the object
     lives. It may be used by several threads, which take turns.
 
     Raises
