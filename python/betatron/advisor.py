@@ -246,7 +246,7 @@ def advise(
             + (f", and its memory_limit is {most / 1e9:.3g} GB" if most < math.inf else "")
         )
 
-    part = _thinned(beam, limit)
+    part = _thinned(_inside(beam, space_charge), limit)
     mesh, bound, noise, seconds = _kick_errors(part, space_charge, threads)
     share = math.sqrt(len(part) / len(beam))
     noise = (noise[0] * share, noise[1] * share)
@@ -331,20 +331,45 @@ def _available(beam: Beam) -> float:
 # --- kicks ----------------------------------------------------------------------------------------
 
 
-def _thinned(beam: Beam, limit: int) -> Beam:
-    """Every n-th particle, with the charge of all."""
+def _part(beam: Beam, which: Any, share: float = 1.0) -> Beam:
+    """A copy of some particles, their weights multiplied by `share`."""
     from betatron.beam import Beam as NewBeam
 
+    columns = {name: np.array(beam[name][which]) for name in ("x", "px", "y", "py", "t", "pt")}
+    weight = np.array(beam.weight[which])
+    weight *= weight.dtype.type(share)
+    return NewBeam.from_arrays(beam.reference, **columns, weight=weight)
+
+
+def _inside(beam: Beam, model: SpaceCharge) -> Beam:
+    """The particles within the pipe: tracking loses the others at its first kick."""
+    pipe = getattr(model, "pipe", None)
+    if pipe is None:
+        return beam
+    x, y = (np.asarray(beam[name], dtype=np.float64) for name in "xy")
+    if isinstance(pipe, RectangularPipe):
+        inside = (np.abs(x) <= pipe.half_width) & (np.abs(y) <= pipe.half_height)
+    else:
+        inside = np.sqrt(x * x + y * y) <= pipe.radius
+    if inside.all():
+        return beam
+    if inside.sum() < 100:
+        raise ValueError(
+            f"advise: {inside.sum()} particles within {pipe!r} are too few for an estimate; "
+            "allowed: >= 100"
+        )
+    return _part(beam, inside)
+
+
+def _thinned(beam: Beam, limit: int) -> Beam:
+    """Every n-th particle, with the charge of all."""
     step = -(-len(beam) // limit)
     if step == 1:
         return beam
-    columns = {name: np.array(beam[name][::step]) for name in ("x", "px", "y", "py", "t", "pt")}
-    weight = np.array(beam.weight[::step])
+    which = slice(None, None, step)
+    kept = float(np.sum(beam.weight[which], dtype=np.float64))
     total = float(np.sum(beam.weight, dtype=np.float64))
-    kept = float(np.sum(weight, dtype=np.float64))
-    if kept > 0:
-        weight *= weight.dtype.type(total / kept)
-    return NewBeam.from_arrays(beam.reference, **columns, weight=weight)
+    return _part(beam, which, total / kept if kept > 0 else 1.0)
 
 
 def _kicks(beam: Beam, model: SpaceCharge, threads: int | None) -> tuple[np.ndarray, float]:

@@ -215,16 +215,10 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   std::array<double, 3> low = e.low, high = e.high, edges{};
   low[2] = -beta_gamma * e.high[2];
   high[2] = -beta_gamma * e.low[2];
+  if (options_.pipe) check_inside(*options_.pipe, "space charge", b, threads);
   for (std::size_t i = 0; walls() && i < 2; ++i) {
-    const double wall = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
-    if (high[i] > wall) refuse_outside("space charge", i == 0 ? "x" : "y", high[i], wall);
-    if (low[i] < -wall) refuse_outside("space charge", i == 0 ? "x" : "y", low[i], -wall);
-    low[i] = -wall;
-    high[i] = wall;
-  }
-  if (round()) {
-    const double radius = largest_radius(b, threads), wall = options_.pipe->half_width;
-    if (radius > wall) refuse_outside("space charge", "a radius", radius, wall);
+    high[i] = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
+    low[i] = -high[i];
   }
   for (std::size_t i = 0; i < 3; ++i) {
     double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
@@ -604,6 +598,11 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
   e.begin = [solver](const lattice::line&, const beam::bunch& b, lattice::direction) {
     solver->check_memory(b);
   };
+  if (solver->options().pipe) {
+    e.met_wall = [pipe = *solver->options().pipe](const beam::bunch& b, unsigned threads) {
+      return outside(pipe, b, threads);
+    };
+  }
   e.field_names = {"density", "potential"};
   e.field = [solver](std::string_view name) {
     auto f = solver->last_field(name);

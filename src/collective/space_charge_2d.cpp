@@ -356,19 +356,8 @@ std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b
   fitted f;
   const bool walls = o.pipe && !o.pipe->round;
   const bool round = o.pipe && o.pipe->round;
-  for (std::size_t axis = 0; walls && axis < 2; ++axis) {
-    const double wall = axis == 0 ? o.pipe->half_width : o.pipe->half_height;
-    const double low = m.min[used[axis]], high = m.max[used[axis]];
-    const char* name = axis == 0 ? "x" : "y";
-    if (high > wall) refuse_outside(name_of(o.model), name, high, wall);
-    if (low < -wall) refuse_outside(name_of(o.model), name, low, -wall);
-  }
-  if (round) {
-    const double radius = largest_radius(b, threads);
-    const double wall = o.pipe->half_width;
-    if (radius > wall) refuse_outside(name_of(o.model), "a radius", radius, wall);
-    f.reach = radius / wall;
-  }
+  if (o.pipe) check_inside(*o.pipe, name_of(o.model), b, threads);
+  if (round) f.reach = largest_radius(b, threads) / o.pipe->half_width;
 
   frame& at = f.at;
   at.nodes = o.cells;
@@ -702,6 +691,9 @@ tracking::effect effect_of(std::shared_ptr<space_charge_2d> solver) {
     }
   };
   if (solver->options().pipe) {
+    e.met_wall = [pipe = *solver->options().pipe](const beam::bunch& b, unsigned threads) {
+      return outside(pipe, b, threads);
+    };
     e.no_pull = "stands in a conducting pipe";
   } else {
     e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,

@@ -179,3 +179,12 @@ def test_a_limit_of_memory_is_one_for_the_advice() -> None:
     needed = bt.SpaceCharge3D(16).memory(5000, "double")
     advice = bt.advise(LINE, beam(5000), bt.SpaceCharge3D(16, memory_limit=1.1 * needed))
     assert not advice.fits
+
+
+def test_particles_beyond_the_pipe_are_left_out() -> None:
+    start = beam(2000)
+    inside = int((np.hypot(start.x, start.y) <= 1.5e-3).sum())
+    advice = bt.advise(LINE, start, bt.SpaceCharge2D(1.0, 16, pipe=bt.RoundPipe(1.5e-3)))
+    assert 100 < inside < 2000 and advice.particles == 2000
+    with pytest.raises(ValueError, match=r"particles within RoundPipe\(radius=1e-06\) are too few"):
+        bt.advise(LINE, start, bt.SpaceCharge2D(1.0, 16, pipe=bt.RoundPipe(1e-6)))
