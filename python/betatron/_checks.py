@@ -35,6 +35,14 @@ def whole(value: Any, where: str, maximum: int | None = None, minimum: int | Non
     return result
 
 
+def splitting_order(value: Any, where: str) -> int:
+    """The order of a splitting, 1 or 2."""
+    result = whole(value, where, minimum=None)
+    if result not in (1, 2):
+        raise ValueError(f"{where} = {result} is not allowed; allowed: 1, 2")
+    return result
+
+
 def bucket(boundary: Any, length: Any) -> float:
     """The length of the bucket, 0 if there is none."""
     if not isinstance(boundary, str):

@@ -7,6 +7,7 @@ lattice: once in every slice of an element, or so that kicks are at most ``spaci
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, thread_count, whole
+from betatron._checks import number, splitting_order, thread_count, whole
 from betatron._constants import ELEMENTARY_CHARGE
 from betatron.elements import Element
 
@@ -56,15 +57,12 @@ class _OnLineDensity(Effect):
     def __init__(
         self, bins: int, shape: str, smoothing: int, order: int, spacing: float | None
     ) -> None:
-        self.bins = whole(bins, "bins", 20000)
+        where = type(self).__name__
+        self.bins = whole(bins, f"{where}: bins", 20000, 2)
         self.shape = shape
-        self.smoothing = whole(smoothing, "smoothing", 10000)
-        self.order = whole(order, "order", 2)
+        self.smoothing = whole(smoothing, f"{where}: smoothing", 10000)
+        self.order = splitting_order(order, f"{where}: order")
         self.spacing = 0.0 if spacing is None else number(spacing, "spacing")
-        if self.bins < 2:
-            raise ValueError(f"bins = {bins} is not allowed; allowed: 2 ... 20000")
-        if self.order < 1:
-            raise ValueError(f"order = {order} is not allowed; allowed: 1, 2")
         if spacing is not None and not 0 < self.spacing < float("inf"):
             raise ValueError(f"spacing = {spacing} m is not allowed; allowed: > 0")
         self._density()
@@ -305,13 +303,23 @@ class StructureWake(WakeFunction):
     ----------
     iris_radius, gap, period
         a, g, p of the cells [m]; 0 < g <= p. The fits are for 0.34 <= a/p <= 0.69, 0.54 <= g/p <=
-        0.89 and distances up to 0.15 p.
+        0.89 (5 % beyond that there is a warning) and distances up to 0.15 p.
     """
 
     def __init__(self, iris_radius: float, gap: float, period: float) -> None:
         terms = _core.periodic_structure(
             number(iris_radius, "iris_radius"), number(gap, "gap"), number(period, "period")
         )
+        for name, ratio, low, high in (
+            ("iris_radius", iris_radius / period, 0.34, 0.69),
+            ("gap", gap / period, 0.54, 0.89),
+        ):
+            if not 0.95 * low <= ratio <= 1.05 * high:
+                warnings.warn(
+                    f"StructureWake: {name}/period = {ratio:.3g} is outside of the range of the "
+                    f"fit, {low} ... {high}",
+                    stacklevel=2,
+                )
         super().__init__(dict(zip(("longitudinal", "dipole_x", "dipole_y"), terms, strict=True)))
 
 
@@ -372,8 +380,8 @@ class Wake(_OnLineDensity):
         Names, regular expressions or elements of the line where the wakes act, thin ones included;
         None: all elements with length (wakes per metre only).
     length
-        Metres of structure that each of these elements stands for; None: its own length. Only for
-        wakes per metre.
+        Metres of structure that each of these elements stands for; None: its own length (which a
+        thin one has not: ValueError in tracking). Only for wakes per metre.
     memory
         Turns whose fields are remembered. 0: every passage finds the surroundings without field.
         With 1 or more, resonators keep their field for ever, exactly; of other wakes that of the
@@ -485,8 +493,9 @@ class BeamBeam(Effect):
     Parameters
     ----------
     at
-        Elements (thin ones, a `Marker`) at which the bunches meet: names, regular expressions or
-        elements.
+        Elements at which the bunches meet: names, regular expressions or elements. Thin ones, a
+        `Marker`: in an element with length each slice gets its part of the kick, as if the bunches
+        met all along it.
     charge
         Of the other bunch [C], with its sign: like charges repel each other.
     sigma_x, sigma_y

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, thread_count, whole
+from betatron._checks import number, splitting_order, thread_count, whole
 from betatron.collective import Effect
 
 if TYPE_CHECKING:
@@ -127,8 +127,7 @@ class _Model(SpaceCharge):
                 self._take(name, number(getattr(self, name), f"{where}: {name}"))
         if hasattr(self, "longitudinal"):
             self._take("longitudinal", bool(self.longitudinal))
-        if whole(self.order, f"{where}: order", 2) < 1:
-            raise ValueError(f"{where}: order = {self.order} is not allowed; allowed: 1, 2")
+        self._take("order", splitting_order(self.order, f"{where}: order"))
         if self.spacing is not None and not 0 < self.spacing < float("inf"):
             raise ValueError(f"{where}: spacing = {self.spacing} m is not allowed; allowed: > 0")
         self._make()
@@ -262,7 +261,7 @@ class SpaceCharge2p5D(_OnPlane):
     ------
     ValueError, TypeError
         For values out of range, here; in tracking for coordinates that are not finite, for
-        particles outside of the pipe, and where all particles have the same t.
+        particles outside of the pipe, and where all that carry charge have the same t.
     """
 
     cells: tuple[int, int] | int = (64, 64)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
-from betatron._checks import number, thread_count, whole
+from betatron._checks import number, splitting_order, thread_count, whole
 from betatron.space_charge import SHAPES, RectangularPipe, RoundPipe, SpaceCharge, take_pipe
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class SpaceCharge3D(SpaceCharge):
     memory_limit
         Bytes that grid and particles may take, > 0; None: what the system has left.
 
-    The solver works in the precision of the beam and keeps its memory between kicks and calls, as long as the object
+    The solver works in the precision of the beam (in double where a beam in single is so flat that it needs it, see
+    docs/collective.md) and keeps its memory between kicks and calls, as long as the object
     lives. It may be used by several threads, which take turns.
 
     Raises
@@ -99,9 +100,7 @@ class SpaceCharge3D(SpaceCharge):
                 f"SpaceCharge3D: shape = {self.shape!r} is not allowed; allowed: "
                 + ", ".join(map(repr, SHAPES))
             )
-        take("order", whole(self.order, "SpaceCharge3D: order", 2))
-        if self.order < 1:
-            raise ValueError(f"SpaceCharge3D: order = {self.order} is not allowed; allowed: 1, 2")
+        take("order", splitting_order(self.order, "SpaceCharge3D: order"))
         for name in ("spacing", "memory_limit"):
             value = getattr(self, name)
             if value is None:

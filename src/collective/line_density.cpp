@@ -22,6 +22,25 @@ void check(const line_options& o, const std::string& effect) {
   }
 }
 
+bool has_slices(const beam::bunch& b, const std::string& effect) {
+  return b.visit([&](const auto& c) {
+    const std::size_t none = c.size;
+    std::size_t first = none, another = none;
+    for (std::size_t i = 0; i < c.size; ++i) {
+      if (!(c.weight[i] > 0)) continue;
+      if (first == none) {
+        first = i;
+      } else if (another = i; c.z[4][i] != c.z[4][first]) {
+        return true;
+      }
+    }
+    if (another == none) return false;
+    throw std::invalid_argument(effect + ": all particles that carry charge have the same t = " +
+                                beam::number_text(static_cast<double>(c.z[4][first])) +
+                                " m; slices need a bunch with a length");
+  });
+}
+
 line_grid grid_over(const beam::bunch& b, const line_options& o, const std::string& effect,
                     unsigned threads) {
   const std::size_t n = b.size();

@@ -41,6 +41,10 @@ struct line_options {
 /// Throws std::invalid_argument naming the effect and the value unless 2 <= bins <= 20000 and 0 <= smoothing <= 10^4.
 void check(const line_options& o, const std::string& effect);
 
+/// Whether a bunch has slices: false where fewer than two particles carry charge, so that none is pushed by another. Throws
+/// std::invalid_argument naming the effect where all that do have the same t.
+bool has_slices(const beam::bunch& b, const std::string& effect);
+
 /// A grid over all particles of the beam, with empty nodes at both ends for the shape and the filter. Where all
 /// particles have the same t, the step is 1e-12 of |t| or of 1 m. Throws std::invalid_argument naming the effect where
 /// a t is not finite.

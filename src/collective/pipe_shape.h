@@ -5,6 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "beam/bunch.h"
@@ -46,13 +47,44 @@ inline double largest_radius(const beam::bunch& b, unsigned threads) {
   return largest.empty() ? 0 : std::sqrt(*std::ranges::max_element(largest));
 }
 
-/// What is thrown for a particle beyond the wall: `where` is "x", "y" or "a radius".
-[[noreturn]] inline void refuse_outside(const std::string& model, const std::string& where,
-                                        double value, double wall) {
-  throw std::invalid_argument(
-      model + ": a particle at " + where + " = " + beam::number_text(value) +
-      " m is outside of the conducting pipe, which ends at " + beam::number_text(wall) +
-      " m; apertures of the elements take such particles away");
+/// Particles beyond the wall, in their order.
+inline std::vector<std::size_t> outside(const pipe_shape& p, const beam::bunch& b,
+                                        unsigned threads) {
+  constexpr std::size_t chunk = 1 << 16;
+  std::vector<std::vector<std::size_t>> found((b.size() + chunk - 1) / chunk);
+  b.visit([&]<class F>(const beam::columns<const F>& c) {
+    numerics::parallel_for(threads, found.size(), [&](std::size_t part) {
+      for (std::size_t k = part * chunk; k < std::min(c.size, (part + 1) * chunk); ++k) {
+        const double x = static_cast<double>(c.z[0][k]), y = static_cast<double>(c.z[2][k]);
+        const bool beyond = p.round ? std::sqrt(x * x + y * y) > p.half_width
+                                    : std::fabs(x) > p.half_width || std::fabs(y) > p.half_height;
+        if (beyond) found[part].push_back(k);
+      }
+    });
+  });
+  std::vector<std::size_t> all;
+  for (const auto& part : found) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+/// Throws std::invalid_argument naming the place of a particle beyond the wall, if there is one.
+inline void check_inside(const pipe_shape& p, const std::string& model, const beam::bunch& b,
+                         unsigned threads) {
+  const std::vector<std::size_t> beyond = outside(p, b, threads);
+  if (beyond.empty()) return;
+  const auto [x, y] = b.visit([&](const auto& c) {
+    return std::pair(static_cast<double>(c.z[0][beyond[0]]),
+                     static_cast<double>(c.z[2][beyond[0]]));
+  });
+  const auto refuse = [&](const std::string& where, double value, double wall) {
+    throw std::invalid_argument(model + ": a particle at " + where + " = " +
+                                beam::number_text(value) +
+                                " m is outside of the conducting pipe, which ends at " +
+                                beam::number_text(wall) + " m; allowed: beams within the pipe");
+  };
+  if (p.round) refuse("a radius", std::sqrt(x * x + y * y), p.half_width);
+  if (std::fabs(x) > p.half_width) refuse("x", x, std::copysign(p.half_width, x));
+  refuse("y", y, std::copysign(p.half_height, y));
 }
 
 }  // namespace betatron::collective

@@ -9,8 +9,10 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "beam/text.h"
+#include "collective/thinnest_cell.h"
 #include "numerics/constants.h"
 #include "numerics/parallel.h"
 #include "numerics/reduction.h"
@@ -26,8 +28,47 @@ constexpr double volt_metre =
     numerics::constants::elementary_charge /
     (4 * numerics::constants::pi * numerics::constants::vacuum_permittivity);
 
-/// Cells are not flatter or longer than this: what is thinner is a sheet or a line of that thickness.
-constexpr double thinnest = 1e-9;
+/// Whether differences of a potential in single precision are good across cells of these edges where the beam is not flat.
+/// The error of the force across a cell is epsilon phi/edge. A sheet of long cells has phi ~ force (second longest
+/// edge): 3e-7 (second longest/edge) of the force. Across a line of many particles phi ~ force edge, which is good at
+/// any length; particles that are few have no such force, and then the edge is to be compared with the longest.
+bool single_is_enough(const std::array<double, 3>& edges, const std::array<bool, 3>& flat,
+                      std::size_t particles) {
+  constexpr double sheet = 1e-3, line = 1e-6, few = 0.1;
+  std::array<double, 3> sorted = edges;
+  std::ranges::sort(sorted);
+  const double least =
+      std::max(sheet * sorted[1], (particles < few_particles ? few : line) * sorted[2]);
+  for (std::size_t i = 0; i < 3; ++i) {
+    if (!flat[i] && edges[i] < least) return false;
+  }
+  return true;
+}
+
+/// The columns of a beam that a kick reads or writes, in double precision.
+class wide_columns {
+ public:
+  explicit wide_columns(const beam::columns<const float>& c) : data_(7 * c.size) {
+    columns_.size = c.size;
+    for (std::size_t i = 0; i < 7; ++i) {
+      double* to = data_.data() + i * c.size;
+      const float* from = i < 6 ? c.z[i] : c.weight;
+      std::copy(from, from + c.size, to);
+      (i < 6 ? columns_.z[i] : columns_.weight) = to;
+    }
+  }
+  const beam::columns<double>& columns() const { return columns_; }
+  void put_momenta(const beam::columns<float>& c) const {
+    for (std::size_t i = 1; i < 6; i += 2) narrow(columns_.z[i], c.size, c.z[i]);
+  }
+  static void narrow(const double* from, std::size_t count, float* to) {
+    std::transform(from, from + count, to, [](double v) { return static_cast<float>(v); });
+  }
+
+ private:
+  std::vector<double> data_;
+  beam::columns<double> columns_{};
+};
 
 [[noreturn]] void refuse(const std::string& what, const std::string& value,
                          const std::string& allowed) {
@@ -93,15 +134,24 @@ space_charge_3d::space_charge_3d(const space_charge_3d_options& options) : optio
   check(options);
 }
 
-template <>
-space_charge_3d::workspace<float>& space_charge_3d::memory_of() {
-  if (!single_) single_ = std::make_unique<workspace<float>>(nodes(), options_.pipe);
-  return *single_;
+template <class F>
+std::unique_ptr<space_charge_3d::workspace<F>>& space_charge_3d::kept() {
+  if constexpr (std::is_same_v<F, float>) {
+    return single_;
+  } else {
+    return double_;
+  }
 }
-template <>
-space_charge_3d::workspace<double>& space_charge_3d::memory_of() {
-  if (!double_) double_ = std::make_unique<workspace<double>>(nodes(), options_.pipe);
-  return *double_;
+
+template <class F>
+space_charge_3d::workspace<F>& space_charge_3d::memory_of(std::size_t particles) {
+  auto& own = kept<F>();
+  if (!own) {
+    check_memory(std::is_same_v<F, float> ? beam::precision::single : beam::precision::double_,
+                 particles);
+    own = std::make_unique<workspace<F>>(nodes(), options_.pipe);
+  }
+  return *own;
 }
 
 std::array<std::size_t, 3> space_charge_3d::nodes() const {
@@ -123,21 +173,24 @@ double space_charge_3d::memory(beam::precision p, std::size_t n) const {
   return p == beam::precision::single ? bytes(0.0f) : bytes(0.0);
 }
 
+void space_charge_3d::check_memory(beam::precision p, std::size_t particles) const {
+  const double needed = memory(p, particles);
+  const double there = options_.memory_limit > 0 ? options_.memory_limit : available_memory();
+  if (needed <= there) return;
+  throw std::invalid_argument(
+      "space charge: a grid of " + std::to_string(options_.cells[0]) + " x " +
+      std::to_string(options_.cells[1]) + " x " + std::to_string(options_.cells[2]) +
+      " cells and " + std::to_string(particles) + " particles in " + std::string(beam::name_of(p)) +
+      " precision need " + gigabytes(needed) + " of memory; allowed: " + gigabytes(there));
+}
+
 void space_charge_3d::check_memory(const beam::bunch& b) const {
   const bool single = b.precision() == beam::precision::single;
   {
     std::lock_guard lock(busy_);
     if (single ? single_ != nullptr : double_ != nullptr) return;
   }
-  const double needed = memory(b.precision(), b.size());
-  const double there = options_.memory_limit > 0 ? options_.memory_limit : available_memory();
-  if (needed <= there) return;
-  throw std::invalid_argument("space charge: a grid of " + std::to_string(options_.cells[0]) +
-                              " x " + std::to_string(options_.cells[1]) + " x " +
-                              std::to_string(options_.cells[2]) + " cells and " +
-                              std::to_string(b.size()) + " particles in " +
-                              std::string(beam::name_of(b.precision())) + " precision need " +
-                              gigabytes(needed) + " of memory; allowed: " + gigabytes(there));
+  check_memory(b.precision(), b.size());
 }
 
 /// The grid for a bunch; none if there is nothing to do.
@@ -162,16 +215,10 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
   std::array<double, 3> low = e.low, high = e.high, edges{};
   low[2] = -beta_gamma * e.high[2];
   high[2] = -beta_gamma * e.low[2];
+  if (options_.pipe) check_inside(*options_.pipe, "space charge", b, threads);
   for (std::size_t i = 0; walls() && i < 2; ++i) {
-    const double wall = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
-    if (high[i] > wall) refuse_outside("space charge", i == 0 ? "x" : "y", high[i], wall);
-    if (low[i] < -wall) refuse_outside("space charge", i == 0 ? "x" : "y", low[i], -wall);
-    low[i] = -wall;
-    high[i] = wall;
-  }
-  if (round()) {
-    const double radius = largest_radius(b, threads), wall = options_.pipe->half_width;
-    if (radius > wall) refuse_outside("space charge", "a radius", radius, wall);
+    high[i] = i == 0 ? options_.pipe->half_width : options_.pipe->half_height;
+    low[i] = -high[i];
   }
   for (std::size_t i = 0; i < 3; ++i) {
     double cells = static_cast<double>(n[i] - 1 - 2 * mesh_margin);
@@ -188,13 +235,9 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
     result.follows[i] = edges[i] > resolved && options_.grid_step == 0 ? i : 3;
     result.growth[i] = options_.margin / cells * (1 + 1e-9);
   }
-  if (round()) {
-    // the wall acts also across a sheet or a line: any cell will do that the wall is smooth in
-    const double widest = std::max(edges[0], edges[1]);
-    for (std::size_t i = 0; i < 2; ++i) {
-      if (edges[i] > 0) continue;
-      edges[i] = widest > 0 ? widest : 2 * options_.pipe->half_width / static_cast<double>(n[i]);
-    }
+  if (round() && edges == std::array<double, 3>{}) {
+    // one place, which feels its image only: any cell will do that the wall is smooth in
+    edges[0] = edges[1] = 2 * options_.pipe->half_width / static_cast<double>(n[0]);
   }
   const auto longest_axis =
       static_cast<std::size_t>(std::ranges::max_element(edges) - edges.begin());
@@ -205,13 +248,17 @@ std::optional<space_charge_3d::fitted> space_charge_3d::fit(const beam::bunch& b
                                 beam::number_text(longest) + " m");
   }
   fields::mesh_frame& frame = result.frame;
+  const double thinnest = b.size() < few_particles ? thinnest_of_few : thinnest_cell;
   for (std::size_t i = 0; i < 3; ++i) {
-    result.flat[i] = edges[i] == 0;
+    // the wall acts also across a sheet or a line
+    result.flat[i] = !(options_.pipe && i < 2) && high[i] - low[i] <= thinnest * longest;
     if (edges[i] >= thinnest * longest) continue;
     edges[i] = thinnest * longest;
     result.follows[i] = result.follows[longest_axis];
     result.growth[i] = thinnest * result.growth[longest_axis];
   }
+  result.widened =
+      b.precision() == beam::precision::single && !single_is_enough(edges, result.flat, b.size());
   frame.t_scale = -beta_gamma;
   if (walls()) {
     if (options_.grid_step > 0) {
@@ -273,8 +320,8 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
   const double q = b.ref.particle.charge, mass = b.ref.particle.mass_eV;
   const double beta_gamma = b.ref.beta_gamma();
   const std::array<double, 3> edges = frame.cells.edges();
-  b.visit([&]<class F>(const beam::columns<F>& c) {
-    workspace<F>& w = memory_of<F>();
+  const auto push = [&]<class F>(const beam::columns<F>& c) {
+    workspace<F>& w = memory_of<F>(c.size);
     solve<F>(w, c, frame, place.threads, nullptr);
     watch.lap();
     const double strength =
@@ -286,9 +333,21 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
     }
     w.particles.gather(options_.shape, w.mesh, factor, c.z[1], c.z[3], c.z[5], place.threads);
     times_.gather += watch.lap();
+  };
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    if constexpr (std::is_same_v<F, float>) {
+      if (grid->widened) {
+        const wide_columns wide(c);
+        push(wide.columns());
+        wide.put_momenta(c);
+        return;
+      }
+    }
+    push(c);
   });
   ++times_.kicks;
-  last_ = kicked{frame, b.ref, b.precision(), place.threads};
+  last_ =
+      kicked{frame, b.ref, grid->widened ? beam::precision::double_ : b.precision(), place.threads};
 }
 
 std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_view name) {
@@ -314,9 +373,9 @@ std::optional<tracking::effect_field> space_charge_3d::last_field(std::string_vi
     f.strides = {1, grid.row(), grid.plane()};
   };
   if (last_->precision == beam::precision::single) {
-    take(memory_of<float>());
+    take(*single_);
   } else {
-    take(memory_of<double>());
+    take(*double_);
   }
   f.unit = density ? q * numerics::constants::elementary_charge /
                          (f.spacing[0] * f.spacing[1] * f.spacing[2])
@@ -383,9 +442,8 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
   const double beta_gamma = b.ref.beta_gamma();
   const std::array<double, 3> h = frame.cells.edges();
   const std::array<double, 3> scale = {1, 1, frame.t_scale};
-  b.visit([&]<class F>(const beam::columns<F>& c) {
-    const std::array<F*, 6>& by = lambda.of<F>();
-    workspace<F>& w = memory_of<F>();
+  const auto pull_back = [&]<class F>(const beam::columns<F>& c, const std::array<F*, 6>& by) {
+    workspace<F>& w = memory_of<F>(c.size);
     // factors are relative to the largest, so that single precision has no range to lose
     const double unit = q * q * volt_metre / h[0] / (beta_gamma * mass);
     std::array<double, 3> factor = {unit / (beta_gamma * h[0]), unit / (beta_gamma * h[1]),
@@ -439,9 +497,40 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
       if (i == 2) by_beta_gamma += by_edge[a] * h[a];
     }
     slopes.kinetic = strength * by_beta_gamma / beta_gamma * (b.ref.gamma() / beta_gamma);
+  };
+  b.visit([&]<class F>(const beam::columns<F>& c) {
+    const std::array<F*, 6>& by = lambda.of<F>();
+    if constexpr (std::is_same_v<F, float>) {
+      if (grid->widened) {
+        const wide_columns wide(c),
+            wide_by({{by[0], by[1], by[2], by[3], by[4], by[5]}, c.weight, nullptr, c.size});
+        pull_back(wide.columns(), wide_by.columns().z);
+        wide.put_momenta(c);
+        for (std::size_t i = 0; i < 6; ++i) {
+          wide_columns::narrow(wide_by.columns().z[i], c.size, by[i]);
+        }
+        return;
+      }
+    }
+    pull_back(c, by);
   });
   return slopes;
 }
+
+namespace {
+
+fields::grid<float> narrowed(const fields::grid<double>& g) {
+  const auto n = g.nodes();
+  fields::grid<float> result(n);
+  for (std::size_t z = 0; z < n[2]; ++z) {
+    for (std::size_t y = 0; y < n[1]; ++y) {
+      for (std::size_t x = 0; x < n[0]; ++x) result.at(x, y, z) = static_cast<float>(g.at(x, y, z));
+    }
+  }
+  return result;
+}
+
+}  // namespace
 
 template <class F>
 space_charge_field<F> space_charge_3d::field(const beam::bunch& b, unsigned threads) {
@@ -457,7 +546,18 @@ space_charge_field<F> space_charge_3d::field(const beam::bunch& b, unsigned thre
   b.visit([&]<class G>(const beam::columns<const G>& c) {
     if constexpr (std::is_same_v<G, F>) {
       last_.reset();
-      workspace<F>& w = memory_of<F>();
+      if constexpr (std::is_same_v<F, float>) {
+        if (grid->widened) {
+          const wide_columns wide(c);
+          workspace<double>& w = memory_of<double>(c.size);
+          fields::grid<double> density;
+          solve<double>(w, wide.columns(), frame, threads, &density);
+          result.density = narrowed(density);
+          result.potential = narrowed(w.mesh);
+          return;
+        }
+      }
+      workspace<F>& w = memory_of<F>(c.size);
       solve<F>(w, c, frame, threads, &result.density);
       result.potential = w.mesh.copy();
     } else {
@@ -498,6 +598,11 @@ tracking::effect effect_of(std::shared_ptr<space_charge_3d> solver) {
   e.begin = [solver](const lattice::line&, const beam::bunch& b, lattice::direction) {
     solver->check_memory(b);
   };
+  if (solver->options().pipe) {
+    e.met_wall = [pipe = *solver->options().pipe](const beam::bunch& b, unsigned threads) {
+      return outside(pipe, b, threads);
+    };
+  }
   e.field_names = {"density", "potential"};
   e.field = [solver](std::string_view name) {
     auto f = solver->last_field(name);

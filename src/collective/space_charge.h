@@ -101,7 +101,8 @@ class space_charge_3d {
   tracking::kick_slopes pull(beam::bunch& b, const tracking::covector& lambda,
                              const tracking::kick_place& place);
 
-  /// Bytes needed for a beam of n particles.
+  /// Bytes needed for a beam of n particles. Beams in single precision whose grid is so flat that it has to be solved in
+  /// double need that memory, too.
   double memory(beam::precision p, std::size_t n) const;
 
   /// Throws std::invalid_argument naming the memory that is needed and there is, if that is less.
@@ -166,14 +167,18 @@ class space_charge_3d {
   bool round() const { return options_.pipe && options_.pipe->round; }
   std::array<std::size_t, 3> nodes() const;
   template <class F>
-  workspace<F>& memory_of();
+  std::unique_ptr<workspace<F>>& kept();
+  template <class F>
+  workspace<F>& memory_of(std::size_t particles);  ///< throws as check_memory where it makes it
+  void check_memory(beam::precision p, std::size_t particles) const;
   struct fitted {
     fields::mesh_frame frame;
-    std::array<bool, 3> flat;             ///< all particles in one plane: no field across it
+    std::array<bool, 3> flat;  ///< all particles in one plane, to a cell: no field across it
     std::array<double, 3> low{}, high{};  ///< of the beam, x, y, t
     std::array<std::size_t, 3>
         follows{};                   ///< the axis whose extent decides on the cell; 3: none does
     std::array<double, 3> growth{};  ///< of the cell by that extent
+    bool widened = false;            ///< solved in double precision, for a beam in single
   };
   std::optional<fitted> fit(const beam::bunch& b, unsigned threads) const;
   template <class F>

@@ -14,6 +14,7 @@
 #include "collective/slice_profile.h"
 #include "collective/space_charge.h"
 #include "collective/strength.h"
+#include "collective/thinnest_cell.h"
 #include "numerics/pack.h"
 #include "numerics/parallel.h"
 
@@ -23,9 +24,6 @@ namespace {
 
 /// Cells between a particle and the edge of the grid.
 constexpr std::size_t mesh_margin = 3;
-
-/// Cells are not flatter than this.
-constexpr double thinnest = 1e-9;
 
 const char* name_of(plane_model m) {
   return m == plane_model::beam ? "SpaceCharge2D" : "SpaceCharge2p5D";
@@ -353,27 +351,13 @@ std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b
                                   beam::column_names[i] + " is not finite");
     }
   }
-  if (o.model == plane_model::slices && !(m.max[4] > m.min[4])) {
-    throw std::invalid_argument(
-        "SpaceCharge2p5D: all particles have the same t; slices need a bunch with a length");
-  }
+  if (o.model == plane_model::slices && !has_slices(b, name_of(o.model))) return {};
 
   fitted f;
   const bool walls = o.pipe && !o.pipe->round;
   const bool round = o.pipe && o.pipe->round;
-  for (std::size_t axis = 0; walls && axis < 2; ++axis) {
-    const double wall = axis == 0 ? o.pipe->half_width : o.pipe->half_height;
-    const double low = m.min[used[axis]], high = m.max[used[axis]];
-    const char* name = axis == 0 ? "x" : "y";
-    if (high > wall) refuse_outside(name_of(o.model), name, high, wall);
-    if (low < -wall) refuse_outside(name_of(o.model), name, low, -wall);
-  }
-  if (round) {
-    const double radius = largest_radius(b, threads);
-    const double wall = o.pipe->half_width;
-    if (radius > wall) refuse_outside(name_of(o.model), "a radius", radius, wall);
-    f.reach = radius / wall;
-  }
+  if (o.pipe) check_inside(*o.pipe, name_of(o.model), b, threads);
+  if (round) f.reach = largest_radius(b, threads) / o.pipe->half_width;
 
   frame& at = f.at;
   at.nodes = o.cells;
@@ -399,12 +383,17 @@ std::optional<fitted> fit(const space_charge_2d_options& o, const beam::bunch& b
   }
   const double longest = std::max(at.edges[0], at.edges[1]);
   if (longest == 0 && !round) return {};
+  const double thinnest =
+      o.model == plane_model::beam
+          ? std::max(thinnest_of_current, thinnest_cell * longest)
+          : thinnest_cell * std::max(longest, b.ref.beta_gamma() * (m.max[4] - m.min[4]) /
+                                                  static_cast<double>(o.density.bins));
   for (std::size_t axis = 0; !walls && axis < 2; ++axis) {
     const std::size_t i = used[axis];
     // all at one place in a round pipe feel their images only: any cell does
     if (longest == 0) at.edges[axis] = o.pipe->half_width;
-    if (at.edges[axis] < thinnest * longest) {
-      at.edges[axis] = thinnest * longest;
+    if (at.edges[axis] < thinnest) {
+      at.edges[axis] = thinnest;
       f.growth[axis] = 0;
     }
     at.origin[axis] = m.min[i] + (m.max[i] - m.min[i]) / 2 -
@@ -697,8 +686,14 @@ tracking::effect effect_of(std::shared_ptr<space_charge_2d> solver) {
   e.reversible = true;
   e.begin = [solver](const lattice::line&, const beam::bunch& b, lattice::direction) {
     solver->check_memory(b.size());
+    if (solver->options().model == plane_model::slices) {
+      has_slices(b, name_of(plane_model::slices));
+    }
   };
   if (solver->options().pipe) {
+    e.met_wall = [pipe = *solver->options().pipe](const beam::bunch& b, unsigned threads) {
+      return outside(pipe, b, threads);
+    };
     e.no_pull = "stands in a conducting pipe";
   } else {
     e.pull = [solver](beam::bunch& b, const tracking::covector& lambda,

@@ -77,9 +77,10 @@ class space_charge_2d {
   const space_charge_2d_options& options() const { return options_; }
 
   /// The kick for the path `length` [m] (negative: undoes it) at the reference particle of the bunch. Nothing happens
-  /// without charge, to fewer than two particles (`beam` in a pipe: to none), and in free space if all x and y are the same. Throws
-  /// std::invalid_argument if a coordinate is not finite, if a particle is outside of the pipe, and for slices of a bunch
-  /// without length. The same bits for any number of threads.
+  /// without charge, to fewer than two particles (`beam` in a pipe: to none; slices: that carry charge), and in free space if all x and y
+  /// are the same. Throws
+  /// std::invalid_argument if a coordinate is not finite, if a particle is outside of the pipe, and for slices of
+  /// charges without length. The same bits for any number of threads.
   void kick(beam::bunch& b, double length, unsigned threads);
 
   /// Bytes that it needs besides a beam of so many particles.

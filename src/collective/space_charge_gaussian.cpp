@@ -39,7 +39,8 @@ bool acts(const gaussian_space_charge& model, const beam::bunch& b, const beam::
                                   " that is not finite");
     }
   }
-  return b.size() >= 2 && m.weight > 0;
+  if (b.size() < 2 || !(m.weight > 0)) return false;
+  return model.model == gaussian_model::gauss_2p5d ? has_slices(b, name_of(model.model)) : true;
 }
 
 void need_extent(const gaussian_space_charge& model, double variance, const char* where) {
@@ -120,7 +121,6 @@ struct sliced_bunch {
  private:
   static principal_axes<2> transverse_axes(const gaussian_space_charge& model,
                                            const beam::moments& m) {
-    need_extent(model, m.max[4] - m.min[4], "in t");
     const principal_axes<2> own = find_principal_axes<2>(
         {{{m.covariance(0, 0), m.covariance(0, 2)}, {m.covariance(0, 2), m.covariance(2, 2)}}});
     need_extent(model, own.variance[0], "in one transverse direction");
@@ -426,6 +426,11 @@ tracking::effect effect_of(const gaussian_space_charge& model, int order, double
                    const tracking::kick_place& place) {
     return pull(model, b, lambda, place.length, place.threads);
   };
+  if (model.model == gaussian_model::gauss_2p5d) {
+    e.begin = [model](const lattice::line&, const beam::bunch& b, lattice::direction) {
+      has_slices(b, name_of(model.model));
+    };
+  }
   e.order = order;
   e.spacing = spacing;
   e.reversible = true;

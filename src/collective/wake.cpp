@@ -575,7 +575,15 @@ tracking::effect wake(const wake_options& o) {
   e.spacing = o.spacing;
   e.at = o.at;
   e.reversible = o.memory == 0;
-  e.begin = [memory](const lattice::line&, const beam::bunch&, lattice::direction) {
+  e.begin = [o, memory](const lattice::line& l, const beam::bunch&, lattice::direction) {
+    const bool per_metre = std::ranges::any_of(o.terms, &wake_term::per_metre);
+    for (std::size_t i = 0; per_metre && o.length == 0 && i < o.at.size(); ++i) {
+      if (o.at[i] == 0 || lattice::length(*l.elements[i]) != 0) continue;
+      throw std::invalid_argument(o.name + ": " + lattice::describe(*l.elements[i]) +
+                                  " has no length, so that a wake per metre does nothing there; "
+                                  "allowed: a length > 0 that it stands for (`length`), or "
+                                  "elements with length");
+    }
     memory->clear();
   };
   e.kick = [o, memory, dipoles](beam::bunch& b, const tracking::kick_place& at) {

@@ -92,6 +92,9 @@ struct effect {
   /// Called before tracking begins, to check what can be checked and to forget an earlier run. May be empty.
   std::function<void(const lattice::line&, const beam::bunch&, lattice::direction)> begin{};
 
+  /// Particles that have met a wall, in ascending order: tracking loses them in front of the kick. May be empty.
+  std::function<std::vector<std::size_t>(const beam::bunch&, unsigned threads)> met_wall{};
+
   /// For envelope tracking: the linear kick, as a matrix around the centroid, of a beam with these first and second
   /// moments and this charge [C]. Empty: the effect has none.
   std::function<beam::matrix6(const std::array<double, 6>& mean, const beam::matrix6& covariance,

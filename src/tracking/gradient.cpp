@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <variant>
 
+#include "beam/text.h"
 #include "tracking/company.h"
 #include "tracking/cpu/executor.h"
 #include "tracking/cpu/forward_mode.h"
@@ -67,7 +68,15 @@ struct gradient::state {
     for (const kicked_stretch::kick& k : kicks_at(stop)) {
       const kick_place place = place_at(stop, k);
       b.ref = place.ref;
-      options.collective[k.effect].kick(b, place);
+      const effect& acting = options.collective[k.effect];
+      if (acting.met_wall && !acting.met_wall(b, threads).empty()) {
+        throw std::invalid_argument(
+            acting.name + ": a particle meets the wall of the pipe in " +
+            lattice::describe(*turn.elements[k.element]) +
+            " at s = " + beam::number_text(place.ref.s) +
+            " m; gradients need beams within the pipe, or apertures in front that lose it");
+      }
+      acting.kick(b, place);
     }
   }
 

@@ -287,9 +287,21 @@ class driver {
       place.turn = options_.first_turn + turn;
       place.threads = threads_;
       if (!forward) place.length = -place.length;
-      options_.collective[now.effect].kick(bunch_, place);
+      const effect& acting = options_.collective[now.effect];
+      if (acting.met_wall) lose_at(acting.met_wall(bunch_, threads_), place);
+      acting.kick(bunch_, place);
     }
     if (!kicks.empty()) call_hooks(hook_point::after_kick, kicks.front().element, turn);
+  }
+
+  void lose_at(const std::vector<std::size_t>& particles, const kick_place& place) {
+    if (particles.empty()) return;
+    std::vector<beam::bunch::loss> losses;
+    for (const std::size_t k : particles) {
+      losses.push_back({k, place.ref.s, place.turn, static_cast<std::int64_t>(place.element),
+                        beam::loss_reason::aperture});
+    }
+    with_code([&] { bunch_.remove(losses); });
   }
 
   /// One turn in `pieces` runs of elements.

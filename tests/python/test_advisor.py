@@ -138,3 +138,53 @@ def test_wrong_arguments(arguments: dict, error: type) -> None:
     }
     with pytest.raises(error):
         bt.advise(**given)
+
+
+@pytest.mark.parametrize(("n", "cells"), [(1000, 32), (1000, 64), (5000, 32), (20_000, 24)])
+def test_an_error_of_the_mesh_below_the_noise_is_not_taken_for_none(n: int, cells: int) -> None:
+    start = beam(n)
+    advice = bt.advise(LINE, start, bt.SpaceCharge3D(cells))
+    errors = advice.errors
+    for error, bound in zip(errors.mesh, errors.mesh_bound, strict=True):
+        assert error > 0.1 / cells
+        if not math.isnan(bound):
+            assert bound >= error
+            assert min(advice.proposed_model.cells) >= cells  # type: ignore[attr-defined]
+            assert "below the noise: <" in str(advice)
+    # what was promised is what the proposal says of itself
+    again = bt.advise(LINE, start, advice.proposed_model).errors
+    for promised, found in zip(advice.proposed_errors.mesh, again.mesh, strict=True):
+        assert 0.5 < found / promised < 2
+    assert any(not math.isnan(b) for b in errors.mesh_bound) == (n < 20_000)
+
+
+def test_steps_are_unknown_where_there_is_no_envelope() -> None:
+    sheet = beam(2000)
+    sheet.y[:] = sheet.py[:] = 0
+    code = bt.Line([bt.Drift(0.5), bt.Programmable(push=lambda b, s: None)])
+    for line, start, model, why in (
+        (LINE, sheet, bt.SpaceCharge2D(1.0, 16), "no extent"),
+        (code, beam(2000), bt.SpaceCharge2D(1.0, 16), "derivative"),
+    ):
+        advice = bt.advise(line, start, model)
+        assert math.isnan(advice.errors.steps) and math.isfinite(advice.errors.total)
+        assert why in advice.errors.steps_unknown
+        assert advice.proposed_model.spacing is None
+        assert "error of steps unknown: there is no envelope" in str(advice)
+
+
+def test_a_limit_of_memory_is_one_for_the_advice() -> None:
+    with pytest.raises(MemoryError, match="its memory_limit is 1e-06 GB"):
+        bt.advise(LINE, beam(1000), bt.SpaceCharge3D(16, memory_limit=1000))
+    needed = bt.SpaceCharge3D(16).memory(5000, "double")
+    advice = bt.advise(LINE, beam(5000), bt.SpaceCharge3D(16, memory_limit=1.1 * needed))
+    assert not advice.fits
+
+
+def test_particles_beyond_the_pipe_are_left_out() -> None:
+    start = beam(2000)
+    inside = int((np.hypot(start.x, start.y) <= 1.5e-3).sum())
+    advice = bt.advise(LINE, start, bt.SpaceCharge2D(1.0, 16, pipe=bt.RoundPipe(1.5e-3)))
+    assert 100 < inside < 2000 and advice.particles == 2000
+    with pytest.raises(ValueError, match=r"particles within RoundPipe\(radius=1e-06\) are too few"):
+        bt.advise(LINE, start, bt.SpaceCharge2D(1.0, 16, pipe=bt.RoundPipe(1e-6)))

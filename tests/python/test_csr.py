@@ -236,7 +236,8 @@ def test_beams_that_cannot_radiate():
         (lambda: bt.CSR(bins=10**6), "bins = 1000000 must be between"),
         (lambda: bt.CSR(model="3d"), "model = '3d'"),
         (lambda: bt.CSR(shielding_gap=-1.0), "shielding_gap = -1.0 m"),
-        (lambda: bt.CSR(order=3), "order = 3"),
+        (lambda: bt.CSR(order=3), "CSR: order = 3 is not allowed; allowed: 1, 2"),
+        (lambda: bt.CSR(order=0), "CSR: order = 0 is not allowed; allowed: 1, 2"),
         (lambda: bt.CSR(smoothing=-1), "smoothing = -1"),
     ],
 )

@@ -145,3 +145,121 @@ def test_a_grid_that_is_larger_than_the_memory_is_refused_before_the_beam_moves(
     with pytest.raises(ValueError, match=r"need .* of memory; allowed"):
         LINE.track(made, space_charge=model)
     assert np.array_equal(made.array, before)
+
+
+def placed(x, y, t, dtype=np.float64, weight=None):
+    """A beam of electrons at these places, without momenta."""
+    ref = bt.Reference("electron", kinetic_energy=10e6)
+    zeros = np.zeros(len(x), dtype)
+    places = {name: np.asarray(v, dtype) for name, v in zip("xyt", (x, y, t), strict=True)}
+    return bt.Beam.from_arrays(
+        ref,
+        **places,
+        px=zeros,
+        py=zeros,
+        pt=zeros,
+        weight=weight,
+        charge=1e-10 if weight is None else None,
+    )
+
+
+def momenta(model, made):
+    model.kick(made, 0.1)
+    return np.array([made.px, made.py, made.pt], float)
+
+
+PAIRS = {
+    "late": ([1e-3, -1e-3], [0, 0], [0, 4e-14]),
+    "beside": ([1e-3, -1e-3], [0, 1e-9], [0, 0]),
+    "long": ([0, 1e-12], [0, 0], [1e-3, -1e-3]),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("pipe", [None, bt.RoundPipe(0.02), bt.RectangularPipe(0.02, 0.02)])
+def test_rounding_between_two_particles_is_no_distance(pair, pipe):
+    """Both precisions agree, and forces add up to zero along each axis, measured by the
+    force that there is in the rest frame."""
+    model = bt.SpaceCharge3D(32, pipe=pipe)
+    double = momenta(model, placed(*PAIRS[pair]))
+    single = momenta(model, placed(*PAIRS[pair], dtype=np.float32))
+    rest = np.array([[1.0], [1.0], [1 / placed(*PAIRS[pair]).reference.beta_gamma]])
+    size = np.abs(rest * double).max()
+    assert np.abs(rest * (single - double)).max() < 1e-3 * size
+    if pipe is None:
+        assert np.abs((rest * double).sum(axis=1)).max() < 1e-6 * size
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 1, 1e-3), (1, 1, 1e-5), (1, 1, 1e-7), (1, 1e-5, 1), (1, 1e-4, 1e-7), (1e-6, 1e-6, 1)],
+)
+def test_flat_beams_in_single_precision(sizes):
+    random = np.random.default_rng(3)
+    x, y, t = 1e-3 * np.array(sizes)[:, None] * random.normal(size=(3, 5000))
+    model = bt.SpaceCharge3D(32)
+    kicks = []
+    for dtype in (np.float64, np.float32):
+        made = placed(x, y, t / -20.5, dtype)
+        kicks.append(momenta(model, made))
+    size = np.sqrt(np.mean(kicks[0] ** 2, axis=1))
+    assert np.all(np.sqrt(np.mean((kicks[1] - kicks[0]) ** 2, axis=1)) < 1e-3 * size)
+
+
+def test_a_flat_beam_in_single_precision_shows_its_field():
+    random = np.random.default_rng(3)
+    x, y, t = 1e-3 * random.normal(size=(3, 1000))
+    model = bt.SpaceCharge3D(16)
+    fields = [
+        model.field(placed(x, y, 1e-6 * t, dtype)).potential for dtype in (np.float64, np.float32)
+    ]
+    assert fields[1].dtype == np.float32
+    assert np.allclose(fields[0], fields[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("model", [bt.SpaceCharge2D(1.0, 32), bt.SpaceCharge2p5D(32)], ids=repr)
+def test_rounding_beside_a_line_is_no_distance(model):
+    """Of two particles behind each other, and of many."""
+    for n in (2, 100):
+        t = np.linspace(-1e-3, 1e-3, n)
+        x = 1e-25 * np.arange(n)
+        assert np.abs(momenta(model, placed(x, 0 * x, t))[:2]).max() < 1e-7
+
+
+def test_a_line_in_a_wide_round_pipe_is_the_line_of_free_space():
+    t = np.linspace(-1e-3, 1e-3, 500) ** 3 * 1e6
+    line = placed(0 * t, 0 * t, t)
+    wide = momenta(bt.SpaceCharge3D(32, pipe=bt.RoundPipe(1.0)), line)
+    line.pt[:] = 0
+    free = momenta(bt.SpaceCharge3D(32), line)
+    assert np.abs(wide[2] - free[2]).max() < 0.02 * np.abs(free[2]).max()
+
+
+@pytest.mark.parametrize("model", [*SLICES, bt.SpaceChargeGaussian("2.5D")], ids=repr)
+def test_slices_are_those_of_the_particles_that_carry_charge(model):
+    places = ([0, 1e-3, 2e-3], [0, 1e-3, -1e-3], [0, 0, 1e-3])
+    made = placed(*places, weight=[1e9, 1e9, 0])
+    before = made.array.copy()
+    with pytest.raises(ValueError, match="all particles that carry charge have the same t"):
+        LINE.track(made, space_charge=model)
+    assert np.array_equal(made.array, before)
+    with pytest.raises(ValueError, match="all particles that carry charge have the same t"):
+        model.kick(made, 1.0)
+    one = placed(*places, weight=[1e9, 0, 0])
+    LINE.track(one, space_charge=model)
+    assert len(one) == 3 and np.all(one.px == 0) and np.all(one.pt == 0)
+
+
+def test_every_kick_asks_for_the_memory_that_it_is_allowed():
+    model = bt.SpaceCharge3D(16, memory_limit=1e5)
+    for act in (lambda: model.kick(beam(), 1.0), lambda: model.field(beam())):
+        with pytest.raises(ValueError, match=r"need .* of memory; allowed: 0.0001 GB"):
+            act()
+    # flat beams in single precision need the memory of both
+    between = bt.SpaceCharge3D(16).memory(2000, "single") * 1.5
+    model = bt.SpaceCharge3D(16, memory_limit=between)
+    model.kick(beam(2000, precision="single"), 1.0)
+    thin = beam(2000, precision="single")
+    thin.y[:] *= 1e-6
+    with pytest.raises(ValueError, match=r"double precision need .* of memory"):
+        model.kick(thin, 1.0)

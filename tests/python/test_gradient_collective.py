@@ -462,3 +462,30 @@ def test_example(capsys):
     spec.loader.exec_module(module)
     assert module.main(["--particles", "2000", "--cells", "16"]) == 0, capsys.readouterr().out
     assert "differences agree" in capsys.readouterr().out
+
+
+def test_a_flat_beam_in_single_precision():
+    """Solved in double, like its kick."""
+    g = np.random.default_rng(1).normal(size=(6, 2000))
+    sizes = np.array([1e-3, 1e-4, 1e-3, 1e-4, 1e-9, 1e-4])
+    line = bt.Line([bt.Drift(0.1), bt.Quadrupole(0.1, k1=3.0, name="q"), bt.Drift(0.1)])
+    found = []
+    for dtype in (np.float64, np.float32):
+        columns = (sizes[:, None] * g).astype(dtype)
+        beam = bt.Beam.from_arrays(
+            bt.Reference("electron", kinetic_energy=5e6),
+            **dict(zip(("x", "px", "y", "py", "t", "pt"), columns, strict=True)),
+            charge=1e-11,
+        )
+        found.append(
+            line.gradient(
+                beam,
+                bt.losses.beam_size("x"),
+                [("q", "k1")],
+                initial=True,
+                space_charge=bt.SpaceCharge3D(16),
+            )
+        )
+    assert found[1].charge == pytest.approx(found[0].charge, rel=1e-5)
+    size = np.abs(found[0].initial).max(axis=1)
+    assert np.all(np.abs(found[1].initial - found[0].initial).max(axis=1) < 1e-3 * size)

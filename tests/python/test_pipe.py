@@ -430,6 +430,42 @@ def test_particles_outside_are_refused_and_apertures_take_them_away(effect):
         assert len(made) == 2
 
 
+@pytest.mark.parametrize(
+    "effect",
+    [
+        bt.SpaceCharge3D(16, pipe=PIPE),
+        bt.SpaceCharge3D(16, pipe=ROUND),
+        bt.SpaceCharge2D(CURRENT, 16, pipe=PIPE),
+        bt.SpaceCharge2p5D(16, pipe=ROUND),
+    ],
+    ids=repr,
+)
+def test_particles_that_reach_the_wall_are_lost_there(effect):
+    made = beam(np.array([0.0, 2e-3, -1e-3]), np.zeros(3), [0, 1e-2, 2e-2], [1e3] * 3)
+    made.px[2] = -0.9 * A
+    line = bt.Line([bt.Drift(1.0, name="first"), bt.Drift(1.0, name="second", slices=4)])
+    line.track(made, space_charge=effect)
+    assert len(made) == 2 and len(made.lost) == 1
+    lost = made.lost
+    assert lost.reason[0] == "aperture" and lost.element[0] == 1 and lost.id[0] == 2
+    assert lost.s[0] == pytest.approx(1.125 if effect.order == 2 else 1.0, abs=0.26)
+    assert lost.x[0] < -A
+
+
+def test_a_gradient_names_the_wall_that_a_particle_meets():
+    made = beam(np.array([0.0, 2e-3, -1e-3]), np.zeros(3), [0, 1e-2, 2e-2], [1e9] * 3)
+    made.px[2] = -0.9 * A
+    quadrupole = bt.Quadrupole(0.1, k1=0.0, name="q")
+    line = bt.Line([quadrupole, bt.Drift(1.0), bt.Drift(1.0, name="behind", slices=4)])
+    with pytest.raises(ValueError, match=r"meets the wall of the pipe in .*behind.* at s = 1\."):
+        line.gradient(
+            made,
+            bt.losses.beam_size("x"),
+            [("q", "k1")],
+            space_charge=bt.SpaceCharge3D(16, pipe=PIPE),
+        )
+
+
 def test_copies_and_dictionaries_keep_the_pipe():
     for effect in (
         bt.SpaceCharge3D(16, pipe=PIPE),

@@ -119,7 +119,7 @@ def test_values_copies_and_dictionaries() -> None:
         ({"cells": (8, 8)}, "must be one or three numbers"),
         ({"cells": 1e3}, "cells must be a whole number"),
         ({"shape": "round"}, "shape = 'round' is not allowed; allowed: 'linear'"),
-        ({"order": 3}, "order = 3"),
+        ({"order": 3}, "order = 3 is not allowed; allowed: 1, 2"),
         ({"order": 0}, "order = 0 is not allowed; allowed: 1, 2"),
         ({"spacing": 0.0}, "spacing = 0.0 is not allowed; allowed: > 0"),
         ({"margin": 0.9}, "margin = 0.9 is not allowed; allowed: >= 1"),

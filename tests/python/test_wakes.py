@@ -282,7 +282,7 @@ def test_resonators_remember_for_ever_and_others_for_some_turns():
 
 @pytest.mark.parametrize("precision", ["double", "single"])
 def test_results_do_not_depend_on_the_number_of_threads(precision):
-    functions = [bt.ResistiveWall(3e-3, 1e6), bt.StructureWake(5e-3, 4e-3, 6e-3)]
+    functions = [bt.ResistiveWall(3e-3, 1e6), bt.StructureWake(5e-3, 6.4e-3, 8e-3)]
     results = []
     for threads in (1, 2, 7):
         beam = particles(reference(), 100_000, 1e-9, precision=precision, t_size=1e-4)
@@ -341,3 +341,35 @@ def test_unknown_places_are_named():
         )
     with pytest.raises(TypeError, match="collective takes effects"):
         bt.Line([bt.Drift(1.0)]).track(particles(reference(), 10, 1e-9), collective=[3])
+
+
+def test_a_wake_per_metre_needs_a_length():
+    beam = bt.Beam(bt.Reference("electron", kinetic_energy=1e9), n=3, charge=1e-9)
+    before = beam.array.copy()
+    line = bt.Line([bt.Drift(0.1, name="d"), bt.Marker(name="m")])
+    wall = bt.ResistiveWall(5e-3, 5.9e7)
+    for at in ("m", ["d", "m"]):
+        with pytest.raises(ValueError, match=r"Wake: .*'m'.* has no length"):
+            line.track(beam, collective=bt.Wake(wall, at=at))
+        assert np.array_equal(beam.array, before)
+    line.track(beam, collective=bt.Wake(wall, at="m", length=0.5))
+    assert np.all(beam.pt > before[5])
+
+
+def test_a_structure_outside_of_its_fit_warns():
+    for cell, name in (((0.2, 0.8, 1.0), "iris_radius"), ((0.5, 0.95, 1.0), "gap")):
+        with pytest.warns(UserWarning, match=f"StructureWake: {name}/period = .* range of the fit"):
+            bt.StructureWake(*cell)
+
+
+def test_a_bunch_met_along_an_element_gives_its_kick_in_parts():
+    ref = bt.Reference("proton", kinetic_energy=1e9)
+    kicks = []
+    for line in (bt.Line([bt.Marker(name="ip")]), bt.Line([bt.Drift(1e-9, slices=4, name="ip")])):
+        beam = bt.Beam.from_arrays(
+            ref,
+            **{n: np.array([1e-4 if n == "x" else 0.0]) for n in ("x", "px", "y", "py", "t", "pt")},
+        )
+        line.track(beam, collective=bt.BeamBeam("ip", 1e-9, 1e-4, 2e-4))
+        kicks.append(beam.px[0])
+    assert kicks[0] == pytest.approx(kicks[1], rel=1e-6) and kicks[0] != 0
