@@ -452,10 +452,44 @@ def test_unsupported_graphs_are_named() -> None:
             ("Exp", ["z1"], "e", {}),
             ("Gemm", ["e", "w2", "b2"], "y", {}),
         ],
+        # a ReLU up to 8 only, far outside of where activation functions bend
+        r"node 'Gemm_8' \(Gemm\): the element-wise operations in front of it are no activation": [
+            *FIRST,
+            ("Relu", ["z1"], "r", {}),
+            ("Sub", ["z1", "eight"], "s", {}),
+            ("Relu", ["s"], "t", {}),
+            ("Sub", ["r", "t"], "e", {}),
+            ("Gemm", ["e", "w2", "b2"], "y", {}),
+        ],
+        r"node 'Cast_0' \(Cast\): a cast to type 7, which rounds, is not supported": [
+            ("Cast", ["x"], "i", {"to": 7}),
+            ("Cast", ["i"], "j", {"to": 11}),
+            ("Gemm", ["j", "w1"], "y", {}),
+        ],
+        r"node 'Cast_4' \(Cast\): a cast to type 9": [
+            *FIRST,
+            ("Cast", ["z1"], "i", {"to": 9}),
+            ("Cast", ["i"], "j", {"to": 11}),
+            ("Gemm", ["j", "w2", "b2"], "y", {}),
+        ],
+        r"node 'Gemm_4' \(Gemm\): a constant of shape \(50, 6\) is no row of features": [
+            *FIRST,
+            ("Gemm", ["z1", "w2", "matrix"], "y", {}),
+        ],
+        r"node 'Gemm_4' \(Gemm\): its bias has 3 numbers, expected": [
+            *FIRST,
+            ("Gemm", ["z1", "w2", "three"], "y", {}),
+        ],
+    }
+    constants = {
+        **CONSTANTS,
+        "eight": np.array(8.0),
+        "matrix": np.zeros((50, 6)),
+        "three": np.zeros(3),
     }
     for words, nodes in cases.items():
         with pytest.raises(ValueError, match=words):
-            Network.from_onnx(onnx_model(nodes, CONSTANTS))
+            Network.from_onnx(onnx_model(nodes, constants))
 
 
 def test_a_broken_onnx_file(tmp_path: Path) -> None:
