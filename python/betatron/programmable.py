@@ -145,7 +145,7 @@ class Programmable(_core.Programmable):
             for name, value in self._code.items()
             if name not in ("differences", "cost")
         }
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {"made_as": type(self).__name__}
         if "reference" in functions:
             arguments["reference"] = _callable(functions.pop("reference"), f"{where}: reference")
         code = functions.get("push")

@@ -501,7 +501,7 @@ def test_derivatives_of_compiled_code() -> None:
     np.testing.assert_allclose(beam.px, start_beam.px - 0.7 * start_beam.x, rtol=1e-12)
     envelope = (drift + exact).envelope(reference(), np.eye(6) * 1e-8)
     assert envelope.covariance[1, 1] > 0
-    with pytest.raises(ValueError, match="tile code has no inverse"):
+    with pytest.raises(ValueError, match="Programmable: its code has no inverse"):
         exact.track(make_beam(3), backward=True)
 
 

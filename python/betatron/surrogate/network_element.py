@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from betatron import _core, elements
 from betatron._checks import number
 from betatron.programmable import Programmable
 from betatron.surrogate.network import FORMATS, Network
-
-if TYPE_CHECKING:
-    from betatron import Reference
 
 _OWN = {"kind", "length", "settings", "slices"}
 
@@ -101,15 +98,7 @@ class Surrogate(Programmable):
             number(xi[0], f"{where}: xi[0]"),
             number(xi[1], f"{where}: xi[1]"),
         )
-
-        def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
-            if piece.end < piece.start:
-                raise ValueError(f"{where}: a network has no inverse, tracking backward needs one")
-            if abs(piece.length - length) > 1e-12 * length:
-                raise ValueError(f"{where}: its length is {length} m, always")
-            return core.advance(ref, piece.start, piece.end)
-
-        super().__init__(length, push=core.code(), reference=reference, name=name, **common)
+        super().__init__(length, push=core.code(), reference=core.reference, name=name, **common)
         self._network, self._path = network, path
         self._how = {
             "energy_gain": float(energy_gain),
