@@ -213,6 +213,8 @@ class Gradient(KnobDerivatives):
         Particles that were lost on the way: places in the columns of the beam.
     memory
         Bytes kept between the two passes.
+    learned
+        What learned elements say of the beam, as `Track.learned`.
     """
 
     value: float
@@ -224,6 +226,7 @@ class Gradient(KnobDerivatives):
     strategy: str
     lost: list[int]
     memory: int
+    learned: dict[str, dict[str, float]]
 
     def __repr__(self) -> str:
         return (
@@ -422,6 +425,7 @@ def gradient(
     bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
+    learned = line._watch_learned()
     run = _core.Gradient(
         line,
         beam,
@@ -436,8 +440,9 @@ def gradient(
         boundary,
         bucket_size,
     )
+    common: dict[str, Any] = {"learned": learned()}
     value, slopes = evaluation(run, beam)
-    common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
+    common |= {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
     mass = beam.reference.species.mass
     if strategy == "forward":
         derivatives = np.array([run.push(**slopes, knob=i) for i in range(len(chosen))])
@@ -648,6 +653,13 @@ class Objective:
     ----------
     line, beam, loss, parameters, options
         As for `Line.gradient`. ``scale``: x is in units of these (one number or one per knob), default 1.
+
+    Attributes
+    ----------
+    evaluations
+        How many gradients were taken.
+    learned
+        What learned elements say of the beam of the last one, as `Track.learned`.
     """
 
     def __init__(
@@ -674,6 +686,7 @@ class Objective:
                 f"{len(self.knobs)} of them, one per parameter"
             )
         self.evaluations = 0
+        self.learned: dict[str, dict[str, float]] = {}
         self._x: np.ndarray | None = None
         self._result: tuple[float, np.ndarray] = (np.nan, np.empty(0))
 
@@ -690,6 +703,7 @@ class Objective:
             set_knobs(self.knobs, at * self.scale)
             g = self._gradient()
             self.evaluations += 1
+            self.learned = g.learned
             self._x, self._result = at, (g.value, g.derivatives * self.scale)
         return self._result[0], self._result[1].copy()
 
