@@ -112,6 +112,9 @@ class Line(_core.Line):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self), self.name)
+
     def __repr__(self) -> str:
         title = f"Line {self.name!r}" if self.name else "Line"
         rows = [f"{title}: {len(self)} elements, {self.length:.6g} m"]

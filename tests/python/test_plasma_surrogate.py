@@ -1,6 +1,8 @@
 """Plasma stages learned from pairs of particles: the map, its element, training, domain, files."""
 
+import copy
 import dataclasses
+import pickle
 import warnings
 from pathlib import Path
 
@@ -546,6 +548,23 @@ def test_dictionary_form_and_copy():
         PlasmaStageSurrogate("stage_16")
     with pytest.raises(ValueError, match="in no file"):
         PlasmaStageSurrogate(stage.model).to_dict()
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_copies_and_pickles(again):
+    of_file = PlasmaStageSurrogate(FILES[3], "s4", outside="lose", dx=1e-6)
+    residuals = Residuals(np.array([1.0, 2.0]), np.ones(2), np.ones(2), np.ones(2))
+    in_memory = PlasmaStageSurrogate(small_model(residuals=residuals), "m", xi=-5e-5)
+    for stage in (of_file, in_memory):
+        made = again(stage)
+        assert made == stage and made is not stage
+        assert (made.outside, made.xi, made.dx) == (stage.outside, stage.xi, stage.dx)
+        assert made.counts == (0, 0)
+    assert again(of_file).to_dict() == of_file.to_dict()
+    other = small_model(residuals=residuals, amplitude=2e-5)
+    assert again(in_memory) != PlasmaStageSurrogate(other, "m", xi=-5e-5)
 
 
 # --- files ----------------------------------------------------------------------------------------

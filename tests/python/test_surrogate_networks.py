@@ -3,12 +3,15 @@ readers, generated code, and the element."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import itertools
 import json
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import betatron as bt
 import numpy as np
@@ -673,6 +676,28 @@ def test_particles_that_turn_back_are_lost() -> None:
     track = bt.Line([element]).track(beam)
     assert track.n_lost == 1
     assert list(beam.lost.id) == [7] or len(beam) == 99
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_copies_and_pickles(again: Any) -> None:
+    net = Network(
+        [*small_map().layers[:1], Layer(np.eye(16)[:6], bias=np.arange(6.0), activation="silu")],
+        input_scale=1e3,
+        name="n",
+        format="float64",
+        metadata={"of": "nothing"},
+        extras={"domain.low": np.zeros(6)},
+    )
+    made = again(net)
+    x = np.random.default_rng(3).normal(size=(6, 20))
+    np.testing.assert_array_equal(made(x), net(x))
+    assert (made.name, made.format, made.metadata) == (net.name, net.format, net.metadata)
+    np.testing.assert_array_equal(made.extras["domain.low"], np.zeros(6))
+    element = Surrogate(net, 0.3, energy_gain=1e6, coordinates="fixed_time", xi=(0.1, 0.2), dx=1e-3)
+    assert again(element) == element
+    assert again(element) != Surrogate(small_map(), 0.3)
 
 
 def test_dictionary_form_and_errors(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Wakefields against closed forms, impedances and direct sums over particles."""
 
+import copy
+import pickle
+
 import betatron as bt
 import numpy as np
 import pytest
@@ -341,3 +344,23 @@ def test_unknown_places_are_named():
         )
     with pytest.raises(TypeError, match="collective takes effects"):
         bt.Line([bt.Drift(1.0)]).track(particles(reference(), 10, 1e-9), collective=[3])
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_and_pickles(again) -> None:
+    t = np.linspace(0.0, 1e-2, 20)
+    table = bt.WakeTable(t, longitudinal=np.cos(t), per_metre=True)
+    t[:] = 0.0  # the caller's array
+    for wake in (
+        table,
+        bt.Resonator(1e6, frequency=1e9, quality=10, kind="dipole_x"),
+        bt.ResistiveWall(5e-3, 5.9e7, "flat"),
+        bt.StructureWake(3e-3, 29.2e-3, 35e-3),
+    ):
+        made = again(wake)
+        at = np.linspace(1e-5, 8e-3, 7)
+        assert type(made) is type(wake) and made.kinds == wake.kinds
+        for kind in wake.kinds:
+            np.testing.assert_array_equal(made(at, kind), wake(at, kind))
+    effect = again(bt.Wake(table, at="m", bins=50))
+    assert repr(effect) == repr(bt.Wake(table, at="m", bins=50))

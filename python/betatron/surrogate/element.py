@@ -14,6 +14,7 @@ from betatron._checks import number
 from betatron.fixed_time import to_fixed_time
 from betatron.programmable import Programmable
 from betatron.surrogate.stage import StageModel, plasma_stage_files
+from betatron.surrogate.tensors import alike
 
 if TYPE_CHECKING:
     from betatron import Beam
@@ -85,15 +86,12 @@ class PlasmaStageSurrogate(Programmable):
                     "name "
                     f"of a stage of the package, got {type(model).__name__}"
                 )
-            path = Path(model)
-            if not path.suffix:
-                own = {f.stem: f for f in plasma_stage_files()}
-                path = own.get(str(model), path)
-                if not path.exists():
-                    raise FileNotFoundError(
-                        f"PlasmaStageSurrogate: {str(model)!r} is no file and no stage of the "
-                        f"package; those are {', '.join(own)}"
-                    )
+            path = _path_of(model)
+            if not path.suffix and not path.exists():
+                raise FileNotFoundError(
+                    f"PlasmaStageSurrogate: {str(model)!r} is no file and no stage of the "
+                    f"package; those are {', '.join(f.stem for f in plasma_stage_files())}"
+                )
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
@@ -151,6 +149,24 @@ class PlasmaStageSurrogate(Programmable):
         )
         made._path = self._path
         return made
+
+    def __copy__(self) -> PlasmaStageSurrogate:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PlasmaStageSurrogate:
+        return self.copy()  # models do not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (
+            self._model,
+            None if self._path is None else self._file,
+            {"outside": self._outside, "xi": self._xi, **self._common()},
+        )
+
+    @property
+    def _file(self) -> str:
+        """The path of its file, for files and pickles; of those of the package the name."""
+        return self._path.stem if self._path in plasma_stage_files() else str(self._path)
 
     @property
     def model(self) -> StageModel:
@@ -212,7 +228,7 @@ class PlasmaStageSurrogate(Programmable):
         return (
             isinstance(other, PlasmaStageSurrogate)
             and (
-                self._model is other._model
+                alike(vars(self._model), vars(other._model))
                 or (self._path is not None and self._path == other._path)
             )
             and (self._outside, self._xi) == (other._outside, other._xi)
@@ -249,11 +265,26 @@ class PlasmaStageSurrogate(Programmable):
             )
         return {
             "kind": "PlasmaStageSurrogate",
-            "model": self._path.stem if self._path in plasma_stage_files() else str(self._path),
+            "model": self._file,
             "outside": self._outside,
             "xi": self._xi,
             **self._common(),
         }
+
+
+def _made_again(
+    model: StageModel, file: str | None, parameters: dict[str, Any]
+) -> PlasmaStageSurrogate:
+    made = PlasmaStageSurrogate(model, **parameters)
+    if file is not None:
+        made._path = _path_of(file)
+    return made
+
+
+def _path_of(file: str | Path) -> Path:
+    """Where a model is, by its path or, of those of the package, its name."""
+    own = {f.stem: f for f in plasma_stage_files()}
+    return own.get(str(file), Path(file))
 
 
 elements._classes["PlasmaStageSurrogate"] = PlasmaStageSurrogate

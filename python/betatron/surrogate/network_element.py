@@ -13,6 +13,7 @@ from betatron import _core, elements
 from betatron._checks import number
 from betatron.programmable import Programmable
 from betatron.surrogate.network import FORMATS, Network
+from betatron.surrogate.tensors import alike
 
 _OWN = {"kind", "length", "settings", "slices"}
 
@@ -132,6 +133,16 @@ class Surrogate(Programmable):
         made._path = self._path
         return made
 
+    def __copy__(self) -> Surrogate:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Surrogate:
+        return self.copy()  # what the element has taken of its network does not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parameters = {"length": self.length, **self._how, **self._common()}
+        return _made_again, (self._network, self._path, parameters)
+
     def to_dict(self) -> dict[str, Any]:
         """The element as a dictionary of plain values, with the path of its network's file.
 
@@ -160,7 +171,7 @@ class Surrogate(Programmable):
         return (
             isinstance(other, Surrogate)
             and (
-                self._network is other._network
+                alike(self._network._arguments(), other._network._arguments())
                 or (self._path is not None and self._path == other._path)
             )
             and self._how == other._how
@@ -169,6 +180,12 @@ class Surrogate(Programmable):
         )
 
     __hash__ = _core.Programmable.__hash__
+
+
+def _made_again(network: Network, path: Path | None, parameters: dict[str, Any]) -> Surrogate:
+    made = Surrogate(network, **parameters)
+    made._path = path
+    return made
 
 
 elements._classes["Surrogate"] = Surrogate
