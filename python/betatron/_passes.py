@@ -87,6 +87,7 @@ class Passes:
         weight = None if self.weight is None else np.ascontiguousarray(self.weight, z.dtype)
         columns = dict(zip(COORDINATES, z, strict=True))
         beam = Beam.from_arrays(reference, **columns, weight=weight, copy=False)
+        learned = self.line._watch_learned()
         with turned(self.chosen, values):
             run = _core.Gradient(
                 self.line,
@@ -100,6 +101,7 @@ class Passes:
                 self.turns,
                 *self.surroundings,
             )
+        learned()  # warns
         final = run.final
         if self.mark_lost:
             final[:, run.lost] = np.nan

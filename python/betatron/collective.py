@@ -6,11 +6,12 @@ lattice: once in every slice of an element, or so that kicks are at most ``spaci
 
 from __future__ import annotations
 
+import copy
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -189,8 +190,18 @@ class WakeFunction:
     V/C/m (transverse), or per metre of path where ``per_metre`` is true.
     """
 
+    _given: tuple[tuple[Any, ...], dict[str, Any]]  # to the constructor of its class
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        made = super().__new__(cls)
+        made._given = copy.deepcopy((given, named))
+        return made
+
     def __init__(self, terms: dict[str, _core.WakeTerm]) -> None:
         self._terms = terms
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), *self._given)
 
     @property
     def kinds(self) -> list[str]:
@@ -228,6 +239,10 @@ class WakeFunction:
         if kind not in self._terms:
             raise KeyError(f"there is no wake {kind!r} here; there are: {', '.join(self._terms)}")
         return self._terms[kind]
+
+
+def _made_again(kind: type[WakeFunction], given: Any, named: Any) -> WakeFunction:
+    return kind(*given, **named)
 
 
 class Resonator(WakeFunction):

@@ -236,6 +236,8 @@ class Gradient(KnobDerivatives):
         Particles that were lost on the way: places in the columns of the beam.
     memory
         Bytes kept between the two passes.
+    learned
+        What learned elements say of the beam, as `Track.learned`.
     """
 
     value: float
@@ -247,6 +249,7 @@ class Gradient(KnobDerivatives):
     strategy: str
     lost: list[int]
     memory: int
+    learned: dict[str, dict[str, float]]
 
     def __repr__(self) -> str:
         return (
@@ -454,6 +457,7 @@ def gradient(
     bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
+    learned = line._watch_learned()
     run = _core.Gradient(
         line,
         beam,
@@ -468,8 +472,9 @@ def gradient(
         boundary,
         bucket_size,
     )
+    common: dict[str, Any] = {"learned": learned()}
     value, slopes = evaluation(run, beam)
-    common = {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
+    common |= {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}
     mass = beam.reference.species.mass
     if strategy == "forward":
         derivatives = np.array([run.push(**slopes, knob=i) for i in range(len(chosen))])
@@ -690,6 +695,13 @@ class Objective:
     ----------
     line, beam, loss, parameters, options
         As for `Line.gradient`. ``scale``: x is in units of these (one number or one per knob), default 1.
+
+    Attributes
+    ----------
+    evaluations
+        How many gradients were taken.
+    learned
+        What learned elements say of the beam of the last one, as `Track.learned`.
     """
 
     _asked: ClassVar[int] = 0
@@ -719,6 +731,7 @@ class Objective:
             )
         self.evaluations = 0
         self._kept: _Kept | None = None
+        self.learned: dict[str, dict[str, float]] = {}
 
     @property
     def x0(self) -> np.ndarray:
@@ -737,7 +750,9 @@ class Objective:
         return g.value, g.derivatives * self.scale
 
     def _gradient(self) -> Gradient:
-        return gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
+        found = gradient(self.line, self.beam, self.loss, self.knobs, **self.options)
+        self.learned = found.learned
+        return found
 
     def _sharp_options(self) -> dict[str, Any]:
         """Differences divide errors of rewinding by their steps: they are worth a tighter tolerance."""

@@ -112,6 +112,9 @@ class Line(_core.Line):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (list(self), self.name)
+
     def __repr__(self) -> str:
         title = f"Line {self.name!r}" if self.name else "Line"
         rows = [f"{title}: {len(self)} elements, {self.length:.6g} m"]
@@ -147,6 +150,21 @@ class Line(_core.Line):
         `_report(before)` what is to be said of particles since that tally (it warns if it must).
         Looked for once: a line does not change."""
         return [e for e in self.elements if hasattr(e, "_tally")]
+
+    def _watch_learned(self) -> Callable[[], dict[str, dict[str, float]]]:
+        """Called behind a passage that begins now, the result gives `Track.learned`; it warns if it must."""
+        watched = [(e, e._tally()) for e in self._learned]
+
+        def reports() -> dict[str, dict[str, float]]:
+            found: dict[str, dict[str, float]] = {}
+            for e, before in watched:
+                name, number = e.name or e.kind, 1
+                while (key := name if number == 1 else f"{name} {number}") in found:
+                    number += 1
+                found[key] = e._report(before)
+            return found
+
+        return reports
 
     def positions(self, which: str | Element) -> list[int]:
         """Places (counted from 0) at which an element, or elements of a name, stand."""
@@ -399,7 +417,7 @@ class Line(_core.Line):
             raise TypeError(f"monitor must be a betatron.TurnByTurn, got {monitor!r}")
         effects = effects_of(self, space_charge, collective)
         watch = None if monitor is None else monitor._begin(self, beam)
-        learned = [(e, e._tally()) for e in self._learned]
+        learned = self._watch_learned()
         try:
             with _Progress(progress) as report:
                 result = _core.track(
@@ -425,13 +443,7 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
-        reports: dict[str, dict[str, float]] = {}
-        for e, before in learned:
-            name, number = e.name or e.kind, 1
-            while (key := name if number == 1 else f"{name} {number}") in reports:
-                number += 1
-            reports[key] = e._report(before)
-        return Track(self, beam, result, reports)
+        return Track(self, beam, result, learned())
 
     def envelope(
         self,
@@ -912,9 +924,9 @@ class Track(Records):
     learned
         For each learned element that knows its domain (`PlasmaStageSurrogate`), by name (further ones
         of a name as "name 2", ...), what is to be said of this call: how many particles "passed", how
-        many were "outside" of what it was trained for, and the
-        errors that are to be expected of them, from particles kept out of its training; see
-        `PlasmaStageSurrogate.expected_error`.
+        many were "outside" of what it was trained for, and the errors that are to be expected of
+        those inside, from particles kept out of its training, NaN if there are none; see
+        `StageModel.expected_error`.
     """
 
     def __init__(

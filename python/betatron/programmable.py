@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import importlib
 from collections.abc import Callable, Iterable, Sequence
@@ -145,7 +146,7 @@ class Programmable(_core.Programmable):
             for name, value in self._code.items()
             if name not in ("differences", "cost")
         }
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {"made_as": type(self).__name__}
         if "reference" in functions:
             arguments["reference"] = _callable(functions.pop("reference"), f"{where}: reference")
         code = functions.get("push")
@@ -186,7 +187,27 @@ class Programmable(_core.Programmable):
 
     def copy(self) -> Programmable:
         """An element of its own with the same code and parameters."""
-        return type(self)(**self._code, **_plain(super().to_dict()))
+        return _made_again(type(self), self._code, _plain(super().to_dict()), {})
+
+    def __copy__(self) -> Programmable:
+        own = getattr(self, "__dict__", {})
+        return _made_again(type(self), self._code, _plain(super().to_dict()), own)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Programmable:
+        code = {k: v if _is_fixed(v) else copy.deepcopy(v, memo) for k, v in self._code.items()}
+        own = copy.deepcopy(getattr(self, "__dict__", {}), memo)
+        return _made_again(type(self), code, _plain(super().to_dict()), own)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        for name, value in self._code.items():
+            if _is_fixed(value):
+                label = f"Programmable {self.name!r}" if self.name else "Programmable"
+                raise TypeError(
+                    f"{label}: {name} is compiled code in the memory of this process, which cannot "
+                    'be pickled; give it as text, "module:function"'
+                )
+        own = getattr(self, "__dict__", {})
+        return _made_again, (type(self), self._code, _plain(super().to_dict()), own)
 
     def to_dict(self) -> dict[str, Any]:
         """The element as a dictionary of plain values.
@@ -217,6 +238,22 @@ class Programmable(_core.Programmable):
         )
 
     __hash__ = _core.Programmable.__hash__
+
+
+def _made_again(
+    kind: type[Programmable], code: dict[str, Any], plain: dict[str, Any], own: dict[str, Any]
+) -> Programmable:
+    """An element of its own from what makes one, whatever the constructor of its class takes."""
+    made = kind.__new__(kind)
+    Programmable.__init__(made, **code, **plain)
+    if own:
+        made.__dict__.update(own)
+    return made
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it is compiled code, which only this process has."""
+    return isinstance(value, _core.TileCode) or _address(value) is not None
 
 
 def _steps(given: Any) -> list[float]:

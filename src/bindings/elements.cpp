@@ -309,6 +309,24 @@ void bind_kind(nb::module_& m, const kind_info& kind) {
         }
       },
       nb::sig(keep(signature(kind, has_code))));
+  if constexpr (!has_code) {  // that is not all of an element with code
+    cls.def("__getstate__", [](nb::handle self) {
+      return nb::make_tuple(to_dict(nb::cast<const element&>(self)),
+                            nb::getattr(self, "__dict__", nb::none()));
+    });
+    cls.def("__setstate__", [info](nb::pointer_and_handle<type> self, const nb::tuple& state) {
+      new (self.p) type();
+      try {
+        nb::kwargs parameters = nb::cast<nb::kwargs>(state[0].attr("copy")());
+        PyDict_DelItemString(parameters.ptr(), "kind");
+        construct(*self.p, *info, nb::args(), parameters);
+      } catch (...) {
+        self.p->~type();
+        throw;
+      }
+      if (!state[1].is_none()) self.h.attr("__dict__").attr("update")(state[1]);
+    });
+  }
   for (const parameter_info& p : kind.parameters) add_property(cls, p);
 }
 

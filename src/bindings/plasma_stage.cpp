@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "bindings/programmable.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -101,13 +102,13 @@ void bind_plasma_stage(nb::module_& m) {
           "name"_a, "length"_a, "focusing"_a, "amplitude"_a, "xi"_a, "net"_a, "domain"_a, "limit"_a,
           "distances"_a, "gain"_a, "xi_centre"_a, "constant"_a, "outside"_a)
       .def_prop_ro("code", &plasma_stage::code)
-      .def(
-          "advance",
-          [](const plasma_stage& p, beam::reference ref, double start, double end) {
-            p.advance(ref, {p.description().length, start, end});
-            return ref;
-          },
-          "reference"_a, "start"_a, "end"_a)
+      .def_prop_ro(
+          "reference",
+          [](const plasma_stage& p) {
+            return reference_code{[p](beam::reference& ref, const elements::reference_place& at) {
+              p.advance(ref, at);
+            }};
+          })
       .def_prop_ro("counts",
                    [](const plasma_stage& p) {
                      const surrogate::stage_counts c = p.counts();

@@ -299,7 +299,8 @@ void take_code(elements::programmable& p, nb::kwargs& arguments) {
     return value;
   };
   const nb::object code = take("code"), push = take("push"), inverse = take("inverse"),
-                   reference = take("reference");
+                   reference = take("reference"), made_as = take("made_as");
+  if (!made_as.is_none()) p.made_as = nb::cast<std::string>(made_as);
   if (!code.is_none()) {
     p.tiles = nb::cast<std::shared_ptr<const elements::tile_code>>(code);
   }
@@ -309,7 +310,11 @@ void take_code(elements::programmable& p, nb::kwargs& arguments) {
     if (!inverse.is_none()) beam->inverse = beam_function{held_object(inverse), "inverse"};
     p.beam = std::move(beam);
   }
-  if (!reference.is_none()) p.reference = reference_function{held_object(reference)};
+  if (reference_code known; nb::try_cast(reference, known, false)) {
+    p.reference = std::move(known.advance);
+  } else if (!reference.is_none()) {
+    p.reference = reference_function{held_object(reference)};
+  }
 }
 
 std::vector<tracking::hook> hooks_of(const lattice::line& l, nb::handle given) {
@@ -405,6 +410,19 @@ void bind_programmable(nb::module_& m) {
            "per particle) is true; they go to `beam.lost` with the reason \"user\".")
       .def("__repr__",
            [](const state& s) { return "State(" + s.point + " at " + s.place() + ")"; });
+
+  nb::class_<reference_code>(m, "ReferenceCode", "A reference function of the package.")
+      .def(
+          "__call__",
+          [](const reference_code& code, beam::reference ref, nb::handle piece) {
+            const auto number = [&](const char* name) {
+              return nb::cast<double>(piece.attr(name));
+            };
+            const double from = number("start"), to = number("end");
+            code.advance(ref, {number("length") / (to - from), from, to});
+            return ref;
+          },
+          nb::arg("reference"), nb::arg("piece"));
 
   nb::class_<elements::tile_code>(m, "TileCode",
                                   "Compiled code that takes particles through an element.")

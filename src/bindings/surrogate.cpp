@@ -15,6 +15,7 @@
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/programmable.h"
 #include "surrogate/code_generation.h"
 #include "surrogate/inference.h"
 #include "surrogate/network.h"
@@ -253,13 +254,11 @@ void bind_surrogate(nb::module_& m) {
           "name"_a, "network"_a, "format"_a, "coordinates"_a, "length"_a, "energy_gain"_a,
           "xi_entrance"_a, "xi_exit"_a)
       .def("code", &surrogate::code_of)
-      .def(
-          "advance",
-          [](const surrogate::network_map& map, beam::reference ref, double start, double end) {
-            surrogate::advance(map, ref, {map.length, start, end});
-            return ref;
-          },
-          "reference"_a, "start"_a, "end"_a);
+      .def_prop_ro("reference", [](const surrogate::network_map& map) {
+        return reference_code{[map](beam::reference& ref, const elements::reference_place& at) {
+          surrogate::advance(map, ref, at);
+        }};
+      });
 }
 
 }  // namespace betatron::bindings

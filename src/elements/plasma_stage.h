@@ -34,6 +34,7 @@
 #include <string>
 #include <string_view>
 
+#include "beam/text.h"
 #include "elements/drift.h"
 #include "elements/element.h"
 #include "elements/phase_space.h"
@@ -166,7 +167,26 @@ struct plasma_stage {
   static bool zero_is_none(std::string_view parameter) {
     return parameter == "width" || parameter == "ramp_up" || parameter == "ramp_down";
   }
+
+  /// The length over which a ramp is passed: far shorter ones than the stage are steps.
+  double passed(double of_ramp) const { return of_ramp > 1e-12 * length ? of_ramp : 0; }
 };
+
+/// What does not go together; empty if all does.
+inline std::string problem(const plasma_stage& p) {
+  const double ramps = p.passed(p.ramp_up) + p.passed(p.ramp_down);
+  if (ramps > p.length * (1 + 1e-12)) {
+    return "ramp_up + ramp_down = " + beam::number_text(ramps) + " m; allowed: up to the length, " +
+           beam::number_text(p.length) + " m";
+  }
+  if (p.ramp == "adiabatic" && p.ramp_end == 0 && ramps > 0) {
+    return "ramp_end = 0 with adiabatic ramps; allowed: above 0";
+  }
+  if (p.wake == "linear" && p.width > 0 && p.density == 0) {
+    return "density = 0 in a linear wake with a width; allowed: above 0";
+  }
+  return {};
+}
 
 namespace detail {
 
@@ -176,18 +196,11 @@ class plasma_wake {
   plasma_wake(const plasma_stage& p, const beam::species& particle)
       : stage_(p),
         linear_(p.wake == "linear"),
-        up_(p.ramp_up > shortest * p.length ? p.ramp_up : 0),
-        down_(p.ramp_down > shortest * p.length ? p.ramp_down : 0),
+        up_(p.passed(p.ramp_up)),
+        down_(p.passed(p.ramp_down)),
         start_(up_),
         end_(p.length - down_) {
     namespace constants = numerics::constants;
-    if (start_ > end_ * (1 + 1e-12)) {
-      throw std::domain_error("ramp_up + ramp_down = " + std::to_string(p.ramp_up + p.ramp_down) +
-                              " m; allowed: up to the length, " + std::to_string(p.length) + " m");
-    }
-    if (p.ramp == "adiabatic" && p.ramp_end == 0 && up_ + down_ > 0) {
-      throw std::domain_error("ramp_end = 0 with adiabatic ramps; allowed: above 0");
-    }
     const double unit = std::fabs(particle.charge) / particle.mass_eV;
     a_ = unit * p.acceleration;
     b_ = unit * p.slope;
@@ -197,9 +210,6 @@ class plasma_wake {
       ions_ =
           -particle.charge * p.focusing * kp2 / 2 * constants::electron_mass_eV / particle.mass_eV;
     } else if (p.width > 0) {
-      if (p.density == 0) {
-        throw std::domain_error("density = 0 in a linear wake with a width; allowed: above 0");
-      }
       curvature_ = 2 / (p.width * p.width);
       transverse_ = 2 * curvature_ / kp_;
     }
@@ -288,7 +298,6 @@ class plasma_wake {
   }
 
   const plasma_stage& stage_;
-  static constexpr double shortest = 1e-12;  // ramp, of the length: others are steps
   bool linear_;
   double up_, down_;    // lengths of the ramps
   double start_, end_;  // of the plateau

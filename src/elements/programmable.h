@@ -46,6 +46,8 @@ struct programmable {
   /// always do the same. Empty: straight ahead.
   std::function<void(beam::reference&, const reference_place&)> reference{};
 
+  std::string made_as{};  ///< what messages call its kind, if it was made as another
+
   static constexpr std::string_view kind = "Programmable";
   static constexpr std::string_view doc =
       "An element whose effect on particles and on the reference particle is code of the user; without code it is a "

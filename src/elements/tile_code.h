@@ -12,11 +12,13 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "beam/reference.h"
+#include "beam/text.h"
 
 namespace betatron::elements {
 
@@ -50,7 +52,7 @@ struct code_tile {
 };
 
 /// Code that is called tile by tile. Immutable and shared: what it holds must allow calls from several threads at
-/// once. An exception ends tracking, with particles at different places.
+/// once. It must not throw: particles would be left at different places.
 struct tile_code {
   template <class F>
   using push_function = std::function<void(const code_place&, const code_tile<F>&)>;
@@ -75,10 +77,24 @@ struct tile_code {
 
   double cost = 10;  ///< time per particle, about, in units of that of a quadrupole (1 ns)
 
+  /// What tracking ends with (stop_for) where particles are marked as outside, with all of them in front of the slice;
+  /// empty: those are lost. It follows the number of these particles.
+  std::string stops{};
+
   bool has_derivative() const {
     return pull_double != nullptr || (push_double != nullptr && steps[0] > 0);
   }
 };
+
+/// Throws std::runtime_error: `outside` of `all` particles are marked by code that then stops. `element`: its
+/// description.
+[[noreturn]] inline void stop_for(const tile_code& code, const code_place& at,
+                                  const std::string& element, std::size_t outside,
+                                  std::size_t all) {
+  throw std::runtime_error(element + " at s = " + beam::number_text(at.entrance.s) + " m, turn " +
+                           std::to_string(at.turn) + ": " + std::to_string(outside) + " of " +
+                           std::to_string(all) + " particles " + code.stops);
+}
 
 struct beam_code;  // programmable.h
 

@@ -251,6 +251,8 @@ std::string_view kind_of(const element& e) {
 
 std::string describe(const element& e) {
   std::string text(kind_of(e));
+  const auto* code = std::get_if<elements::programmable>(&e.body);
+  if (code && !code->made_as.empty()) text = code->made_as;
   if (!e.name.empty()) text += " '" + e.name + "'";
   return text;
 }

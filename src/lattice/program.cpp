@@ -468,6 +468,16 @@ void push_piece(lineariser& linear, const element& e, int index, int count, beam
   ref = behind;
 }
 
+/// Throws std::invalid_argument if it is code that cannot be undone. In front of its reference function, which may have
+/// no inverse either.
+void check_inverse(const element& e) {
+  const auto* code = std::get_if<elements::programmable>(&e.body);
+  if (code == nullptr || (code->tiles == nullptr && (code->beam == nullptr || code->beam->inverse)))
+    return;
+  throw std::invalid_argument(describe(e) +
+                              ": its code has no inverse, which tracking backward needs");
+}
+
 /// Throws std::invalid_argument unless radiation can be followed.
 void check_radiation(const compile_options& options) {
   if (!options.radiation) return;
@@ -596,6 +606,7 @@ program compile(const line& l, const position& first, const position& last, beam
     const std::size_t i = now.element;
     const element& e = *l.elements[i];
     if (&e != checked) validate(e);
+    if (&e != checked && !forward) check_inverse(e);
     checked = &e;
     beam::reference behind = ref;
     const elements::slice s = piece_of(e, forward ? ref : behind, now.index, now.count,

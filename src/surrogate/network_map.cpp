@@ -213,9 +213,13 @@ void advance(const network_map& m, beam::reference& ref, const elements::referen
   const double share = piece.to - piece.from, length = m.length * share;
   const double gain = m.energy_gain / ref.particle.mass_eV * share;
   const double gamma = ref.gamma(), momentum = ref.beta_gamma();
+  if (std::abs(piece.length - m.length) > 1e-12 * m.length) {
+    throw std::domain_error("length = " + beam::number_text(piece.length) +
+                            " m; allowed: what it was made with, " + beam::number_text(m.length) +
+                            " m");
+  }
   if (!(ref.kinetic + gain > 0)) {
-    throw std::domain_error("Surrogate '" + m.name +
-                            "': energy_gain = " + beam::number_text(m.energy_gain) +
+    throw std::domain_error("energy_gain = " + beam::number_text(m.energy_gain) +
                             " eV leaves the reference particle no kinetic energy (it has " +
                             beam::number_text(ref.kinetic * ref.particle.mass_eV) + " eV)");
   }

@@ -36,7 +36,7 @@ struct network_map {
 std::shared_ptr<const elements::tile_code> code_of(const network_map&);
 
 /// What becomes of the reference particle: straight ahead, with an energy that grows linearly. Throws std::domain_error
-/// if none is left.
+/// if none is left, and for another length.
 void advance(const network_map&, beam::reference&, const elements::reference_place&);
 
 }  // namespace betatron::surrogate

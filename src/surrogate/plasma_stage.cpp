@@ -9,6 +9,7 @@
 
 #include "beam/text.h"
 #include "numerics/constants.h"
+#include "numerics/dual.h"
 #include "surrogate/stage_kernels.h"
 
 namespace betatron::surrogate {
@@ -128,7 +129,7 @@ struct plasma_stage::state {
   stage_bounds<double> bounds_double;
   std::vector<double> squares;  // of the edges of bins, without the last
   mutable std::atomic<std::uint64_t> passed{0}, outside{0};
-  mutable std::vector<std::atomic<std::uint64_t>> above;  // of these edges
+  mutable std::vector<std::atomic<double>> by_distance;
 
   state(stage_description description, outside_policy p)
       : d(std::move(description)),
@@ -137,20 +138,21 @@ struct plasma_stage::state {
         wide(d.net, number_format::double_),
         bounds_single(bounds_of<float>(d.domain)),
         bounds_double(bounds_of<double>(d.domain)),
-        above(d.distances.empty() ? 0 : d.distances.size() - 1) {
-    for (std::size_t i = 0; i < above.size(); ++i) {
+        by_distance(d.distances.size()) {
+    for (std::size_t i = 0; i + 1 < d.distances.size(); ++i) {
       squares.push_back(d.distances[i] * d.distances[i]);
     }
   }
 
-  /// Of `count` squared distances, how many are above each edge.
+  /// The weights of particles inside, at the squares of their distances, into `sums` of bins.
   template <class F>
-  void sort_in(const F* square, std::size_t count) const {
-    for (std::size_t b = 0; b < squares.size(); ++b) {
-      const F edge = static_cast<F>(squares[b]);
-      unsigned n = 0;
-      for (std::size_t i = 0; i < count; ++i) n += !(square[i] <= edge);
-      if (n != 0) above[b].fetch_add(n, std::memory_order_relaxed);
+  void sort_in(const stage_memory<F>& m, const F* weight, std::size_t count, double* sums) const {
+    if (by_distance.empty()) return;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (m.outside[i]) continue;
+      std::size_t b = 0;
+      while (b < squares.size() && !(static_cast<double>(m.square[i]) <= squares[b])) ++b;
+      sums[b] += static_cast<double>(static_cast<float>(weight[i]));
     }
   }
 
@@ -171,19 +173,35 @@ struct plasma_stage::state {
     }
   }
 
-  double physics_gain(double xi) const {
-    const double a = xi - d.xi_centre;
+  /// dgamma where it was fitted, and beyond what it is at the end.
+  template <class T>
+  T parabola(const T& xi) const {
+    T a = xi - d.xi_centre;
+    if (xi < d.domain.lower[0]) a = T(d.domain.lower[0] - d.xi_centre);
+    if (xi > d.domain.upper[0]) a = T(d.domain.upper[0] - d.xi_centre);
     return d.gain[0] + a * (d.gain[1] + a * d.gain[2]);
   }
-  double physics_gain_slope(double xi) const {
-    return d.gain[1] + 2 * (xi - d.xi_centre) * d.gain[2];
+
+  /// The physics model of dgamma and dxi, from xi, 1/sqrt(gamma) and the sum of the third and fourth feature.
+  template <class T>
+  std::array<T, 2> physics(const T& xi, const T& slow, const T& swing) const {
+    using std::sqrt;
+    // swing = a/sqrt(1 + a/A)
+    const T half = swing / (2 * d.amplitude);
+    const T a = swing * (half + sqrt(half * half + 1.0));
+    const T u = 1.0 / slow, v = sqrt(u * u + parabola(xi));
+    const double kappa = std::sqrt(d.focusing) * d.length / 2;
+    const T late = kappa * (a - 10 * d.amplitude) / (u * (u + v) * (u + v));
+    return {parabola(xi - late),
+            -(kappa * a) / (u * v * (u + v)) - d.length / (2.0 * (u * v) * (u * v))};
   }
 
   /// The reference particle on the axis.
   axis_passage on_axis(double gamma) const {
     const double features[5] = {d.xi, 1 / std::sqrt(gamma), 0, 0, 0};
     if (policy == outside_policy::fallback && !holds(features)) {
-      return {physics_gain(d.xi), d.constant[6]};
+      const auto [gain, slip] = physics(d.xi, features[1], 0.0);
+      return {gain, slip};
     }
     double out[7];
     const double* from[5];
@@ -223,13 +241,38 @@ struct plasma_stage::state {
     return n;
   }
 
-  /// The physics model for who is outside.
+  /// The physics model for who is outside, of `count` particles from `first` on.
   template <class F>
-  void replace(const stage_memory<F>& m, F* const* outputs, std::size_t count) const {
+  void replace(const stage_memory<F>& m, F* const* outputs, std::size_t first,
+               std::size_t count) const {
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!m.outside[first + i]) continue;
+      for (std::size_t k = 0; k < 5; ++k) outputs[k][i] = static_cast<F>(d.constant[k]);
+      const auto f = [&](std::size_t k) { return static_cast<double>(m.features[k][first + i]); };
+      const auto [gain, slip] = physics(f(0), f(1), f(2) + f(3));
+      outputs[5][i] = static_cast<F>(gain);
+      outputs[6][i] = static_cast<F>(slip);
+    }
+  }
+
+  /// Of who is outside: derivatives by features, from those by dgamma and dxi of the physics model.
+  template <class F>
+  void replace_back(const stage_memory<F>& m, const F* by_gain, const F* by_slip,
+                    F* const* features_bar, std::size_t count) const {
+    using real = numerics::dual<double, 3>;
     for (std::size_t i = 0; i < count; ++i) {
       if (!m.outside[i]) continue;
-      for (std::size_t k = 0; k < 7; ++k) outputs[k][i] = static_cast<F>(d.constant[k]);
-      outputs[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][i])));
+      const auto f = [&](std::size_t k) { return static_cast<double>(m.features[k][i]); };
+      const auto [gain, slip] =
+          physics(real::variable(f(0), 0), real::variable(f(1), 1), real::variable(f(2) + f(3), 2));
+      double by[3];
+      for (int k = 0; k < 3; ++k) {
+        by[k] = static_cast<double>(by_gain[i]) * gain.d[k] +
+                static_cast<double>(by_slip[i]) * slip.d[k];
+      }
+      for (std::size_t k = 0; k < 5; ++k) {
+        features_bar[k][i] = k == 4 ? F(0) : static_cast<F>(by[std::min<std::size_t>(k, 2)]);
+      }
     }
   }
 
@@ -250,10 +293,6 @@ struct plasma_stage::state {
 
   template <class F>
   void push(const elements::code_place& at, const elements::code_tile<F>& tile) const {
-    if (at.slices != 1) {
-      throw std::invalid_argument("plasma stage '" + d.name + "': " + std::to_string(at.slices) +
-                                  " slices, allowed: 1");
-    }
     const stage_kernels<F>& kernels = kernels_of_stages<F>();
     const stage_numbers<F> n = numbers<F>(at);
     stage_memory<F> m;
@@ -261,32 +300,28 @@ struct plasma_stage::state {
     const auto features = pointers(m.features);
     const auto outputs = pointers(m.outputs);
     std::size_t away = 0;
-    for_parts(tile, kernels.width,
-              [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
-                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside,
-                              m.square, lanes);
-                net<F>().run(features.data(), outputs.data(), lanes);
-                sort_in(m.square, some);
-                const auto here =
-                    static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
-                away += here;
-                if (here != 0 && policy == outside_policy::fallback)
-                  replace(m, outputs.data(), lanes);
-                if (here != 0 && policy == outside_policy::lose) {
-                  lose(kernels, n, m, columns.data(), outputs.data(), z, some, lanes);
-                  std::copy_n(m.outside, some, tile.outside + first);
-                } else {
-                  kernels.leave(n, columns.data(), outputs.data(), z, lanes);
-                }
-              });
+    std::vector<double> sums(by_distance.size());
+    for_parts(
+        tile, kernels.width,
+        [&](F* const* z, std::size_t first, std::size_t some, std::size_t lanes) {
+          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, m.square,
+                        lanes);
+          net<F>().run(features.data(), outputs.data(), lanes);
+          sort_in(m, tile.weight + first, some, sums.data());
+          const auto here = static_cast<std::size_t>(std::count(m.outside, m.outside + some, 1));
+          away += here;
+          if (here != 0 && policy == outside_policy::fallback) replace(m, outputs.data(), 0, lanes);
+          if (here != 0 && (policy == outside_policy::lose || policy == outside_policy::stop)) {
+            lose(kernels, n, m, columns.data(), outputs.data(), z, some, lanes);
+            std::copy_n(m.outside, some, tile.outside + first);
+          } else {
+            kernels.leave(n, columns.data(), outputs.data(), z, lanes);
+          }
+        });
     passed.fetch_add(tile.count, std::memory_order_relaxed);
-    if (away == 0) return;
-    outside.fetch_add(away, std::memory_order_relaxed);
-    if (policy == outside_policy::stop) {
-      throw std::runtime_error("plasma stage '" + std::string(at.name.empty() ? d.name : at.name) +
-                               "' at s = " + beam::number_text(at.entrance.s) +
-                               " m: " + std::to_string(away) + " of " + std::to_string(tile.count) +
-                               " particles are outside of what it was trained for");
+    if (away != 0) outside.fetch_add(away, std::memory_order_relaxed);
+    for (std::size_t b = 0; b < sums.size(); ++b) {
+      if (sums[b] != 0) by_distance[b].fetch_add(sums[b], std::memory_order_relaxed);
     }
   }
 
@@ -298,48 +333,46 @@ struct plasma_stage::state {
     stage_memory<F> m;
     alignas(64) F columns_bar_rows[stage_columns][most_lanes];
     alignas(64) F features_bar_rows[stage_features][most_lanes];
+    F by_gain[most_lanes], by_slip[most_lanes];  // of the physics model
     const auto columns = pointers(m.columns);
     const auto features = pointers(m.features);
     const auto columns_bar = pointers(columns_bar_rows);
     const auto features_bar = pointers(features_bar_rows);
-    for_parts(
-        tile, kernels.width, [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
-          F* l[6];
-          for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
-          kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside, m.square,
-                        lanes);
-          const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
-            const F* c[stage_columns];
-            const F* part[6];
-            F* bar[stage_columns];
-            for (std::size_t k = 0; k < stage_columns; ++k) {
-              c[k] = columns[k] + begin;
-              bar[k] = columns_bar[k] + begin;
-            }
-            for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
-            if (policy != outside_policy::fallback) {
-              kernels.leave_back(n, c, part, o, bar, count);
-              return;
-            }
-            for (std::size_t i = 0; i < count; ++i) {
-              if (!m.outside[begin + i]) continue;
-              for (std::size_t k = 0; k < 7; ++k) o[k][i] = static_cast<F>(d.constant[k]);
-              o[5][i] = static_cast<F>(physics_gain(static_cast<double>(m.features[0][begin + i])));
-            }
-            kernels.leave_back(n, c, part, o, bar, count);
-            for (std::size_t i = 0; i < count; ++i) {
-              if (!m.outside[begin + i]) continue;
-              bar[stage_z][i] +=
-                  o[5][i] *
-                  static_cast<F>(physics_gain_slope(static_cast<double>(m.features[0][begin + i])));
-              for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
-            }
-          };
-          const evaluator::turn<F> step = turn;
-          net<F>().pull(features.data(), step, features_bar.data(), lanes);
-          kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l,
-                             lanes);
-        });
+    for_parts(tile, kernels.width,
+              [&](F* const* z, std::size_t first, std::size_t, std::size_t lanes) {
+                F* l[6];
+                for (std::size_t k = 0; k < 6; ++k) l[k] = lambda[k] + first;
+                kernels.enter(n, bounds<F>(), z, columns.data(), features.data(), m.outside,
+                              m.square, lanes);
+                const auto turn = [&](std::size_t begin, std::size_t count, F* const* o) {
+                  const F* c[stage_columns];
+                  const F* part[6];
+                  F* bar[stage_columns];
+                  for (std::size_t k = 0; k < stage_columns; ++k) {
+                    c[k] = columns[k] + begin;
+                    bar[k] = columns_bar[k] + begin;
+                  }
+                  for (std::size_t k = 0; k < 6; ++k) part[k] = l[k] + begin;
+                  if (policy != outside_policy::fallback) {
+                    kernels.leave_back(n, c, part, o, bar, count);
+                    return;
+                  }
+                  replace(m, o, begin, count);
+                  kernels.leave_back(n, c, part, o, bar, count);
+                  std::copy_n(o[5], count, by_gain + begin);
+                  std::copy_n(o[6], count, by_slip + begin);
+                  for (std::size_t i = 0; i < count; ++i) {
+                    if (!m.outside[begin + i]) continue;
+                    for (std::size_t k = 0; k < 7; ++k) o[k][i] = 0;
+                  }
+                };
+                const evaluator::turn<F> step = turn;
+                net<F>().pull(features.data(), step, features_bar.data(), lanes);
+                if (policy == outside_policy::fallback)
+                  replace_back(m, by_gain, by_slip, features_bar.data(), lanes);
+                kernels.enter_back(n, z, columns.data(), columns_bar.data(), features_bar.data(), l,
+                                   lanes);
+              });
   }
 
  private:
@@ -371,19 +404,13 @@ stage_counts plasma_stage::counts() const {
   stage_counts c{state_->passed.load(std::memory_order_relaxed),
                  state_->outside.load(std::memory_order_relaxed),
                  {}};
-  std::uint64_t beyond = c.passed;
-  for (const auto& above : state_->above) {
-    const std::uint64_t n = above.load(std::memory_order_relaxed);
-    c.by_distance.push_back(beyond - n);
-    beyond = n;
-  }
-  if (!state_->d.distances.empty()) c.by_distance.push_back(beyond);
+  for (const auto& w : state_->by_distance) c.by_distance.push_back(w.load());
   return c;
 }
 void plasma_stage::reset() const {
   state_->passed.store(0, std::memory_order_relaxed);
   state_->outside.store(0, std::memory_order_relaxed);
-  for (auto& above : state_->above) above.store(0, std::memory_order_relaxed);
+  for (auto& w : state_->by_distance) w.store(0);
 }
 
 std::shared_ptr<const elements::tile_code> plasma_stage::code() const {
@@ -401,14 +428,19 @@ std::shared_ptr<const elements::tile_code> plasma_stage::code() const {
   code->pull_single = [s](const elements::code_place& at, const elements::code_tile<float>& t,
                           float* const lambda[6]) { s->pull(at, t, lambda); };
   code->cost = 100;
+  if (state_->policy == outside_policy::stop) {
+    code->stops = "are outside of what it was trained for";
+  }
   return code;
 }
 
 void plasma_stage::advance(beam::reference& ref, const elements::reference_place& place) const {
   const stage_description& d = state_->d;
-  const auto fail = [&](const std::string& what) {
-    throw std::domain_error("plasma stage '" + d.name + "': " + what);
-  };
+  const auto fail = [](const std::string& what) { throw std::domain_error(what); };
+  if (std::abs(place.length - d.length) > 1e-12 * d.length) {
+    fail("length = " + beam::number_text(place.length) + " m; allowed: that of its model, " +
+         beam::number_text(d.length) + " m");
+  }
   constexpr double mass = numerics::constants::electron_mass_eV;
   if (!(ref.particle.charge < 0 && std::abs(ref.particle.mass_eV - mass) < 1e-6 * mass)) {
     fail("the reference particle has a charge of " + beam::number_text(ref.particle.charge) +
@@ -416,7 +448,7 @@ void plasma_stage::advance(beam::reference& ref, const elements::reference_place
          " eV; it was trained for electrons");
   }
   // gamma at the entrance of the stage: the gain depends on it but little
-  double gamma = ref.gamma() - place.from * state_->physics_gain(d.xi);
+  double gamma = ref.gamma() - place.from * state_->parabola(d.xi);
   if (!(gamma > 1)) gamma = ref.gamma();
   axis_passage p{};
   for (int i = 0; i < 50; ++i) {

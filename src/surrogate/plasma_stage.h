@@ -19,6 +19,13 @@
 // place: each particle flies freely until the time when the reference particle is at the entrance, and, when that
 // would have gone the length L at the speed of light, on to the plane of the exit (xi of the reference particle at the
 // entrance plus L, back in the laboratory).
+// The physics model is what there is in place of the network for particles that it has not seen: M with the WKB phase
+// and mean numbers for the rest, and, because an oscillating particle goes a longer way,
+//   dxi = -kappa a/(u v (u + v)) - L/(2 u^2 v^2),    dgamma = G(xi - kappa (a - 10 A)/(u (u + v)^2)),
+//   kappa = sqrt(K) L/2,  a = (x^2 + y^2)/b + (px^2 + py^2) b,  u = sqrt(gamma1),  v = sqrt(gamma1 + G(xi)):
+// the integral of -(1 + <px^2 + py^2>)/(2 gamma^2) over gamma that grows linearly, and the gain G at the mean of xi on
+// the way; 10 A is the mean a of the particles that the parabola G was fitted to. G is constant beyond the xi of these.
+//
 // Source of the form: E. D. Courant and H. S. Snyder, Ann. Phys. 3 (1958) 1; E. Esarey et al., Phys. Rev. E 65 (2002)
 // 056505, section II.
 #pragma once
@@ -38,7 +45,7 @@
 namespace betatron::surrogate {
 
 /// What becomes of particles for which a stage was not trained: the network is taken all the same, or the physics model
-/// in its place; they are lost; or tracking ends.
+/// in its place; they are lost; or tracking ends in front of the stage.
 enum class outside_policy { warn, fallback, lose, stop };
 
 /// Throws std::invalid_argument listing the names: warn, fallback, lose, stop.
@@ -62,8 +69,7 @@ struct stage_description {
   stage_domain domain;
   std::vector<double> distances{};  ///< upper edges of bins of |W (f - centre)|, in rising order
 
-  /// The physics model: dgamma = gain . (1, d, d^2) with d = xi - xi_centre, the other six numbers constant: uniform
-  /// acceleration that depends on the place in the wake, and linear focusing.
+  /// The physics model: G = gain . (1, d, d^2) with d = xi - xi_centre; the first five numbers are constant.
   std::array<double, 3> gain{};
   double xi_centre = 0;
   std::array<double, 7> constant{};
@@ -72,11 +78,12 @@ struct stage_description {
 /// Throws std::invalid_argument that names the stage, the number, what was found and what is allowed.
 void check(const stage_description&);
 
-/// How many particles went through a stage, how many of them were outside its domain, and how many were in each bin of
-/// distance; the last bin has all beyond, too.
+/// How many particles came to a stage, and how many of them were outside its domain; and the weights of those inside in
+/// each bin of distance, the last of which has all beyond, too. Weights are taken to 24 binary digits, so that the order
+/// in which they are added does not show.
 struct stage_counts {
   std::uint64_t passed = 0, outside = 0;
-  std::vector<std::uint64_t> by_distance{};
+  std::vector<double> by_distance{};
 };
 
 /// A stage made ready. Immutable but for its counts; may be used by many threads at once. Copies share the counts.
@@ -92,13 +99,12 @@ class plasma_stage {
   stage_counts counts() const;
   void reset() const;
 
-  /// The particles' part of an element, which keeps what it needs of this stage. Its push throws std::runtime_error
-  /// where the policy is to stop.
+  /// The particles' part of an element, which keeps what it needs of this stage.
   std::shared_ptr<const elements::tile_code> code() const;
 
   /// The reference particle's part: on the axis, at xi, the stage gives it its gain; it enters and leaves at a distance
   /// of `length`. Pieces of a stage gain in proportion, and back is the inverse. Throws std::domain_error unless the
-  /// particle is an electron, and where there is no energy that fits.
+  /// particle is an electron, and where the length is another or there is no energy that fits.
   void advance(beam::reference&, const elements::reference_place&) const;
 
   struct state;

@@ -165,6 +165,7 @@ void gradient::state::track(const beam::columns<const F>& columns) {
     std::vector<beam::moment_sums> sums;
     pass.run(sections[n], n == 0 ? columns : beam.columns(), z, threads, sums, dead[n],
              kept.data());
+    check_stops<F>(dead[n], plan.forward, turn, n == 0 ? columns.size : beam.columns().size);
     beam.identify(dead[n]);
     for (std::size_t i = 0; i < sums.size(); ++i) {
       records.push_back(record_of(plan.forward.records[sections[n].first_record + i],

@@ -37,6 +37,37 @@ std::vector<const casualty<F>*> lost_in(std::span<const casualty<F>> all, std::s
   return dead;
 }
 
+/// Throws std::runtime_error if some of the particles that were lost in a section, of `all`, were so in code that stops
+/// then. `turn`: the line of one turn.
+template <class F>
+void check_stops(std::span<const casualty<F>> dead, const lattice::program& p,
+                 const lattice::line& turn, std::size_t all) {
+  const auto stopping = [&](const casualty<F>& d) -> const elements::code_call* {
+    if (!d.in_code || !d.finite) return nullptr;
+    const elements::code_call& call = p.calls[p.operations[d.op].coefficients];
+    return call.tiles->stops.empty() ? nullptr : &call;
+  };
+  const casualty<F>* first = nullptr;  // in the line
+  std::size_t outside = 0;
+  for (const casualty<F>& d : dead) {
+    if (stopping(d) == nullptr) continue;
+    if (first == nullptr || d.op < first->op) {
+      first = &d;
+      outside = 0;
+    }
+    outside += d.op == first->op;
+  }
+  if (first == nullptr) return;
+  for (const casualty<F>& d : dead) all -= d.op < first->op;
+  const auto at = static_cast<std::size_t>(p.operations[first->op].element);
+  const std::size_t element = at % turn.elements.size();
+  const elements::code_call& call = *stopping(*first);
+  elements::stop_for(*call.tiles,
+                     call.at(static_cast<std::int64_t>(at / turn.elements.size()),
+                             static_cast<std::int32_t>(element)),
+                     lattice::describe(*turn.elements[element]), outside, all);
+}
+
 /// Operations between two places where the whole beam stops.
 struct section {
   std::size_t first, last;                    ///< of the forward program

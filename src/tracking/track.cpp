@@ -342,10 +342,19 @@ class driver {
     std::vector<beam::moment_sums> taken;
     for (std::size_t k = 0; k < p.operations.size(); ++k) {
       const lattice::operation& op = p.operations[k];
-      if (op.code != lattice::operation::call || p.calls[op.coefficients].beam == nullptr) continue;
+      if (op.code != lattice::operation::call) continue;
+      const elements::code_call& call = p.calls[op.coefficients];
+      const bool stops = call.tiles != nullptr && !call.tiles->stops.empty();
+      if (call.beam == nullptr && !stops) continue;
       how.last = k;
       run_part(p, how, start, taken);
-      call_code(p.calls[op.coefficients], op.element, how.first_turn);
+      how.first = k;
+      how.last = k + 1;
+      if (stops) {
+        run_or_stop(p, how, start, taken);
+      } else {
+        call_code(call, op.element, how.first_turn);
+      }
       how.first = k + 1;
     }
     how.last = p.operations.size();
@@ -377,6 +386,40 @@ class driver {
     how.observed = observed_;
     cpu_result done =
         bunch_.visit([&](const auto& columns) { return tracking::run(p, columns, how); });
+    settle(std::move(done), how, start, taken);
+  }
+
+  /// run_part for one operation: tile code that stops where particles are outside. The program was made from where the
+  /// beam is, as with code for the whole beam.
+  void run_or_stop(const lattice::program& p, cpu_run& how, const reference& start,
+                   std::vector<beam::moment_sums>& taken) {
+    const lattice::operation& op = p.operations[how.first];
+    const elements::code_call& call = p.calls[op.coefficients];
+    bunch_.ref = call.entrance;
+    how.observed = observed_;
+    cpu_result done = bunch_.visit([&](const auto& columns) {
+      using value = typename std::remove_cvref_t<decltype(columns)>::value_type;
+      std::vector<value> before(6 * columns.size);
+      for (std::size_t c = 0; c < 6; ++c) {
+        std::copy_n(columns.z[c], columns.size, before.data() + c * columns.size);
+      }
+      cpu_result found = tracking::run(p, columns, how);
+      const auto outside = std::ranges::count(found.losses, beam::loss_reason::outside_domain,
+                                              &beam::bunch::loss::reason);
+      if (outside == 0) return found;
+      for (std::size_t c = 0; c < 6; ++c) {
+        std::copy_n(before.data() + c * columns.size, columns.size, columns.z[c]);
+      }
+      elements::stop_for(*call.tiles, call.at(how.first_turn, op.element),
+                         lattice::describe(*line_.elements[static_cast<std::size_t>(op.element)]),
+                         static_cast<std::size_t>(outside), columns.size);
+    });
+    settle(std::move(done), how, start, taken);
+  }
+
+  /// Moments are added to `taken`, and lost particles leave the beam.
+  void settle(cpu_result&& done, const cpu_run& how, const reference& start,
+              std::vector<beam::moment_sums>& taken) {
     if (taken.empty()) {
       taken = std::move(done.records);
     } else {

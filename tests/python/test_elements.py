@@ -6,7 +6,10 @@ written.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
+import pickle
 from typing import Any
 
 import betatron as bt
@@ -129,6 +132,10 @@ def elements(draw: st.DrawFn) -> bt.Element:
             values[p["name"]] = draw(st.floats(low, high, exclude_min=p["open_below"]))
     if kind == "Bend" and values["length"] == 0.0:
         values["length"] = 1.0  # an angle needs a length
+    if kind == "PlasmaStage":  # ramps fit into it, and may begin and end at no density
+        for ramp in {"ramp_up", "ramp_down"} & set(values):
+            values[ramp] = min(values[ramp], values["length"] / 2)
+        values |= {"density": values["density"] + 1.0, "ramp_end": 0.5}
     return getattr(bt, kind)(**values)
 
 
@@ -349,3 +356,62 @@ def test_parameters_are_those_of_the_kind() -> None:
         "hkick": 1e-3,
         "vkick": 0.0,
     }
+
+
+# --- copies and pickles ---------------------------------------------------------------------------
+
+
+def pickled(what: Any) -> Any:
+    return pickle.loads(pickle.dumps(what))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
+@pytest.mark.parametrize("kind", KINDS)
+def test_elements_are_copied_and_pickled(kind: str, again: Any) -> None:
+    """With all their parameters, each changed alone: not all of them go together."""
+    plain = make(kind)
+    for parameter in [*KINDS[kind], *COMMON]:
+        element = make(kind)
+        with contextlib.suppress(ValueError):
+            setattr(element, parameter["name"], valid(parameter))
+        made = again(element)
+        assert type(made) is type(element) and made is not element
+        assert made == element
+        made.name = "another"
+        assert element.name != "another"
+    assert again(plain).to_dict() == plain.to_dict()
+
+
+class Tagged(bt.Quadrupole):
+    """With a constructor and an attribute of its own."""
+
+    def __init__(self, k1: float) -> None:
+        super().__init__(0.1, k1=k1)
+        self.tag = [k1]
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+def test_subclasses_are_copied_with_what_they_hold(again: Any) -> None:
+    element = Tagged(3.0)
+    made = again(element)
+    assert type(made) is Tagged
+    assert (made.k1, made.tag) == (3.0, [3.0])
+    assert made.tag is not element.tag
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+def test_lines_are_copied_with_what_they_share(again: Any) -> None:
+    q = bt.Quadrupole(0.1, k1=2.0, name="q")
+    line = bt.Line([q, bt.Drift(1.0), q, bt.PlasmaStageSurrogate("stage_02")], name="cell")
+    made, other = again([line, bt.Line([q])])
+    assert made == line and made.name == "cell"
+    assert made[0] is made[2] and made[0] is other[0] and made[0] is not q
+    made[0].k1 = 5.0
+    assert q.k1 == 2.0
+
+
+def test_broken_pickles_are_refused() -> None:
+    with pytest.raises(ValueError, match="length = -1 m is not allowed"):
+        bt.Sextupole.__new__(bt.Sextupole).__setstate__(
+            ({"kind": "Sextupole", "length": -1.0}, None)
+        )

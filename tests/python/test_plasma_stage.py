@@ -293,12 +293,20 @@ def test_what_cannot_be_tracked_is_named() -> None:
     for stage, words in (
         (bt.PlasmaStage(0.28, density=DENSITY, name="long"), "steps of at least 229 per slice"),
         (bt.PlasmaStage(0.1, density=0, acceleration=-20e9), "stops the reference"),
-        (bt.PlasmaStage(0.1, density=1e10, ramp_up=0.06, ramp_down=0.06), "ramp_up"),
-        (bt.PlasmaStage(0.1, density=1e10, ramp_up=0.06, ramp="adiabatic"), "ramp_end = 0"),
-        (bt.PlasmaStage(0.1, density=0, wake="linear", width=1e-5), "density = 0"),
     ):
         with pytest.raises(ValueError, match=words):
             bt.Line([stage]).track(beam)
+    for wrong, words in (
+        ({"ramp_up": 0.06, "ramp_down": 0.06}, "'p': ramp_up .* = 0.12 m; allowed: .* 0.1 m"),
+        ({"ramp_up": 0.06, "ramp": "adiabatic"}, "'p': ramp_end = 0"),
+        ({"density": 0, "wake": "linear", "width": 1e-5}, "'p': density = 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            bt.PlasmaStage(0.1, **{"density": 1e10, "name": "p", **wrong})
+    stage = bt.PlasmaStage(0.1, density=1e10, ramp_up=0.06)
+    with pytest.raises(ValueError, match="ramp_up"):
+        stage.ramp_down = 0.06
+    assert stage.ramp_down == 0
     with pytest.raises(ValueError, match="wake"):
         bt.PlasmaStage(0.1, density=1, wake="other")
     with pytest.raises(ValueError, match="density"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import gc
+import pickle
 import sys
 import types
 import weakref
@@ -501,7 +503,7 @@ def test_derivatives_of_compiled_code() -> None:
     np.testing.assert_allclose(beam.px, start_beam.px - 0.7 * start_beam.x, rtol=1e-12)
     envelope = (drift + exact).envelope(reference(), np.eye(6) * 1e-8)
     assert envelope.covariance[1, 1] > 0
-    with pytest.raises(ValueError, match="tile code has no inverse"):
+    with pytest.raises(ValueError, match="Programmable: its code has no inverse"):
         exact.track(make_beam(3), backward=True)
 
 
@@ -516,3 +518,39 @@ def test_a_wrong_signature_is_refused() -> None:
         bt.Programmable(push=wrong)
     with pytest.raises(TypeError, match=r"push_single has the signature"):
         bt.Programmable(push=numba_functions()[0], push_single=numba_functions()[0])
+
+
+def halve(beam: bt.Beam, state: bt.State) -> None:
+    beam.px[:] *= 0.5
+
+
+class Halver(bt.Programmable):
+    """With a constructor and an attribute of its own."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(0.1, push=halve)
+        self.tag = tag
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_copies_and_pickles(again: Any) -> None:
+    element = bt.Programmable(0.1, [2.0], push=halve, inverse=halve, name="h", dx=1e-3, slices=3)
+    made = again(element)
+    assert made == element and made is not element
+    assert made.push is halve
+    own = again(Halver("mine"))
+    assert (type(own), own.tag, own.length) == (Halver, "mine", 0.1)
+    settings = made.settings
+    made.settings = [3.0]
+    assert (settings, element.settings) == ([2.0], [2.0])
+
+
+def test_what_cannot_be_pickled_is_named() -> None:
+    code = bt.Programmable(push=ctypes.CFUNCTYPE(None)(lambda: None), name="c")
+    assert copy.deepcopy(code) == code  # the same code, in the same process
+    with pytest.raises(TypeError, match="Programmable 'c': push is compiled code in the memory"):
+        pickle.dumps(code)
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(bt.Programmable(push=lambda beam, state: None))

@@ -3,12 +3,15 @@ readers, generated code, and the element."""
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import itertools
 import json
+import pickle
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import betatron as bt
 import numpy as np
@@ -452,10 +455,44 @@ def test_unsupported_graphs_are_named() -> None:
             ("Exp", ["z1"], "e", {}),
             ("Gemm", ["e", "w2", "b2"], "y", {}),
         ],
+        # a ReLU up to 8 only, far outside of where activation functions bend
+        r"node 'Gemm_8' \(Gemm\): the element-wise operations in front of it are no activation": [
+            *FIRST,
+            ("Relu", ["z1"], "r", {}),
+            ("Sub", ["z1", "eight"], "s", {}),
+            ("Relu", ["s"], "t", {}),
+            ("Sub", ["r", "t"], "e", {}),
+            ("Gemm", ["e", "w2", "b2"], "y", {}),
+        ],
+        r"node 'Cast_0' \(Cast\): a cast to type 7, which rounds, is not supported": [
+            ("Cast", ["x"], "i", {"to": 7}),
+            ("Cast", ["i"], "j", {"to": 11}),
+            ("Gemm", ["j", "w1"], "y", {}),
+        ],
+        r"node 'Cast_4' \(Cast\): a cast to type 9": [
+            *FIRST,
+            ("Cast", ["z1"], "i", {"to": 9}),
+            ("Cast", ["i"], "j", {"to": 11}),
+            ("Gemm", ["j", "w2", "b2"], "y", {}),
+        ],
+        r"node 'Gemm_4' \(Gemm\): a constant of shape \(50, 6\) is no row of features": [
+            *FIRST,
+            ("Gemm", ["z1", "w2", "matrix"], "y", {}),
+        ],
+        r"node 'Gemm_4' \(Gemm\): its bias has 3 numbers, expected": [
+            *FIRST,
+            ("Gemm", ["z1", "w2", "three"], "y", {}),
+        ],
+    }
+    constants = {
+        **CONSTANTS,
+        "eight": np.array(8.0),
+        "matrix": np.zeros((50, 6)),
+        "three": np.zeros(3),
     }
     for words, nodes in cases.items():
         with pytest.raises(ValueError, match=words):
-            Network.from_onnx(onnx_model(nodes, CONSTANTS))
+            Network.from_onnx(onnx_model(nodes, constants))
 
 
 def test_a_broken_onnx_file(tmp_path: Path) -> None:
@@ -639,6 +676,28 @@ def test_particles_that_turn_back_are_lost() -> None:
     track = bt.Line([element]).track(beam)
     assert track.n_lost == 1
     assert list(beam.lost.id) == [7] or len(beam) == 99
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_copies_and_pickles(again: Any) -> None:
+    net = Network(
+        [*small_map().layers[:1], Layer(np.eye(16)[:6], bias=np.arange(6.0), activation="silu")],
+        input_scale=1e3,
+        name="n",
+        format="float64",
+        metadata={"of": "nothing"},
+        extras={"domain.low": np.zeros(6)},
+    )
+    made = again(net)
+    x = np.random.default_rng(3).normal(size=(6, 20))
+    np.testing.assert_array_equal(made(x), net(x))
+    assert (made.name, made.format, made.metadata) == (net.name, net.format, net.metadata)
+    np.testing.assert_array_equal(made.extras["domain.low"], np.zeros(6))
+    element = Surrogate(net, 0.3, energy_gain=1e6, coordinates="fixed_time", xi=(0.1, 0.2), dx=1e-3)
+    assert again(element) == element
+    assert again(element) != Surrogate(small_map(), 0.3)
 
 
 def test_dictionary_form_and_errors(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Wakefields against closed forms, impedances and direct sums over particles."""
 
+import copy
+import pickle
+
 import betatron as bt
 import numpy as np
 import pytest
@@ -373,3 +376,23 @@ def test_a_bunch_met_along_an_element_gives_its_kick_in_parts():
         line.track(beam, collective=bt.BeamBeam("ip", 1e-9, 1e-4, 2e-4))
         kicks.append(beam.px[0])
     assert kicks[0] == pytest.approx(kicks[1], rel=1e-6) and kicks[0] != 0
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+def test_copies_and_pickles(again) -> None:
+    t = np.linspace(0.0, 1e-2, 20)
+    table = bt.WakeTable(t, longitudinal=np.cos(t), per_metre=True)
+    t[:] = 0.0  # the caller's array
+    for wake in (
+        table,
+        bt.Resonator(1e6, frequency=1e9, quality=10, kind="dipole_x"),
+        bt.ResistiveWall(5e-3, 5.9e7, "flat"),
+        bt.StructureWake(3e-3, 29.2e-3, 35e-3),
+    ):
+        made = again(wake)
+        at = np.linspace(1e-5, 8e-3, 7)
+        assert type(made) is type(wake) and made.kinds == wake.kinds
+        for kind in wake.kinds:
+            np.testing.assert_array_equal(made(at, kind), wake(at, kind))
+    effect = again(bt.Wake(table, at="m", bins=50))
+    assert repr(effect) == repr(bt.Wake(table, at="m", bins=50))

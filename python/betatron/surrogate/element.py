@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,23 @@ from betatron._checks import number
 from betatron.fixed_time import to_fixed_time
 from betatron.programmable import Programmable
 from betatron.surrogate.stage import StageModel, plasma_stage_files
+from betatron.surrogate.tensors import alike
 
 if TYPE_CHECKING:
-    from betatron import Beam, Reference
+    from betatron import Beam
 
 _NOT_COMMON = {"kind", "length", "settings", "slices"}
+
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _outside_the_package() -> int:
+    """The level, for `warnings.warn` in the function that asks, of whoever called the package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _PACKAGE in Path(frame.f_code.co_filename).parents:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 class OutsideDomainWarning(UserWarning):
@@ -37,11 +50,13 @@ class PlasmaStageSurrogate(Programmable):
     outside
         What becomes of particles for which the stage was not trained. They are counted in any case.
         "warn": the network is taken all the same, and tracking ends with an `OutsideDomainWarning`.
-        "fallback": the physics model takes its place (uniform acceleration that depends on the
-        place in the wake, linear focusing). "lose": they are lost, with the reason
-        "outside_domain". "stop": tracking ends with a RuntimeError.
+        "fallback": the physics model takes its place (acceleration that depends on the place in
+        the wake, linear focusing, the slip of oscillating particles; see
+        `betatron.surrogate.StageModel.physics`). "lose": they are lost, with the reason
+        "outside_domain". "stop": tracking ends with a RuntimeError, with the whole beam in front of
+        the stage.
     xi
-        Position of the reference particle in the wake [m], behind the laser at 0, so negative; by
+        Position of the reference particle in the wake [m], behind the laser at 0, so < 0; by
         default the median of the training particles.
     common
         Parameters that every element has: dx, dy, pitch, yaw, ...
@@ -71,15 +86,12 @@ class PlasmaStageSurrogate(Programmable):
                     "name "
                     f"of a stage of the package, got {type(model).__name__}"
                 )
-            path = Path(model)
-            if not path.suffix:
-                own = {f.stem: f for f in plasma_stage_files()}
-                path = own.get(str(model), path)
-                if not path.exists():
-                    raise FileNotFoundError(
-                        f"PlasmaStageSurrogate: {str(model)!r} is no file and no stage of the "
-                        f"package; those are {', '.join(own)}"
-                    )
+            path = _path_of(model)
+            if not path.suffix and not path.exists():
+                raise FileNotFoundError(
+                    f"PlasmaStageSurrogate: {str(model)!r} is no file and no stage of the "
+                    f"package; those are {', '.join(f.stem for f in plasma_stage_files())}"
+                )
             model = StageModel.load(path)
         name = name or (path.stem if path is not None else "")
         if "slices" in common:
@@ -91,6 +103,11 @@ class PlasmaStageSurrogate(Programmable):
                 f"PlasmaStageSurrogate {name!r}: outside must be a text, got {outside!r}"
             )
         xi = model.xi if xi is None else number(xi, f"PlasmaStageSurrogate {name!r}: xi")
+        if not -np.inf < xi < 0:
+            raise ValueError(
+                f"PlasmaStageSurrogate {name!r}: xi = {xi} m is not allowed; allowed: < 0, behind "
+                "the laser"
+            )
         core = _core.PlasmaStageCode(
             name,
             model.length,
@@ -116,15 +133,9 @@ class PlasmaStageSurrogate(Programmable):
             model.fallback,
             outside,
         )
-
-        length = model.length
-
-        def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
-            if abs(piece.length - length * (piece.end - piece.start)) > 1e-12 * length:
-                raise ValueError(f"PlasmaStageSurrogate {name!r}: its length is {length} m, always")
-            return core.advance(ref, piece.start, piece.end)
-
-        super().__init__(length=length, name=name, push=core.code, reference=reference, **common)
+        super().__init__(
+            length=model.length, name=name, push=core.code, reference=core.reference, **common
+        )
         self._core_stage = core
         self._model = model
         self._path = path
@@ -138,6 +149,24 @@ class PlasmaStageSurrogate(Programmable):
         )
         made._path = self._path
         return made
+
+    def __copy__(self) -> PlasmaStageSurrogate:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PlasmaStageSurrogate:
+        return self.copy()  # models do not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (
+            self._model,
+            None if self._path is None else self._file,
+            {"outside": self._outside, "xi": self._xi, **self._common()},
+        )
+
+    @property
+    def _file(self) -> str:
+        """The path of its file, for files and pickles; of those of the package the name."""
+        return self._path.stem if self._path in plasma_stage_files() else str(self._path)
 
     @property
     def model(self) -> StageModel:
@@ -156,8 +185,8 @@ class PlasmaStageSurrogate(Programmable):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many particles passed since `reset_counts`, and how many of them were outside of what
-        the stage was trained for."""
+        """How many particles came since `reset_counts`, and how many of them were outside of what
+        the stage was trained for. Gradients may take a beam through a stage several times."""
         return self._core_stage.counts[:2]
 
     def reset_counts(self) -> None:
@@ -166,7 +195,7 @@ class PlasmaStageSurrogate(Programmable):
 
     def particles(self, beam: Beam) -> np.ndarray:
         """The beam in front of the stage in the coordinates of the model, x, y, xi [m], px, py, pz
-        [m c] at a fixed time: shape (n, 6)."""
+        [m c] at a fixed time, shape (n, 6), about the reference orbit: without misalignments."""
         if not hasattr(beam, "reference"):
             raise TypeError(f"beam must be a betatron.Beam, got {type(beam).__name__}")
         ref = beam.reference
@@ -177,9 +206,19 @@ class PlasmaStageSurrogate(Programmable):
         return np.stack((x, y, z + self._xi, px * u, py * u, pz * u), axis=1)
 
     def expected_error(self, beam: Beam) -> dict[str, float]:
-        """What errors on held-out particles say of this beam, in front of the stage; see
-        `StageModel.expected_error`."""
-        return self._model.expected_error(self.particles(beam))
+        """What errors on held-out particles say of this beam, in front of the stage, misaligned as
+        it is, with the weights of the particles: what `Track.learned` says of it afterwards. See
+        `StageModel.expected_error`. ValueError for coordinates that are not finite."""
+        from betatron.line import Line
+
+        if not hasattr(beam, "reference"):
+            raise TypeError(f"beam must be a betatron.Beam, got {type(beam).__name__}")
+        for c in ("x", "px", "y", "py", "t", "pt"):
+            if not np.isfinite(getattr(beam, c)).all():
+                raise ValueError(f"PlasmaStageSurrogate {self.name!r}: {c} holds NaN or infinity")
+        twin = PlasmaStageSurrogate(self._model, outside="fallback", xi=self._xi, **self._common())
+        report = Line([twin]).track(beam.copy(), progress=False, spin=False).learned
+        return next(iter(report.values()))
 
     def __repr__(self) -> str:
         model = str(self._path) if self._path is not None else "a model in memory"
@@ -189,7 +228,7 @@ class PlasmaStageSurrogate(Programmable):
         return (
             isinstance(other, PlasmaStageSurrogate)
             and (
-                self._model is other._model
+                alike(vars(self._model), vars(other._model))
                 or (self._path is not None and self._path == other._path)
             )
             and (self._outside, self._xi) == (other._outside, other._xi)
@@ -202,27 +241,21 @@ class PlasmaStageSurrogate(Programmable):
         plain = _core.Programmable.to_dict(self)
         return {k: v for k, v in plain.items() if k not in _NOT_COMMON}
 
-    def _tally(self) -> tuple[int, int, list[int]]:
-        return self._core_stage.counts
+    def _tally(self) -> tuple[int, int, np.ndarray]:
+        passed, outside, weights = self._core_stage.counts
+        return passed, outside, np.array(weights)
 
-    def _report(self, before: tuple[int, int, list[int]]) -> dict[str, float]:
+    def _report(self, before: tuple[int, int, np.ndarray]) -> dict[str, float]:
         """Of the particles since that tally; warns of those outside if that is the policy."""
-        now = self._tally()
-        passed, outside = now[0] - before[0], now[1] - before[1]
-        share = (np.array(now[2]) - np.array(before[2])) / max(passed, 1)
-        r = self._model.residuals
+        passed, outside, weights = (a - b for a, b in zip(self._tally(), before, strict=True))
         if outside > 0 and self._outside == "warn":
             warnings.warn(
                 f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside "
                 "of what it was trained for",
                 OutsideDomainWarning,
-                stacklevel=3,
+                stacklevel=_outside_the_package(),
             )
-        errors = {
-            name: float(np.sqrt((share * getattr(r, field) ** 2).sum()))
-            for name, field in (("transverse", "transverse"), ("gamma", "energy"), ("xi", "xi"))
-        }
-        return {"passed": passed, "outside": outside, **errors}
+        return self._model.report(passed, outside, weights)
 
     def to_dict(self) -> dict[str, Any]:
         """Its kind, file and parameters. ValueError if it was made from a model in memory."""
@@ -232,11 +265,26 @@ class PlasmaStageSurrogate(Programmable):
             )
         return {
             "kind": "PlasmaStageSurrogate",
-            "model": self._path.stem if self._path in plasma_stage_files() else str(self._path),
+            "model": self._file,
             "outside": self._outside,
             "xi": self._xi,
             **self._common(),
         }
+
+
+def _made_again(
+    model: StageModel, file: str | None, parameters: dict[str, Any]
+) -> PlasmaStageSurrogate:
+    made = PlasmaStageSurrogate(model, **parameters)
+    if file is not None:
+        made._path = _path_of(file)
+    return made
+
+
+def _path_of(file: str | Path) -> Path:
+    """Where a model is, by its path or, of those of the package, its name."""
+    own = {f.stem: f for f in plasma_stage_files()}
+    return own.get(str(file), Path(file))
 
 
 elements._classes["PlasmaStageSurrogate"] = PlasmaStageSurrogate

@@ -94,6 +94,10 @@ class Layer:
         }
 
 
+def _made_again(kind: type[Network], arguments: dict[str, Any]) -> Network:
+    return kind(**arguments)
+
+
 def _numbers(what: str, value: ArrayLike | None) -> np.ndarray:
     if value is None:
         return np.empty(0)
@@ -259,6 +263,22 @@ class Network:
             "output_offset": output_offset if output_offset.size else np.zeros(self.outputs),
             "output_scale": output_scale if output_scale.size else np.ones(self.outputs),
         }
+
+    def _arguments(self) -> dict[str, Any]:
+        """What makes the same network again."""
+        names = ("input_offset", "input_scale", "output_offset", "output_scale")
+        given = zip(names, self._core.normalisation(), strict=True)
+        return {
+            "layers": self.layers,
+            "name": self.name,
+            **{name: value for name, value in given if value.size},
+            "format": self.format,
+            "metadata": self.metadata,
+            "extras": self.extras,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self._arguments())
 
     def instructions(self, format: str | None = None) -> str:
         """The instruction set in use here: "v2", "v3" (AVX2), "v4" (AVX-512), "avx512-bf16",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,7 @@ from betatron import _core, elements
 from betatron._checks import number
 from betatron.programmable import Programmable
 from betatron.surrogate.network import FORMATS, Network
-
-if TYPE_CHECKING:
-    from betatron import Reference
+from betatron.surrogate.tensors import alike
 
 _OWN = {"kind", "length", "settings", "slices"}
 
@@ -101,15 +99,7 @@ class Surrogate(Programmable):
             number(xi[0], f"{where}: xi[0]"),
             number(xi[1], f"{where}: xi[1]"),
         )
-
-        def reference(ref: Reference, piece: _core.ReferencePiece) -> Reference:
-            if piece.end < piece.start:
-                raise ValueError(f"{where}: a network has no inverse, tracking backward needs one")
-            if abs(piece.length - length) > 1e-12 * length:
-                raise ValueError(f"{where}: its length is {length} m, always")
-            return core.advance(ref, piece.start, piece.end)
-
-        super().__init__(length, push=core.code(), reference=reference, name=name, **common)
+        super().__init__(length, push=core.code(), reference=core.reference, name=name, **common)
         self._network, self._path = network, path
         self._how = {
             "energy_gain": float(energy_gain),
@@ -143,6 +133,16 @@ class Surrogate(Programmable):
         made._path = self._path
         return made
 
+    def __copy__(self) -> Surrogate:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Surrogate:
+        return self.copy()  # what the element has taken of its network does not change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parameters = {"length": self.length, **self._how, **self._common()}
+        return _made_again, (self._network, self._path, parameters)
+
     def to_dict(self) -> dict[str, Any]:
         """The element as a dictionary of plain values, with the path of its network's file.
 
@@ -171,7 +171,7 @@ class Surrogate(Programmable):
         return (
             isinstance(other, Surrogate)
             and (
-                self._network is other._network
+                alike(self._network._arguments(), other._network._arguments())
                 or (self._path is not None and self._path == other._path)
             )
             and self._how == other._how
@@ -180,6 +180,12 @@ class Surrogate(Programmable):
         )
 
     __hash__ = _core.Programmable.__hash__
+
+
+def _made_again(network: Network, path: Path | None, parameters: dict[str, Any]) -> Surrogate:
+    made = Surrogate(network, **parameters)
+    made._path = path
+    return made
 
 
 elements._classes["Surrogate"] = Surrogate

@@ -26,6 +26,7 @@ _ELEMENTWISE = (
     "Swish, Clip at 0"
 )
 _AFFINE = ("Add", "Sub", "Mul", "Div")
+_FLOATS = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}  # of onnx.TensorProto
 SUPPORTED = f"MatMul, Gemm, Identity, Dropout, Cast, Flatten, {_ELEMENTWISE}"
 
 
@@ -147,6 +148,11 @@ class _Graph:
             self._constants[node.output[0]] = folded
             return
         if op in ("Identity", "Dropout", "Cast"):
+            if op == "Cast" and attributes["to"].i not in _FLOATS:
+                raise _NotSupported(
+                    f"a cast to type {attributes['to'].i}, which rounds, is not supported; "
+                    f"supported: {', '.join(_FLOATS.values())}, which are left out"
+                )
             made = self._value(node.input[0])
         elif op == "Flatten":
             if "axis" in attributes and attributes["axis"].i != 1:
@@ -183,9 +189,10 @@ class _Graph:
                 if node.input[2] not in self._constants:
                     raise _NotSupported("its third operand must be constant: the bias")
                 beta = attributes["beta"].f if "beta" in attributes else 1.0
-                layer["bias"] = np.broadcast_to(
-                    beta * self._constants[node.input[2]].reshape(-1), w.shape[1:]
-                ).copy()
+                bias = self._row(self._constants[node.input[2]])
+                if bias.size not in (1, w.shape[1]):
+                    raise _NotSupported(f"its bias has {bias.size} numbers, expected {w.shape[1]}")
+                layer["bias"] = np.broadcast_to(beta * bias, w.shape[1:]).copy()
         layer["weights"] = w.T
         self._resolve(value, layer)
         self._layers.append(layer)
@@ -346,10 +353,7 @@ class _Graph:
         width = self._width(value.layer)
         if value.layer == 0 and value.function is None and self._input_affine is not None:
             raise _NotSupported("the input is needed both with and without its normalisation")
-        z = np.linspace(-6.0, 6.0, 241)[:, None] * np.ones(width)
-        with np.errstate(all="ignore"):
-            y = np.broadcast_to(_function(value)(z), z.shape)
-        found = _identify(z, y)
+        found = _identify(_function(value), width)
         if found is None:
             raise _NotSupported(
                 "the element-wise operations in front of it are no activation function that is "
@@ -429,7 +433,7 @@ def _then(value: _Value, function: Function) -> _Value:
 
 def _fold(op: str, operands: list[np.ndarray], attributes: dict[str, Any]) -> np.ndarray | None:
     """An operator on constants."""
-    if op in ("Identity", "Cast"):
+    if op == "Identity" or (op == "Cast" and attributes["to"].i in _FLOATS):
         return operands[0]
     if op == "Transpose":
         axes = list(attributes["perm"].ints) if "perm" in attributes else None
@@ -460,36 +464,53 @@ def _gelu_tanh(z: np.ndarray) -> np.ndarray:
     return z * _sigmoid(1.5957691216057308 * (z + 0.044715 * z**3))
 
 
+_NEAR = np.linspace(-6.0, 6.0, 1201)  # where a function is fitted ...
+_FAR = np.geomspace(6.0, 1e6, 300)  # ... and, with both signs, where it must also hold
+_TOLERANCE = 2e-6
+
+
 def _identify(
-    z: np.ndarray, y: np.ndarray
+    function: Function, width: int
 ) -> tuple[str, np.ndarray | None, np.ndarray, np.ndarray] | None:
-    """(activation, slopes, scale, shift) with y = f(z) scale + shift, column by column."""
-    if not np.isfinite(y).all():
+    """(activation, slopes, scale, shift) with function = f scale + shift, column by column, on
+    arguments up to 1e6; where the function itself overflows nothing is asked."""
+    z = np.concatenate((-_FAR[::-1], _NEAR, _FAR))[:, None] * np.ones(width)
+    near = slice(len(_FAR), len(_FAR) + len(_NEAR))
+    with np.errstate(all="ignore"):
+        y = np.broadcast_to(function(z), z.shape)
+        candidates: dict[str, np.ndarray] = {
+            "identity": z,
+            "relu": np.maximum(z, 0.0),
+            "tanh": np.tanh(z),
+            "sigmoid": _sigmoid(z),
+            "silu": z * _sigmoid(z),
+            "gelu_tanh": _gelu_tanh(z),
+            "gelu": np.broadcast_to(_gelu(z[:, :1]), z.shape),
+        }
+    if not np.isfinite(y[near]).all():
         return None
-    candidates: dict[str, np.ndarray] = {
-        "identity": z,
-        "relu": np.maximum(z, 0.0),
-        "tanh": np.tanh(z),
-        "sigmoid": _sigmoid(z),
-        "silu": z * _sigmoid(z),
-        "gelu_tanh": _gelu_tanh(z),
-        "gelu": np.broadcast_to(_gelu(z[:, :1]), z.shape),
-    }
-    size = np.abs(y).max(axis=0) + 1e-300
-    for name, f in candidates.items():
-        mean_f, mean_y = f.mean(axis=0), y.mean(axis=0)
-        df, dy = f - mean_f, y - mean_y
-        scale = (df * dy).sum(axis=0) / (df * df).sum(axis=0)
-        shift = mean_y - scale * mean_f
-        scale = np.where(np.abs(scale - 1) < 1e-6, 1.0, scale)
-        shift = np.where(np.abs(shift) < 1e-6 * size, 0.0, shift)
-        if (np.abs(f * scale + shift - y) < 2e-6 * size).all():
-            return name, None, scale, shift
-    # two straight lines that meet at 0: a leaky ReLU
-    up, down = y[-1] / z[-1], y[0] / z[0]
-    lines = np.where(z < 0, z * down, z * up)
-    if (np.abs(lines - y) < 2e-6 * size).all() and (np.abs(up - 1) < 1e-6).all():
-        same = np.ptp(down) < 1e-12
-        slope = down[:1] if same else down
-        return ("leaky_relu" if same else "prelu"), slope, np.ones_like(up), np.zeros_like(up)
+    size = np.abs(y[near]).max(axis=0) + 1e-300
+    finite = np.isfinite(y)
+
+    def same(f: np.ndarray) -> bool:
+        allowed = _TOLERANCE * np.maximum(size, np.abs(y))
+        return bool((np.abs(f - y)[finite] <= allowed[finite]).all())
+
+    with np.errstate(invalid="ignore"):
+        for name, f in candidates.items():
+            mean_f, mean_y = f[near].mean(axis=0), y[near].mean(axis=0)
+            df, dy = f[near] - mean_f, y[near] - mean_y
+            scale = (df * dy).sum(axis=0) / (df * df).sum(axis=0)
+            shift = mean_y - scale * mean_f
+            scale = np.where(np.abs(scale - 1) < 1e-6, 1.0, scale)
+            shift = np.where(np.abs(shift) < 1e-6 * size, 0.0, shift)
+            if same(f * scale + shift):
+                return name, None, scale, shift
+        # two straight lines that meet at 0: a leaky ReLU
+        low, high = near.start, near.stop - 1
+        up, down = y[high] / z[high], y[low] / z[low]
+        if same(np.where(z < 0, z * down, z * up)) and (np.abs(up - 1) < 1e-6).all():
+            equal = np.ptp(down) < 1e-12
+            slope = down[:1] if equal else down
+            return ("leaky_relu" if equal else "prelu"), slope, np.ones_like(up), np.zeros_like(up)
     return None

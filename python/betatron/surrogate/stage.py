@@ -168,11 +168,25 @@ class Residuals:
     energy: np.ndarray
     xi: np.ndarray
 
-    def at(self, distance: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Expected rms (transverse, energy, xi) at these distances; beyond the last bin, the
+    def weights(self, distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """What particles at these distances weigh in each bin; beyond the last bin is in the
         last."""
-        i = np.minimum(np.searchsorted(self.distance, distance), len(self.distance) - 1)
-        return self.transverse[i], self.energy[i], self.xi[i]
+        bins = np.minimum(np.searchsorted(self.distance, distance), len(self.distance) - 1)
+        return np.bincount(bins, weight, len(self.distance))
+
+    def expected(self, weights: np.ndarray) -> dict[str, float]:
+        """rms errors of one particle, "transverse", "gamma", "xi", of particles that have these
+        weights in the bins. NaN if they weigh nothing: nothing is known of them."""
+        total = weights.sum()
+        share = weights / total if total > 0 else np.full(len(weights), np.nan)
+        return {
+            name: float(np.sqrt((share * of**2).sum()))
+            for name, of in (
+                ("transverse", self.transverse),
+                ("gamma", self.energy),
+                ("xi", self.xi),
+            )
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +197,8 @@ class StageModel:
     position of the reference particle in the wake [m]. weights, biases: of the dense layers, shape
     (out, in), (out,). Features are (f - feature_mean)/feature_scale, outputs o output_scale +
     output_mean. gain: of the physics model for particles outside the domain, gamma2 - gamma1 =
-    gain . (1, xi - xi_mean, (xi - xi_mean)^2), and `fallback` its other six outputs.
+    gain . (1, xi - xi_mean, (xi - xi_mean)^2) on the mean way of the training particles, and
+    `fallback` its first five outputs; see `physics`.
     """
 
     length: float
@@ -215,11 +230,33 @@ class StageModel:
         return (h @ self.weights[-1].T + self.biases[-1]) * self.output_scale + self.output_mean
 
     def physics(self, f: np.ndarray) -> np.ndarray:
-        """What stands in for the network outside its domain, shape (n, 7): a gain that is a
-        parabola in xi, and the mean of the other outputs over the training particles."""
+        """What stands in for the network outside its domain, shape (n, 7).
+
+        A particle of the amplitude a = (x^2 + y^2)/b + (px^2 + py^2) b that oscillates goes a
+        longer way. With gamma that grows linearly, and <px^2 + py^2> = a/(2b),
+
+            dxi = -integral (1 + <px^2 + py^2>)/(2 gamma^2) = -k a/(u v (u + v)) - L/(2 u^2 v^2),
+            k = sqrt(K) L/2,  u = sqrt(gamma1),  v = sqrt(gamma2).
+
+        So it comes to other places in the wake: its gain is a parabola, fitted to the training
+        particles, in the mean of xi over the stage, which is late by k (a - 10 A)/(u (u + v)^2)
+        against those particles, whose mean amplitude is 10 A. Beyond their xi the gain is constant.
+        The other outputs are the means over the training particles.
+        """
+
+        def parabola(xi: np.ndarray) -> np.ndarray:
+            d = np.clip(xi, self.domain.lower[0], self.domain.upper[0]) - self.feature_mean[0]
+            return self.gain[0] + d * (self.gain[1] + d * self.gain[2])
+
+        swing = f[:, 2] + f[:, 3]  # a/sqrt(1 + a/A)
+        half = swing / (2 * self.amplitude)
+        a = swing * (half + np.sqrt(half**2 + 1))
+        u = 1 / f[:, 1]
+        v = np.sqrt(u**2 + parabola(f[:, 0]))
+        k = self.focusing**0.5 * self.length / 2
         o = np.tile(self.fallback, (len(f), 1))
-        d = f[:, 0] - self.feature_mean[0]
-        o[:, 5] = self.gain[0] + d * (self.gain[1] + d * self.gain[2])
+        o[:, 5] = parabola(f[:, 0] - k * (a - 10 * self.amplitude) / (u * (u + v) ** 2))
+        o[:, 6] = -k * a / (u * v * (u + v)) - self.length / (2 * (u * v) ** 2)
         return o
 
     def apply(self, particles: np.ndarray, outside: str = "warn") -> np.ndarray:
@@ -243,23 +280,42 @@ class StageModel:
         """Multiplications and additions of the dense layers per particle."""
         return 2 * sum(w.size for w in self.weights)
 
-    def expected_error(self, particles: np.ndarray) -> dict[str, float]:
-        """What held-out residuals say of this beam, shape (n, 6) in front of the stage: rms errors
-        of one particle ("transverse", over its own amplitude; "gamma"; "xi" [m]) and the share of
-        particles "outside" the domain. All are 0 without particles."""
+    def expected_error(
+        self, particles: np.ndarray, weight: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """What is to be expected of particles of shape (n, 6) in front of the stage.
+
+        Parameters
+        ----------
+        particles
+            Finite numbers, else ValueError.
+        weight
+            Of each particle, shape (n,); default: all the same.
+
+        Returns
+        -------
+        How many particles "passed", and how many of them were "outside" the domain; and the rms
+        error of one particle *inside*, from residuals of held-out particles at the same distance
+        from the centre of the domain: "transverse" (of its place over its own amplitude), "gamma",
+        "xi" [m]. Of particles outside, and with the physics model, no error is known: the three
+        are NaN if there are no others. They are 0 without particles.
+        """
+        particles = _rows(particles)
+        weight = np.ones(len(particles)) if weight is None else np.asarray(weight, np.float64)
+        if not np.isfinite(particles).all():
+            raise ValueError("particles hold NaN or infinity")
         f = self.features(particles)
-        if len(f) == 0:
-            return dict.fromkeys(("transverse", "gamma", "xi", "outside"), 0.0)
-        transverse, energy, xi = self.residuals.at(self.domain.distance(f))
-        amplitude = actions(particles, self.focusing)
-        total = amplitude.sum()
-        rms = np.sqrt((transverse**2 * amplitude).sum() / total) if total > 0 else 0.0
-        return {
-            "transverse": float(rms),
-            "gamma": float(np.sqrt((energy**2).mean())),
-            "xi": float(np.sqrt((xi**2).mean())),
-            "outside": float(self.domain.outside(f).mean()),
-        }
+        inside = ~self.domain.outside(f)
+        weights = self.residuals.weights(self.domain.distance(f)[inside], weight[inside])
+        return self.report(len(f), int((~inside).sum()), weights)
+
+    def report(self, passed: int, outside: int, weights: np.ndarray) -> dict[str, float]:
+        """The result of `expected_error` for so many particles, with these weights of those inside
+        in the bins of residuals."""
+        expected = self.residuals.expected(weights)
+        if passed == 0:
+            expected = dict.fromkeys(expected, 0.0)
+        return {"passed": passed, "outside": outside, **expected}
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (weights in single precision, the rest in double)."""

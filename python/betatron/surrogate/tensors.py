@@ -7,6 +7,7 @@ name are the same.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -143,3 +144,21 @@ def write_tensors(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         file.writelines(parts)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether they hold the same: numbers, texts, arrays, and dictionaries, sequences and
+    dataclasses of them."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(v, b[k]) for k, v in a.items())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(alike, a, b))
+    if dataclasses.is_dataclass(a):
+        return alike(vars(a), vars(b))
+    return bool(a == b)

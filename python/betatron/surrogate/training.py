@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from betatron._checks import number
 from betatron.surrogate.pairs import Pairs, inliers, polynomial, split
 from betatron.surrogate.stage import (
     OUTPUTS,
@@ -85,6 +86,31 @@ class Recipe:
     seed: int = 1
 
 
+_COLUMNS = ("x", "y", "xi", "px", "py", "pz")
+_LEAST = 700  # pairs: 70 % are trained on, of 43 % of these the phase is known, 200 are needed
+
+
+def _check(pairs: Pairs, length: float, focusing: float) -> None:
+    """Raises ValueError, TypeError for what no stage can be trained with."""
+    for name, value, unit in (("length", length, " m"), ("focusing", focusing, " 1/m^2")):
+        if not 0 < number(value, f"train_stage: {name}") < np.inf:
+            raise ValueError(f"train_stage: {name} = {value}{unit} is not allowed; allowed: > 0")
+    finite = np.isfinite(pairs.source).all(axis=1) & np.isfinite(pairs.target).all(axis=1)
+    if finite.sum() < _LEAST:
+        raise ValueError(
+            f"{pairs.label}: {finite.sum()} pairs of finite numbers are too few to train a stage, "
+            f"at least {_LEAST} are needed"
+        )
+    for part in ("source", "target"):
+        for i, name in enumerate(_COLUMNS):
+            column = getattr(pairs, part)[finite, i]
+            if column.min() == column.max():
+                raise ValueError(
+                    f"{pairs.label}: {name} of all particles of {part} is {column[0]}; a stage can "
+                    "only be trained with particles that differ"
+                )
+
+
 def train_stage(
     pairs: Pairs,
     length: float,
@@ -96,8 +122,10 @@ def train_stage(
     """A structured stage from pairs. `length` [m] and `focusing` K [1/m^2] (`ion_column_focusing`)
     are those of the formula in betatron.surrogate.stage: K need not be the wake's exact one, the
     network corrects it. `source`: words on where the data come from, kept in the file. `start`: a
-    stage of a similar beam, with as many units, whose weights are the first ones here.
+    stage of a similar beam, with as many units, whose weights are the first ones here. ValueError
+    for too few pairs, pairs that are all the same, and a length or K that is not > 0.
     RuntimeError if the phases cannot be unwrapped (too few pairs, or a K far from the wake's)."""
+    _check(pairs, length, focusing)
     import torch
 
     recipe = recipe or Recipe()
@@ -210,6 +238,7 @@ def search(
     transverse place over its amplitude, plus that of the gain over its spread. Networks of more
     than `most_operations` are not tried; the default is 1/300 of 5 x 900 units.
     """
+    _check(pairs, length, focusing)
     import optuna
 
     base = recipe or Recipe()

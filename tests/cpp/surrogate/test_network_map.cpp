@@ -165,5 +165,6 @@ TEST_CASE("the reference particle gains its energy, and pieces add up") {
                          2.0,
                          -2e6};
   CHECK_THROWS_AS(advance(loss, whole, {2.0, 0, 1}), std::domain_error);
+  CHECK_THROWS_AS(advance(m, whole, {1.0, 0, 1}), std::domain_error);  // of another length
   CHECK_THROWS_AS(coordinate_form_named("polar"), std::invalid_argument);
 }

@@ -218,12 +218,58 @@ TEST_CASE("linear maps go through tile code by its pull, or by stated difference
   CHECK(one.matrix[0] == 1);
 }
 
+TEST_CASE("tile code that stops leaves all particles in front of it") {
+  tile_code code = octupole();
+  code.stops = "are far out";
+  const auto stop = element_of(code, 500, 0.9e-3);
+  for (const unsigned threads : {1u, 3u}) {
+    for (const bool kicked : {false, true}) {
+      auto b = spread(3000), want = spread(3000);
+      want.visit([](const auto& c) { std::fill_n(c.z[0], c.size, 0.5e-3); });
+      b = want;
+      lattice::line front;
+      for (const auto& e : fodo().elements) front.elements.push_back(e);
+      track_options o;
+      o.threads = threads;
+      track(front, want, o);
+      std::size_t outside = 0;
+      want.visit([&](const auto& c) {
+        for (std::size_t i = 0; i < c.size; ++i) outside += std::fabs(c.z[0][i]) > 0.9e-3;
+      });
+      REQUIRE(outside > 0);
+      lattice::line l = front;
+      l.elements.push_back(stop);
+      for (const auto& e : fodo().elements) l.elements.push_back(e);
+      if (kicked) {  // stretch by stretch
+        tracking::hook h;
+        h.point = hook_point::before_element;
+        h.call = [](beam::bunch&, const tracking::hook_place&) {};
+        o.hooks.push_back(h);
+      }
+      const std::string words = std::to_string(outside) + " of 3000 particles are far out";
+      CHECK_THROWS_WITH_AS(track(l, b, o), doctest::Contains(words.c_str()), std::runtime_error);
+      CHECK(b.size() == 3000);
+      CHECK(b.lost.size() == 0);
+      CHECK(b.ref.s == doctest::Approx(want.ref.s));
+      want.visit([&]<class F>(const beam::columns<F>& w) {
+        b.visit([&]<class G>(const beam::columns<G>& c) {
+          for (std::size_t k = 0; k < 6; ++k) {
+            CHECK(std::equal(w.z[k], w.z[k] + w.size, c.z[k], [](F x, G y) {
+              return static_cast<double>(x) == static_cast<double>(y);
+            }));
+          }
+        });
+      });
+    }
+  }
+}
+
 TEST_CASE("tile code is refused by name where it cannot be used") {
   const lattice::line l = with(element_of(octupole()));
   auto b = spread(3);
   track_options o;
   o.way = lattice::direction::backward;
-  CHECK_THROWS_WITH_AS(track(l, b, o), doctest::Contains("Programmable: tile code has no inverse"),
+  CHECK_THROWS_WITH_AS(track(l, b, o), doctest::Contains("Programmable: its code has no inverse"),
                        std::invalid_argument);
   b.set_spin({0, 0, 1});
   o.way = lattice::direction::forward;
