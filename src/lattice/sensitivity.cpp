@@ -16,6 +16,10 @@
 
 namespace betatron::lattice {
 
+std::string name_of(const knob& k) {
+  return k.entry < 0 ? k.parameter : k.parameter + "[" + std::to_string(k.entry) + "]";
+}
+
 namespace {
 
 using beam::reference;
@@ -89,10 +93,6 @@ const parameter_info* info_of(const element& e, std::string_view parameter) {
 /// What a slice must keep for the sake of a knob.
 void prepare(slice_request& which, const knob& k) {
   (is_common(k) ? which.keep_frames : which.keep_structure) = true;
-}
-
-std::string name_of(const knob& k) {
-  return k.entry < 0 ? k.parameter : k.parameter + "[" + std::to_string(k.entry) + "]";
 }
 
 using values = std::vector<double>;
@@ -524,7 +524,7 @@ class differentiator {
     }
     if (n == 0 && options_.record_end) record(-1, 0);
     r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
-    end_ = ref;
+    r_.length = ref.s - start.s;
   }
 
   void append(const program& piece, std::size_t element) {
@@ -912,7 +912,6 @@ class differentiator {
   std::vector<slice_work> slices_{};
   std::map<std::tuple<const element*, int, int, std::size_t, double, double>, values> cache_{};
   std::vector<std::size_t> slices_before_{};  // each record
-  reference end_{};
   std::size_t unused_ = none, energy_ = none, first_moved_ = none, first_accelerated_ = none;
   bool moves_reference_ = false;
 };

@@ -38,6 +38,9 @@ struct knob {
   int entry = -1;         ///< of a list, counted from 0; -1 for a number
 };
 
+/// The parameter, for example "k1" or "knl[2]".
+std::string name_of(const knob& k);
+
 /// All knobs of an element: each of its numbers and entries of lists, and its displacements; not the openings of
 /// apertures and pipes, on which what remains in the beam does not depend smoothly.
 std::vector<knob> knobs_of(const std::shared_ptr<const element>& e);
@@ -122,6 +125,7 @@ struct sensitivity {
   std::vector<stop> stops{};                ///< in the order of the beam
   std::array<double, 2> exit_energy{};      ///< 1/beta0, 1/(beta0 gamma0)^2 at the end
   std::uint32_t sums = 0;                   ///< how many there are
+  double length = 0;                        ///< of the way of the reference particle
   bool needs_states = false;                ///< an operation cannot be undone: states must be kept
   sensitivity_rates rates{};                ///< empty unless the options have a direction
 

@@ -14,16 +14,22 @@ namespace betatron::tracking {
 
 /// A particle that was lost in operation `op` of the forward program, and where it was then. `index` counts the
 /// particles that were in the beam at the start of the section, `of` all of them.
+///
+/// The reverse pass takes it back where a loss saw it last: what it did from there on until it was lost has no
+/// influence, and maps may be anything but regular there.
 template <class F>
 struct casualty {
+  static constexpr std::ptrdiff_t at_start = -1;
+
   std::size_t index, of;
   std::size_t op;
-  bool in_code;  ///< lost by code, in front of which its coordinates are kept
-  bool finite;
+  bool in_code;  ///< lost by code
   std::array<F, 6> z;
+  std::ptrdiff_t seen;          ///< the last record in front, or at_start of the section
+  std::array<F, 6> seen_at;     ///< where it was there
 
-  /// It is known where it was in front of the operation.
-  bool is_known() const { return finite || in_code; }
+  /// It was in the beam in front of operation `i`, which reverse passes come to from behind, for a loss to see.
+  bool is_back(std::ptrdiff_t i) const { return seen >= i; }
 };
 
 /// Those among `count` particles from `first` on, the last to be lost first; all of them are ascending by index.
@@ -35,6 +41,16 @@ std::vector<const casualty<F>*> lost_in(std::span<const casualty<F>> all, std::s
   for (auto d = begin; d != all.end() && d->index < first + count; ++d) dead.push_back(&*d);
   std::ranges::stable_sort(dead, std::ranges::greater{}, &casualty<F>::op);
   return dead;
+}
+
+/// The first of `count` particles from `first` on that is none of the dead, or `count`.
+template <class F>
+std::size_t first_alive(const std::vector<const casualty<F>*>& dead, std::size_t first,
+                        std::size_t count) {
+  std::size_t lane = 0;
+  const auto is_dead = [&](const casualty<F>* d) { return d->index == first + lane; };
+  while (lane < count && std::ranges::any_of(dead, is_dead)) ++lane;
+  return lane;
 }
 
 /// Operations between two places where the whole beam stops.

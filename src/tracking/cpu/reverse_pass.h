@@ -36,7 +36,7 @@ class reverse_pass {
 
   struct reverse_result {
     std::vector<double> sums;
-    std::array<double, 6> error{}, extent{};
+    std::array<double, 6> error{}, squares{};  ///< the largest, and the sum of the squares of all
   };
 
   /// One section backward.
@@ -77,7 +77,7 @@ class reverse_pass {
       for (std::size_t c = 0; c < 6; ++c) {
         // not std::max, which would lose a NaN
         if (!(b.error[c] <= r.error[c])) r.error[c] = b.error[c];
-        r.extent[c] = std::max(r.extent[c], b.extent[c]);
+        r.squares[c] += b.squares[c];
       }
     }
     for (const auto& s : sums) r.sums.push_back(s.value());
@@ -138,43 +138,48 @@ class reverse_pass {
     const auto dead = lost_in(request.casualties, first, count);
     std::size_t revived = 0;
 
-    // where code or radiation loses particles its derivative may not be finite
+    // On its way to be lost a particle may be where maps, code and radiation have no derivative: it goes beside one
+    // that is not lost, with v = 0, and so do the lanes that fill up the last pack.
+    std::size_t alive = first_alive(dead, first, count);
     auto put_away = [&](std::span<F* const> more = {}) {
-      for (std::size_t k = revived; k < dead.size(); ++k) {
-        const std::size_t lane = dead[k]->index - first;
-        for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
-        for (F* column : more) column[lane] = F(0);
-      }
+      const auto leave = [&](std::size_t lane) {
+        const auto go = [&](F* column) { column[lane] = alive < count ? column[alive] : F(0); };
+        for (std::size_t c = 0; c < 6; ++c) {
+          go(t.z[c]);
+          t.v[c][lane] = F(0);
+        }
+        for (F* column : more) go(column);
+      };
+      for (std::size_t k = revived; k < dead.size(); ++k) leave(dead[k]->index - first);
+      for (std::size_t lane = count; lane < padded; ++lane) leave(lane);
     };
     put_away();
     for (const casualty<F>* d : dead) memory.weight[d->index - first] = 0;
 
-    // those that were lost in an operation behind `op`; where they were is not always known: then they stay away
-    auto revive_behind = [&](std::ptrdiff_t op) {
-      bool any = false;
-      for (; revived < dead.size() && static_cast<std::ptrdiff_t>(dead[revived]->op) > op;
-           ++revived) {
+    auto revive = [&](std::ptrdiff_t op) {
+      const std::size_t before = revived;
+      for (; revived < dead.size() && dead[revived]->is_back(op); ++revived) {
         const casualty<F>& d = *dead[revived];
-        if (!d.is_known()) continue;
         const std::size_t lane = d.index - first;
-        const F* kept = nullptr;  // where code has moved it
-        if (d.in_code) {
-          const operation& call = plan_.forward.operations[d.op];
-          kept = request.entrances[call.coefficients].data() + d.index;
-        }
         for (std::size_t c = 0; c < 6; ++c) {
-          t.z[c][lane] = kept ? kept[c * start.size] : d.z[c];
+          t.z[c][lane] = d.seen_at[c];
           t.v[c][lane] = F(0);
         }
         memory.weight[lane] = static_cast<double>(start.weight[d.index]);
-        any = true;
+        alive = std::min(alive, lane);
       }
-      return any;
+      if (revived == before) return false;
+      put_away();
+      return true;
+    };
+    auto load = [&](std::size_t op) {
+      memory.kept->load(op, t);
+      put_away();
     };
 
     if (memory.kept) {
       memory.kept->track(request.start, first, count, dead);
-      memory.kept->load(part.last, t);
+      load(part.last);
     }
 
     const F exit_energy[2] = {static_cast<F>(part.exit[0]), static_cast<F>(part.exit[1])};
@@ -182,11 +187,13 @@ class reverse_pass {
     const F* energy = exit_energy;
     for (std::size_t i = part.first_backward; i < part.last_backward; ++i) {
       const reverse_operation& op = plan_.backward[i];
-      if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
+      if (revived < dead.size() && revive(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
+      if (alive == count && op.code != operation::refresh) continue;
       if (memory.kept && op.code != operation::refresh) {
-        memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
+        const bool in_front = op.from_front || op.code == reverse_operation::matrix;
+        load(in_front ? op.forward : op.forward + 1);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
       if (op.code < operation::map_count) [[likely]] {
@@ -195,7 +202,7 @@ class reverse_pass {
               own, pool.directions.data() + op.first_direction, op.directions,
               memory.scratch.data(), sums, t);
         });
-        if (op.from_front) memory.kept->load(op.forward, t);
+        if (op.from_front) load(op.forward);
       } else if (op.code == operation::refresh) {
         energy = own;
         t.still = table.refresh(own, t);
@@ -223,8 +230,8 @@ class reverse_pass {
         pull_matrix(op, memory, t);
       }
     }
-    revive_behind(-1);
-    finish(request, first, count, dead, memory, t, result);
+    revive(casualty<F>::at_start);
+    finish(request, first, count, memory, t, result);
   }
 
   /// Calls pull(sums), which adds what the particles contribute along each direction of an operation.
@@ -310,17 +317,13 @@ class reverse_pass {
         lambda[i][k + 1] = -static_cast<double>(t.v[k][i]);
       }
     }
-    if (memory.kept) {
-      memory.kept->load(op.forward, t);
-    } else {
-      for (std::size_t i = 0; i < t.count; ++i) {
-        double z[6];
-        for (std::size_t k = 0; k < 6; ++k) z[k] = static_cast<double>(t.z[k][i]) - offset[k];
-        for (std::size_t k = 0; k < 6; ++k) {
-          double sum = 0;
-          for (std::size_t j = 0; j < 6; ++j) sum += inverse[6 * k + j] * z[j];
-          t.z[k][i] = static_cast<F>(sum);
-        }
+    for (std::size_t i = 0; i < t.count && !memory.kept; ++i) {
+      double z[6];
+      for (std::size_t k = 0; k < 6; ++k) z[k] = static_cast<double>(t.z[k][i]) - offset[k];
+      for (std::size_t k = 0; k < 6; ++k) {
+        double sum = 0;
+        for (std::size_t j = 0; j < 6; ++j) sum += inverse[6 * k + j] * z[j];
+        t.z[k][i] = static_cast<F>(sum);
       }
     }
     for (std::uint32_t d = 0; d < op.directions; ++d) {
@@ -351,20 +354,15 @@ class reverse_pass {
 
   /// The results of a tile, and how far it is from where it began.
   void finish(const reverse_request& request, std::size_t first, std::size_t count,
-              const std::vector<const casualty<F>*>& dead, const workspace& memory,
-              const adjoint_tile<F>& t, reverse_result& result) const {
-    std::vector<bool> unknown(dead.empty() ? 0 : count);
-    for (const casualty<F>* d : dead) {
-      if (!d->is_known()) unknown[d->index - first] = true;
-    }
+              const workspace& memory, const adjoint_tile<F>& t, reverse_result& result) const {
     for (std::size_t c = 0; c < 6; ++c) {
       if (request.rewound[0]) std::copy_n(t.z[c], count, request.rewound[c] + first);
       for (std::size_t i = 0; i < count && request.start.z[0]; ++i) {
-        if (!unknown.empty() && unknown[i]) continue;
-        const double start = static_cast<double>(request.start.z[c][first + i]);
-        const double off = std::fabs(static_cast<double>(t.z[c][i]) - start);
-        if (!memory.kept && !(off <= result.error[c])) result.error[c] = off;
-        result.extent[c] = std::max(result.extent[c], std::fabs(start));
+        const double began = static_cast<double>(request.start.z[c][first + i]);
+        if (memory.kept || !std::isfinite(began)) continue;
+        const double off = std::fabs(static_cast<double>(t.z[c][i]) - began);
+        if (!(off <= result.error[c])) result.error[c] = off;
+        result.squares[c] += off * off;
       }
       if (!request.by_start[0]) continue;
       const F sign = c % 2 == 0 ? F(1) : F(-1);  // lambda_x = v_px, lambda_px = -v_x
