@@ -83,10 +83,10 @@ struct gradient::state {
   void track(const beam::columns<const F>& columns);
   /// What a reverse pass adds up.
   struct reverse_sums {
-    std::vector<double> contributions;  // see sensitivity::collect
+    std::vector<double> contributions;         // see sensitivity::collect
     std::array<double, 6> error{}, squares{};  // of the rewound beam
-    std::vector<double> by_kinetic;  // at each stop
-    std::vector<double> knobs;       // directly through kicks
+    std::vector<double> by_kinetic;            // at each stop
+    std::vector<double> knobs;                 // directly through kicks
     double charge = 0;
   };
   template <class F>
@@ -412,11 +412,10 @@ pull_result gradient::pull(const pull_request<F>& request) const {
   const std::vector<record_pull> records = pulls_of(request.by_moments, s.records);
   const F* final = final_coordinates<F>().get();
   bool keep_states = request.strategy == reverse_strategy::checkpoint || s.overwritten;
-  if (s.plan.needs_states && !keep_states) {
+  if (!s.plan.no_way_back.empty() && !keep_states) {
     if (request.strategy == reverse_strategy::rewind) {
-      throw std::invalid_argument(
-          "the line has radiation, a boundary of a bucket, or a singular matrix, which cannot be rewound; allowed: "
-          "strategy checkpoint");
+      throw std::invalid_argument("a gradient cannot be rewound through " + s.plan.no_way_back +
+                                  "; allowed: strategy auto or checkpoint, which keep states");
     }
     keep_states = true;
   }
@@ -466,15 +465,15 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     const double charge = std::fabs(s.bunch.charge());
     if (charge != 0) result.charge = r.charge / charge;
     result.checkpointed = keep_states;
-    const std::string wrong =
-        not_finite(result, s.options.knobs, request.initial, s.bunch.size());
+    const std::string wrong = not_finite(result, s.options.knobs, request.initial, s.bunch.size());
     if (wrong.empty()) return result;
     if (!keep_states && request.strategy == reverse_strategy::automatic) {
       keep_states = true;
       continue;
     }
-    throw std::runtime_error("the derivative of the loss by " + wrong +
-                             " is not finite: it overflows, or is not defined, on the way from the end of the line");
+    throw std::runtime_error(
+        "the derivative of the loss by " + wrong +
+        " is not finite: it overflows, or is not defined, on the way from the end of the line");
   }
 }
 

@@ -63,10 +63,9 @@ struct hessian_product::state {
     wanted.record_end = true;
     wanted.along = options.direction;
     plan = lattice::differentiate(whole.line, b.ref, wanted);
-    if (plan.needs_states) {
-      throw std::invalid_argument(
-          "the line has a singular matrix, which cannot be rewound: there are no exact second "
-          "derivatives");
+    if (!plan.no_way_back.empty()) {
+      throw std::invalid_argument("there are no exact second derivatives through " +
+                                  plan.no_way_back + ": it cannot be rewound");
     }
     b.visit([&](const auto& columns) { start = in_double(columns, widened); });
     track(l.elements.size());
@@ -227,7 +226,7 @@ second_order_result hessian_product::pull(const second_order_request& request) c
       result.relative_rewind_error = r.rate_error[c] / of;
     }
   }
-  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-12;
+  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-11;
   if (!(result.relative_rewind_error <= tolerance)) {
     std::ostringstream message;
     message << "the rewound beam, or its rates, are off by " << result.relative_rewind_error

@@ -25,8 +25,8 @@ struct casualty {
   std::size_t op;
   bool in_code;  ///< lost by code
   std::array<F, 6> z;
-  std::ptrdiff_t seen;          ///< the last record in front, or at_start of the section
-  std::array<F, 6> seen_at;     ///< where it was there
+  std::ptrdiff_t seen;       ///< the last record in front, or at_start of the section
+  std::array<F, 6> seen_at;  ///< where it was there
 
   /// It was in the beam in front of operation `i`, which reverse passes come to from behind, for a loss to see.
   bool is_back(std::ptrdiff_t i) const { return seen >= i; }

@@ -91,7 +91,7 @@ class reverse_pass {
     alignas(64) F mark[2][stride], by_mark[2][stride];  // of steps that radiate
     double weight[adjoint_tile_size];                   // 0 of particles that are not in the beam
     std::vector<double> sums{};
-    std::vector<F> scratch{};
+    std::vector<F> scratch{}, pushed{};
     std::optional<kept_states<F>> kept{};  // empty: the beam is rewound
     code_memory code;
 
@@ -226,6 +226,8 @@ class reverse_pass {
       } else if (op.code == operation::record) {
         const record_pull& record = request.records[op.coefficients];
         if (record.active) add_record(record, memory.weight, t);
+      } else if (op.code >= reverse_operation::pushed) {
+        pull_pushed(op, pool, memory, t);
       } else {
         pull_matrix(op, memory, t);
       }
@@ -303,6 +305,58 @@ class reverse_pass {
               memory.code);
     for (std::size_t k = 1; k < 6; k += 2) {
       std::transform(lambda[k], lambda[k] + t.count, lambda[k], std::negate<>());
+    }
+  }
+
+  /// A map without inverse, at the coordinates in front of it: lambda_in = J^T lambda_out, by tangents along each
+  /// coordinate that are pushed through it.
+  void pull_pushed(const reverse_operation& op, const reverse_pool<F>& pool, workspace& memory,
+                   const adjoint_tile<F>& t) const {
+    constexpr std::size_t stride = workspace::stride;
+    memory.pushed.resize(12 * stride);
+    adjoint_tile<F> there = t;
+    for (std::size_t c = 0; c < 6; ++c) {
+      there.z[c] = memory.pushed.data() + c * stride;
+      there.v[c] = memory.pushed.data() + (6 + c) * stride;
+    }
+    // of lambda with what becomes of a tangent along one coordinate, or along none
+    const auto products = [&](std::uint32_t direction, std::size_t along, auto&& take) {
+      for (std::size_t c = 0; c < 6; ++c) {
+        std::copy_n(t.z[c], t.count, there.z[c]);
+        std::fill_n(there.v[c], t.count, c == along ? F(1) : F(0));
+      }
+      const std::size_t number = op.first_direction + direction;
+      const F* own = pool.directions[number].coefficients;
+      const std::size_t end = number + 1 < plan_.directions.size()
+                                  ? plan_.directions[number + 1].tangents
+                                  : plan_.tangents.size();
+      const F* energy = own + 2 * (end - 4 - plan_.directions[number].tangents);
+      adjoint_kernels<F>().push[static_cast<std::size_t>(op.code - reverse_operation::pushed)](
+          own, energy, there);
+      for (std::size_t i = 0; i < t.count; ++i) {
+        double sum = 0;
+        for (std::size_t c = 0; c < 6; ++c) {  // lambda_x = v_px, lambda_px = -v_x
+          const double product =
+              static_cast<double>(t.v[c ^ 1][i]) * static_cast<double>(there.v[c][i]);
+          sum += c % 2 == 0 ? product : -product;
+        }
+        take(i, sum);
+      }
+    };
+    constexpr std::size_t none = 6;
+    for (std::uint32_t d = 1; d < op.directions; ++d) {
+      double& sum = memory.sums[plan_.directions[op.first_direction + d].sum];
+      products(d, none, [&](std::size_t, double product) { sum += product; });
+    }
+    std::vector<std::array<double, 6>> in(t.count);
+    for (std::size_t k = 0; k < 6; ++k) {
+      products(0, k, [&](std::size_t i, double product) { in[i][k] = product; });
+    }
+    for (std::size_t i = 0; i < t.count; ++i) {
+      for (std::size_t k = 0; k < 6; k += 2) {
+        t.v[k][i] = static_cast<F>(-in[i][k + 1]);
+        t.v[k + 1][i] = static_cast<F>(in[i][k]);
+      }
     }
   }
 
