@@ -229,7 +229,7 @@ class Gradient(KnobDerivatives):
         Largest distance of rewound from initial coordinates, shape (6,), of the attempt if it was not exact
         enough; 0 if none was made.
     relative_rewind_error
-        The largest of them over the extent of the beam.
+        The largest of them, rms, over the extent of the beam at the start; see docs/gradients.md.
     strategy
         "rewind", "checkpoint" or "forward": what was done.
     lost

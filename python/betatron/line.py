@@ -550,7 +550,7 @@ class Line(_core.Line):
             As for ``gradient``: ``strategy``, ``tolerance``, ``threads``, ``space_charge``, ``collective``, ``turns``,
             ``radiation``, ``boundary``, ``bucket_length``.
             The ``tolerance`` of the exact method is that of the rewound beam and of its rates,
-            default 1e-12.
+            default 1e-11.
 
         Returns
         -------
@@ -727,7 +727,9 @@ class Line(_core.Line):
             track each tile of particles again and keep its states; "rewind" or "checkpoint": only that;
             "forward": one forward pass per parameter, without rewinding.
         tolerance
-            Largest rewind error over the extent of the beam, > 0; default 1e-8, in single precision 1e-3.
+            Largest rewind error, > 0; default 1e-8, in single precision 1e-3. It is that of the coordinate that is
+            worst: rms over the particles, over how far the beam reaches in it (the median distance from its middle) at
+            the start of the line.
         threads
             At most so many; None: all processors that the process may use. Results do not depend on it.
         space_charge, collective
@@ -748,7 +750,7 @@ class Line(_core.Line):
             For wrong arguments, for elements that cannot be tracked, for parameters without a derivative, and for
             collective effects that have none.
         RuntimeError
-            With strategy="rewind", if the rewind error exceeds the tolerance.
+            With strategy="rewind", if the rewind error exceeds the tolerance; and for derivatives that are not finite.
         """
         return gradient(
             self,

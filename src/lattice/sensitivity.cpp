@@ -16,6 +16,10 @@
 
 namespace betatron::lattice {
 
+std::string name_of(const knob& k) {
+  return k.entry < 0 ? k.parameter : k.parameter + "[" + std::to_string(k.entry) + "]";
+}
+
 namespace {
 
 using beam::reference;
@@ -89,10 +93,6 @@ const parameter_info* info_of(const element& e, std::string_view parameter) {
 /// What a slice must keep for the sake of a knob.
 void prepare(slice_request& which, const knob& k) {
   (is_common(k) ? which.keep_frames : which.keep_structure) = true;
-}
-
-std::string name_of(const knob& k) {
-  return k.entry < 0 ? k.parameter : k.parameter + "[" + std::to_string(k.entry) + "]";
 }
 
 using values = std::vector<double>;
@@ -264,8 +264,7 @@ struct slice_state {
   }
 };
 
-/// Tracked with a matrix of the user, which need not be symplectic. (A TaylorMap of higher degree than 1 has no
-/// inverse, and is refused.)
+/// Tracked with a matrix of the user, which need not be symplectic.
 bool is_matrix(const element& e) {
   if (std::holds_alternative<elements::linear_map>(e.body)) return true;
   const auto* series = std::get_if<elements::taylor_map>(&e.body);
@@ -274,9 +273,10 @@ bool is_matrix(const element& e) {
          series->coefficients.size() == 6 * elements::taylor_terms(1);
 }
 
-/// Appends what undoes the map with this code and these coefficients, if it has an inverse of its own kind.
-void append_inverse(const operation& op, const double* coefficients, program& to) {
+/// Appends what undoes the map with this code and these coefficients; false if it has no inverse of its own kind.
+bool append_inverse(const operation& op, const double* coefficients, program& to) {
   int code = 0;
+  bool found = false;
   elements::all_maps::for_each([&]<template <class> class Map>() {
     if (code++ != op.code) return;
     if constexpr (requires(const Map<double>& m) { m.inverse(); }) {
@@ -288,23 +288,40 @@ void append_inverse(const operation& op, const double* coefficients, program& to
       to.coefficients.resize(to.coefficients.size() + sizeof map / sizeof(double));
       std::memcpy(to.coefficients.data() + back.coefficients, &map, sizeof map);
       to.operations.push_back(back);
+      found = true;
     }
   });
+  return found;
 }
 
-/// The inverse of a matrix of the user: with reverse_operation::matrix, and the frames of a displaced element.
-program matrix_program(const element& e, const slice_request& which, reference& ref) {
+std::size_t coefficient_count(int code);
+
+/// What takes covectors back through a slice that has no inverse: reverse_operation::matrix for matrices, of users and
+/// of the linear model, reverse_operation::pushed for other maps without one, and the inverse of those that have one.
+program pulled_program(const element& e, const slice_request& which, reference& ref) {
   slice_request forward = which;
   forward.inverse = false;
   forward.keep_structure = true;  // always dense
+  const std::array front{ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
   const program p = compile_slice(e, forward, ref);
   program r;
   r.entrance_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
   for (auto op = p.operations.rbegin(); op != p.operations.rend(); ++op) {
-    if (op->code == operation::refresh) continue;  // put behind the matrix below
+    if (op->code == operation::refresh) continue;  // put behind the map below
     const double* c = p.coefficients.data() + op->coefficients;
+    auto append = [&](int code, auto first, auto last) {
+      operation o = *op;
+      o.code = code;
+      o.coefficients = static_cast<std::uint32_t>(r.coefficients.size());
+      r.coefficients.insert(r.coefficients.end(), first, last);
+      r.operations.push_back(o);
+    };
     if (op->code != elements::all_maps::code<elements::linear_dense>()) {
-      append_inverse(*op, c, r);
+      if (append_inverse(*op, c, r)) continue;
+      std::vector<double> all(c, c + coefficient_count(op->code));
+      all.insert(all.end(), front.begin(), front.end());
+      append(reverse_operation::pushed + op->code, all.begin(), all.end());
+      append(operation::refresh, front.begin(), front.end());
       continue;
     }
     elements::matrix6 m, back{};
@@ -315,18 +332,11 @@ program matrix_program(const element& e, const slice_request& which, reference& 
     } catch (const std::domain_error&) {
       regular = 0;
     }
-    auto append = [&](int code, auto first, auto last) {
-      operation o = *op;
-      o.code = code;
-      o.coefficients = static_cast<std::uint32_t>(r.coefficients.size());
-      r.coefficients.insert(r.coefficients.end(), first, last);
-      r.operations.push_back(o);
-    };
     std::vector<double> both(c, c + 42);
     both.insert(both.end(), back.begin(), back.end());
     both.push_back(regular);
     append(reverse_operation::matrix, both.begin(), both.end());
-    append(operation::refresh, r.entrance_energy.begin(), r.entrance_energy.end());
+    append(operation::refresh, front.begin(), front.end());
   }
   return r;
 }
@@ -359,9 +369,10 @@ program call_program(const program& forward, const reference& front, const refer
   return r;
 }
 
-/// Slice `index` of an element, as what undoes it; forward: with the coefficients of the maps too.
-/// Throws as compile_slice.
-slice_state state_of(const element& e, slice_request which, const reference& ref, bool forward) {
+/// Slice `index` of an element, as what undoes it, or without an inverse takes covectors back; forward: with the
+/// coefficients of the maps too. Throws as compile_slice.
+slice_state state_of(const element& e, slice_request which, const reference& ref, bool forward,
+                     bool has_inverse) {
   slice_state s{{}, ref};
   if (forward) {
     reference there = ref;
@@ -375,14 +386,17 @@ slice_state state_of(const element& e, slice_request which, const reference& ref
     }
     s.behind = ref;
   }
-  which.inverse = true;
-  s.inverse = is_matrix(e) ? matrix_program(e, which, s.behind) : compile_slice(e, which, s.behind);
+  which.inverse = has_inverse;
+  s.inverse = has_inverse ? compile_slice(e, which, s.behind) : pulled_program(e, which, s.behind);
   return s;
 }
 
 /// Coefficients of an operation of a reverse program.
 std::size_t coefficient_count(int code) {
   if (code == reverse_operation::matrix) return 79;
+  if (code >= reverse_operation::pushed) {
+    return coefficient_count(code - reverse_operation::pushed) + 2;
+  }
   if (code == operation::mark) return sizeof(elements::radiation_mark<double>) / sizeof(double);
   if (code == operation::radiate) return sizeof(elements::radiation_loss<double>) / sizeof(double);
   if (code == operation::refresh) return 2;
@@ -448,6 +462,7 @@ class differentiator {
     };
     std::vector<direction> directions{};
     values rates{};  // of slice_state::all()
+    bool has_inverse = true;
   };
 
   /// Rates along a direction are wanted.
@@ -500,9 +515,9 @@ class differentiator {
         reference behind = ref;
         const std::size_t before = p.operations.size();
         append(compile_slice(e, which, behind), i);
-        slices_.push_back(
-            {i, which, ref, state_of(e, which, ref, wants_rates()), before, p.operations.size()});
+        slices_.push_back({i, which, ref, {{}, ref}, before, p.operations.size()});
         slice_work& s = slices_.back();
+        find_state(s);
         r_.slices.push_back({static_cast<std::int32_t>(i)});
         if (active != knobs_.end()) {
           for (const std::size_t number : active->second) vary(s, number);
@@ -524,7 +539,24 @@ class differentiator {
     }
     if (n == 0 && options_.record_end) record(-1, 0);
     r_.exit_energy = {ref.inverse_beta(), ref.inverse_beta_gamma_squared()};
-    end_ = ref;
+    r_.length = ref.s - start.s;
+  }
+
+  /// Its state, by maps that undo it if there are such.
+  void find_state(slice_work& s) const {
+    const element& e = *line_.elements[s.element];
+    s.has_inverse = !is_matrix(e);
+    try {
+      s.state = state_of(e, s.which, s.front, wants_rates(), s.has_inverse);
+    } catch (const std::invalid_argument&) {
+      const auto own = r_.forward.operations.begin() + static_cast<std::ptrdiff_t>(s.first_forward);
+      const bool radiates = std::any_of(own, r_.forward.operations.end(), [](const operation& op) {
+        return op.code == operation::mark || op.code == operation::radiate;
+      });
+      if (radiates || !s.has_inverse) throw;
+      s.has_inverse = false;
+      s.state = state_of(e, s.which, s.front, wants_rates(), false);
+    }
   }
 
   void append(const program& piece, std::size_t element) {
@@ -578,7 +610,7 @@ class differentiator {
       if (!clock_) ref.t = 0;
       change(changed, ref, value);
       try {
-        const slice_state state = state_of(changed, s.which, ref, wants_rates());
+        const slice_state state = state_of(changed, s.which, ref, wants_rates(), s.has_inverse);
         if (!state.same_structure(s.state)) return {};
         return state.all();
       } catch (const std::exception&) {
@@ -818,7 +850,8 @@ class differentiator {
       to.coefficients = static_cast<std::uint32_t>(r_.coefficients.size());
       const double* own = r_.forward.coefficients.data() + op.coefficients;
       r_.coefficients.insert(r_.coefficients.end(), own, own + coefficient_count(op.code));
-      to.from_front = r_.needs_states = true;
+      to.from_front = true;
+      r_.no_way_back = "the boundary of the bucket";
     }
     r_.backward.push_back(to);
     // the energy columns follow pt, which a boundary may change, and their tangents those of pt, as a record may
@@ -871,6 +904,14 @@ class differentiator {
       reverse_operation to{op.code, op.coefficients + shift, static_cast<std::uint32_t>(undone)};
       to.first_direction = static_cast<std::uint32_t>(r_.directions.size());
       const std::size_t count = coefficient_count(op.code);
+      const bool pushed = op.code >= reverse_operation::pushed;
+      if (pushed) {  // first with coefficients that stand still
+        const auto at = static_cast<std::uint32_t>(r_.tangents.size());
+        r_.directions.push_back({at, energy, false, unused_sum()});
+        r_.tangents.resize(at + count + 2);
+        if (wants_rates()) r_.rates.tangents.resize(at + count + 2);
+        to.directions = 1;
+      }
       for (const slice_work::direction& d : s.directions) {
         const auto moves = [](const values& v, std::size_t first, std::size_t n) {
           if (v.empty()) return false;
@@ -893,10 +934,12 @@ class differentiator {
         if (wants_rates()) append(r_.rates.tangents, d.rates);
         ++to.directions;
       }
-      to.from_front = op.code == operation::radiate;
-      if (to.from_front ||
-          (op.code == reverse_operation::matrix && p.coefficients[op.coefficients + 78] == 0)) {
-        r_.needs_states = true;
+      to.from_front = pushed || op.code == operation::radiate;
+      const element& e = *line_.elements[s.element];
+      if (op.code == operation::radiate) r_.no_way_back = describe(e) + ", which radiates";
+      if (pushed) r_.no_way_back = describe(e) + ", whose map has no inverse";
+      if (op.code == reverse_operation::matrix && p.coefficients[op.coefficients + 78] == 0) {
+        r_.no_way_back = describe(e) + ", which has a singular matrix";
       }
       r_.backward.push_back(to);
     }
@@ -912,7 +955,6 @@ class differentiator {
   std::vector<slice_work> slices_{};
   std::map<std::tuple<const element*, int, int, std::size_t, double, double>, values> cache_{};
   std::vector<std::size_t> slices_before_{};  // each record
-  reference end_{};
   std::size_t unused_ = none, energy_ = none, first_moved_ = none, first_accelerated_ = none;
   bool moves_reference_ = false;
 };

@@ -38,6 +38,9 @@ struct knob {
   int entry = -1;         ///< of a list, counted from 0; -1 for a number
 };
 
+/// The parameter, for example "k1" or "knl[2]".
+std::string name_of(const knob& k);
+
 /// All knobs of an element: each of its numbers and entries of lists, and its displacements; not the openings of
 /// apertures and pipes, on which what remains in the beam does not depend smoothly.
 std::vector<knob> knobs_of(const std::shared_ptr<const element>& e);
@@ -52,6 +55,9 @@ struct reverse_operation {
   static constexpr int matrix =
       1100;  ///< z -> M z + d of the user's, whose M need not be symplectic: coefficients M (36),
              ///< d (6), M^-1 (36), 1 or 0: whether M^-1 exists
+  static constexpr int pushed =
+      1200;  ///< + code of a map without inverse: coefficients of that map, 1/beta0 and 1/(beta0
+             ///< gamma0)^2 in front of it; the first of its directions has no tangents
   static constexpr int call =
       operation::call;  ///< tile code, which has a pull but no inverse; `coefficients`: as in
                         ///< the forward program
@@ -122,8 +128,10 @@ struct sensitivity {
   std::vector<stop> stops{};                ///< in the order of the beam
   std::array<double, 2> exit_energy{};      ///< 1/beta0, 1/(beta0 gamma0)^2 at the end
   std::uint32_t sums = 0;                   ///< how many there are
-  bool needs_states = false;                ///< an operation cannot be undone: states must be kept
-  sensitivity_rates rates{};                ///< empty unless the options have a direction
+  double length = 0;                        ///< of the way of the reference particle
+  std::string
+      no_way_back{};  ///< what cannot be undone, so that states must be kept; empty: nothing
+  sensitivity_rates rates{};  ///< empty unless the options have a direction
 
   /// Derivatives with respect to the knobs, and to the kinetic energy over m c^2 at the start (if the program was
   /// made for it), from what particles have contributed to the sums. by_kinetic: what a loss depends directly on

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
 #include <variant>
 
@@ -12,6 +13,7 @@
 #include "tracking/cpu/forward_pass.h"
 #include "tracking/cpu/reverse_pass.h"
 #include "tracking/record_pull.h"
+#include "tracking/rewind_scale.h"
 #include "tracking/section.h"
 #include "tracking/turns.h"
 
@@ -90,10 +92,10 @@ struct gradient::state {
   void track(const beam::columns<const F>& columns);
   /// What a reverse pass adds up.
   struct reverse_sums {
-    std::vector<double> contributions;  // see sensitivity::collect
-    std::array<double, 6> error{}, extent{};
-    std::vector<double> by_kinetic;  // at each stop
-    std::vector<double> knobs;       // directly through kicks
+    std::vector<double> contributions;         // see sensitivity::collect
+    std::array<double, 6> error{}, squares{};  // of the rewound beam
+    std::vector<double> by_kinetic;            // at each stop
+    std::vector<double> knobs;                 // directly through kicks
     double charge = 0;
   };
   template <class F>
@@ -245,7 +247,7 @@ gradient::state::reverse_sums gradient::state::reverse(const beam::columns<const
     for (std::size_t k = 0; k < contributions.size(); ++k) contributions[k].add(r.sums[k]);
     if (m > 0) return;
     sums.error = r.error;
-    sums.extent = r.extent;
+    sums.squares = r.squares;
     for (const auto& c : contributions) sums.contributions.push_back(c.value());
   };
   section_request.by_end = request.by_particles;
@@ -389,22 +391,55 @@ std::size_t gradient::memory() const {
   });
 }
 
+namespace {
+
+/// What of a result is not finite; empty if nothing is.
+template <class F>
+std::string not_finite(const pull_result& r, const std::vector<lattice::knob>& knobs,
+                       const std::array<F*, 6>& initial, std::size_t n) {
+  for (std::size_t k = 0; k < knobs.size(); ++k) {
+    const lattice::knob& of = knobs[k];
+    if (!std::isfinite(r.knobs[k])) return lattice::name_of(of) + " of " + describe(*of.of);
+  }
+  if (!std::isfinite(r.kinetic)) return "the energy of the reference";
+  if (!std::isfinite(r.charge)) return "the charge of the beam";
+  static constexpr const char* names[] = {"x", "px", "y", "py", "t", "pt"};
+  for (std::size_t c = 0; c < 6 && initial[c]; ++c) {
+    const F* wrong =
+        std::find_if(initial[c], initial[c] + n, [](F value) { return !std::isfinite(value); });
+    if (wrong == initial[c] + n) continue;
+    return std::string("the initial ") + names[c] + " of particle " +
+           std::to_string(wrong - initial[c]);
+  }
+  return {};
+}
+
+}  // namespace
+
 template <class F>
 pull_result gradient::pull(const pull_request<F>& request) const {
   state& s = *state_;
   const std::vector<record_pull> records = pulls_of(request.by_moments, s.records);
   const F* final = final_coordinates<F>().get();
   bool keep_states = request.strategy == reverse_strategy::checkpoint || s.overwritten;
-  if (s.plan.needs_states && !keep_states) {
+  if (!s.plan.no_way_back.empty() && !keep_states) {
     if (request.strategy == reverse_strategy::rewind) {
-      throw std::invalid_argument(
-          "the line has radiation, a boundary of a bucket, or a singular matrix, which cannot be rewound; allowed: "
-          "strategy checkpoint");
+      throw std::invalid_argument("a gradient cannot be rewound through " + s.plan.no_way_back +
+                                  "; allowed: strategy auto or checkpoint, which keep states");
     }
     keep_states = true;
   }
   const double tolerance = request.tolerance > 0 ? request.tolerance : sizeof(F) == 8 ? 1e-8 : 1e-3;
   pull_result result;
+  std::array<double, 6> scale{};
+  if (!keep_states) {
+    s.bunch.visit([&]<class G>(const beam::columns<const G>& columns) {
+      if constexpr (std::is_same_v<F, G>) {
+        const std::size_t n = columns.size;
+        scale = rewind_scale<F>(columns.z, columns_in(final, n), n, s.plan.length);
+      }
+    });
+  }
   for (;;) {
     s.overwritten = s.overwritten || request.initial[0] == final;
     const state::reverse_sums r = s.bunch.visit([&](const auto& columns) {
@@ -415,32 +450,21 @@ pull_result gradient::pull(const pull_request<F>& request) const {
         return state::reverse_sums{};
       }
     });
-    double largest = 0, error[2] = {}, extent[2] = {};
-    for (std::size_t c = 0; c < 6; ++c) {  // lengths, and momenta
-      if (!(r.error[c] <= error[c % 2])) error[c % 2] = r.error[c];
-      const beam::moments& end = s.records.back().moments;
-      const double final_extent = std::fmax(std::fabs(end.min[c]), std::fabs(end.max[c]));
-      extent[c % 2] = std::fmax(std::max(extent[c % 2], r.extent[c]), final_extent);
-    }
-    for (std::size_t k = 0; k < 2; ++k) {
-      if (error[k] == 0) continue;
-      const double relative = error[k] / extent[k];
-      if (!(relative <= largest)) largest = relative;
-    }
     if (!keep_states) {
       result.rewind_error = r.error;
-      result.relative_rewind_error = largest;
-    }
-    if (!keep_states && !(largest <= tolerance)) {
-      if (request.strategy == reverse_strategy::rewind) {
-        throw std::runtime_error("the rewound beam is off by " + std::to_string(largest) +
-                                 " of its extent; allowed: tolerance = " +
-                                 std::to_string(tolerance) + ", or strategy checkpoint");
+      result.relative_rewind_error = relative_error(r.squares, s.bunch.size(), scale);
+      if (!(result.relative_rewind_error <= tolerance)) {
+        if (request.strategy == reverse_strategy::rewind) {
+          std::ostringstream message;
+          message << "the rewound beam is off by " << result.relative_rewind_error
+                  << " of its extent; allowed: tolerance = " << tolerance
+                  << ", or strategy checkpoint";
+          throw std::runtime_error(message.str());
+        }
+        keep_states = true;
+        continue;
       }
-      keep_states = true;
-      continue;
     }
-    result.checkpointed = keep_states;
     std::vector<double> by_kinetic;
     for (const moment_derivative& d : request.by_moments) by_kinetic.push_back(d.kinetic);
     auto collected =
@@ -450,7 +474,16 @@ pull_result gradient::pull(const pull_request<F>& request) const {
     result.kinetic = collected.kinetic;
     const double charge = std::fabs(s.bunch.charge());
     if (charge != 0) result.charge = r.charge / charge;
-    return result;
+    result.checkpointed = keep_states;
+    const std::string wrong = not_finite(result, s.options.knobs, request.initial, s.bunch.size());
+    if (wrong.empty()) return result;
+    if (!keep_states && request.strategy == reverse_strategy::automatic) {
+      keep_states = true;
+      continue;
+    }
+    throw std::runtime_error(
+        "the derivative of the loss by " + wrong +
+        " is not finite: it overflows, or is not defined, on the way from the end of the line");
   }
 }
 

@@ -62,8 +62,7 @@ struct pull_request {
       initial{};  ///< out: derivatives by the initial coordinates, 0 where a particle was lost
                   ///< may be the array of the final coordinates, not by_particles; null: not wanted
   reverse_strategy strategy = reverse_strategy::automatic;
-  double tolerance =
-      0;  ///< of the rewind error over the extent of the beam; 0: 1e-8, in single precision 1e-3
+  double tolerance = 0;  ///< of relative_rewind_error; 0: 1e-8, in single precision 1e-3
 };
 
 struct pull_result {
@@ -72,7 +71,7 @@ struct pull_result {
   double charge = 0;  ///< by the size of the charge of the beam [1/C], through collective effects
   /// Largest distance between rewound and initial coordinates; 0 if no rewind was tried.
   std::array<double, 6> rewind_error{};
-  double relative_rewind_error = 0;  ///< the same over the largest length or momentum at either end
+  double relative_rewind_error = 0;  ///< the same, rms, over rewind_scale()
   bool checkpointed = false;
 };
 
@@ -97,7 +96,8 @@ class gradient {
   /// Bytes kept for the reverse pass.
   std::size_t memory() const;
 
-  /// The reverse pass. Throws std::runtime_error if a rewind is not exact enough, std::invalid_argument for
+  /// The reverse pass. Throws std::runtime_error if a rewind is not exact enough and for derivatives that are not
+  /// finite (naming the first), std::invalid_argument for
   /// by_moments of the wrong size and where a line cannot be rewound. May be called again unless `initial` has
   /// overwritten the final coordinates.
   template <class F>

@@ -12,6 +12,7 @@
 #include "tracking/cpu/forward_pass.h"
 #include "tracking/cpu/second_order_pass.h"
 #include "tracking/record_pull.h"
+#include "tracking/rewind_scale.h"
 #include "tracking/section.h"
 #include "tracking/turns.h"
 
@@ -50,6 +51,7 @@ struct hessian_product::state {
   std::vector<moment_record> records{};
   std::vector<moment_rate> record_rates{};
   std::vector<casualty<double>> casualties{};
+  std::vector<std::array<double, 6>> seen_rates{};  // of each of them, where it was seen last
   std::vector<std::size_t> lost{};
 
   state(const lattice::line& l, const beam::bunch& b, hessian_options o) : options(std::move(o)) {
@@ -61,10 +63,9 @@ struct hessian_product::state {
     wanted.record_end = true;
     wanted.along = options.direction;
     plan = lattice::differentiate(whole.line, b.ref, wanted);
-    if (plan.needs_states) {
-      throw std::invalid_argument(
-          "the line has a singular matrix, which cannot be rewound: there are no exact second "
-          "derivatives");
+    if (!plan.no_way_back.empty()) {
+      throw std::invalid_argument("there are no exact second derivatives through " +
+                                  plan.no_way_back + ": it cannot be rewound");
     }
     b.visit([&](const auto& columns) { start = in_double(columns, widened); });
     track(l.elements.size());
@@ -84,7 +85,7 @@ struct hessian_product::state {
   }
 
   /// d mean_a = sum w dz_a/W and d cov_ab = sum w ((z_b - mean_b) dz_a + (z_a - mean_a) dz_b)/W,
-  /// and the final rates; of a lost particle those where it was lost.
+  /// and the final rates, 0 of lost particles.
   void find_rates() {
     const std::size_t n = start.size;
     rates = std::make_shared<double[]>(6 * n);
@@ -92,6 +93,12 @@ struct hessian_product::state {
     constexpr std::size_t per_record = 42;  // means, and entries (a, b) of half the covariance
     std::vector<std::vector<numerics::compensated_sum>> sums(
         block_count(n), std::vector<numerics::compensated_sum>(per_record * records.size()));
+    for (const casualty<double>& d : casualties) {
+      std::array<double, 6>& at = seen_rates.emplace_back();
+      for (std::size_t c = 0; c < 6 && options.initial_direction[c]; ++c) {
+        at[c] = options.initial_direction[c][d.index];
+      }
+    }
     using moving = forward_mode<double>::moving;
     forward_mode<double>(plan).push(
         options.threads, start, casualties,
@@ -112,11 +119,13 @@ struct hessian_product::state {
           for (std::size_t k = 0; k < per_record; ++k) {
             sums[block][per_record * number + k].add(of_tile[k]);
           }
-        },
-        [&](const casualty<double>& d, const moving& m) {
-          for (std::size_t c = 0; c < 6; ++c) {
-            const double rate = m.tile.v[c][d.index - m.first];
-            to[c][d.index] = std::isfinite(rate) ? rate : 0;
+          for (auto d = std::ranges::lower_bound(casualties, m.first, {}, &casualty<double>::index);
+               d != casualties.end() && d->index < m.first + m.count; ++d) {
+            if (d->seen == casualty<double>::at_start) continue;
+            const auto& record = plan.forward.operations[static_cast<std::size_t>(d->seen)];
+            if (record.coefficients != number) continue;
+            auto& at = seen_rates[static_cast<std::size_t>(d - casualties.begin())];
+            for (std::size_t c = 0; c < 6; ++c) at[c] = m.tile.v[c][d->index - m.first];
           }
         },
         [&](std::size_t, const moving& m) {
@@ -190,6 +199,7 @@ second_order_result hessian_product::pull(const second_order_request& request) c
   }
   second_order_pass::request pass_request;
   pass_request.casualties = s.casualties;
+  pass_request.seen_rates = s.seen_rates;
   pass_request.records = records;
   pass_request.record_rates = rates;
   pass_request.start = s.start;
@@ -203,26 +213,20 @@ second_order_result hessian_product::pull(const second_order_request& request) c
       second_order_pass(s.plan).run(s.options.threads, pass_request);
 
   second_order_result result;
-  // lengths, momenta, and the rates of both
-  const beam::moments& end = s.records.back().moments;
-  for (std::size_t kind = 0; kind < 2; ++kind) {
-    double error = 0, extent = 0, rate_error = 0, rate_extent = 0;
-    for (std::size_t c = kind; c < 6; c += 2) {
-      if (!(r.error[c] <= error)) error = r.error[c];
-      if (!(r.rate_error[c] <= rate_error)) rate_error = r.rate_error[c];
-      extent = std::max({extent, r.extent[c], std::fabs(end.min[c]), std::fabs(end.max[c])});
-      rate_extent = std::max(rate_extent, r.rate_extent[c]);
-    }
-    // rates that are much smaller than a direction that changes things so fast could make them are
-    // due to rounding
-    rate_extent = std::max(rate_extent, 1e-6 * s.plan.rates.fastest * extent);
-    for (const auto& [off, of] : {std::pair{error, extent}, {rate_error, rate_extent}}) {
-      if (off != 0 && !(off / of <= result.relative_rewind_error)) {
-        result.relative_rewind_error = off / of;
-      }
+  const std::array<double, 6> scale =
+      rewind_scale<double>(s.start.z, pass_request.end.value, n, s.plan.length);
+  result.relative_rewind_error = relative_error(r.squares, n, scale);
+  for (std::size_t c = 0; c < 6; ++c) {
+    // rates are 0 at the start, where those on the way are worth less as the beam grew; those that are much smaller
+    // than a direction that changes things so fast could make them are due to rounding
+    const double growth = std::max(1.0, reach_of(pass_request.end.value[c], n) / scale[c]);
+    const double of = std::max(r.rate_extent[c] / growth, 0.1 * s.plan.rates.fastest * scale[c]);
+    if (r.rate_error[c] == 0) continue;
+    if (!(r.rate_error[c] / of <= result.relative_rewind_error)) {
+      result.relative_rewind_error = r.rate_error[c] / of;
     }
   }
-  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-12;
+  const double tolerance = request.tolerance > 0 ? request.tolerance : 1e-11;
   if (!(result.relative_rewind_error <= tolerance)) {
     std::ostringstream message;
     message << "the rewound beam, or its rates, are off by " << result.relative_rewind_error

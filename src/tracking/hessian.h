@@ -49,7 +49,7 @@ struct second_order_request {
   /// Out: derivatives by the initial coordinates, and the Hessian times the direction for them;
   /// null: not wanted.
   std::array<double*, 6> initial{}, initial_product{};
-  /// Of the rewind error of coordinates and of their rates over their extent; 0: 1e-12.
+  /// Of the rewind error of coordinates and of their rates over their extent; 0: 1e-11.
   double tolerance = 0;
 };
 
@@ -64,7 +64,7 @@ struct second_order_result {
 class hessian_product {
  public:
   /// Tracks forward. Throws std::invalid_argument as gradient, for a direction of the wrong size,
-  /// and naming elements that have no second derivatives: those with code, and singular matrices.
+  /// and naming elements that have no second derivatives: those with code, and those without inverse.
   hessian_product(const lattice::line& l, const beam::bunch& b, hessian_options options);
   ~hessian_product();
   hessian_product(hessian_product&&) noexcept;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <functional>
 #include <span>
@@ -14,16 +15,22 @@ namespace betatron::tracking {
 
 /// A particle that was lost in operation `op` of the forward program, and where it was then. `index` counts the
 /// particles that were in the beam at the start of the section, `of` all of them.
+///
+/// The reverse pass takes it back where a loss saw it last: what it did from there on until it was lost has no
+/// influence, and maps may be anything but regular there.
 template <class F>
 struct casualty {
+  static constexpr std::ptrdiff_t at_start = -1;
+
   std::size_t index, of;
   std::size_t op;
-  bool in_code;  ///< lost by code, in front of which its coordinates are kept
-  bool finite;
+  bool in_code;  ///< lost by code
   std::array<F, 6> z;
+  std::ptrdiff_t seen;       ///< the last record in front, or at_start of the section
+  std::array<F, 6> seen_at;  ///< where it was there
 
-  /// It is known where it was in front of the operation.
-  bool is_known() const { return finite || in_code; }
+  /// It was in the beam in front of operation `i`, which reverse passes come to from behind, for a loss to see.
+  bool is_back(std::ptrdiff_t i) const { return seen >= i; }
 };
 
 /// Those among `count` particles from `first` on, the last to be lost first; all of them are ascending by index.
@@ -43,7 +50,8 @@ template <class F>
 void check_stops(std::span<const casualty<F>> dead, const lattice::program& p,
                  const lattice::line& turn, std::size_t all) {
   const auto stopping = [&](const casualty<F>& d) -> const elements::code_call* {
-    if (!d.in_code || !d.finite) return nullptr;
+    const bool finite = std::ranges::all_of(d.z, [](F value) { return std::isfinite(value); });
+    if (!d.in_code || !finite) return nullptr;
     const elements::code_call& call = p.calls[p.operations[d.op].coefficients];
     return call.tiles->stops.empty() ? nullptr : &call;
   };
@@ -66,6 +74,16 @@ void check_stops(std::span<const casualty<F>> dead, const lattice::program& p,
                      call.at(static_cast<std::int64_t>(at / turn.elements.size()),
                              static_cast<std::int32_t>(element)),
                      lattice::describe(*turn.elements[element]), outside, all);
+}
+
+/// The first of `count` particles from `first` on that is none of the dead, or `count`.
+template <class F>
+std::size_t first_alive(const std::vector<const casualty<F>*>& dead, std::size_t first,
+                        std::size_t count) {
+  std::size_t lane = 0;
+  const auto is_dead = [&](const casualty<F>* d) { return d->index == first + lane; };
+  while (lane < count && std::ranges::any_of(dead, is_dead)) ++lane;
+  return lane;
 }
 
 /// Operations between two places where the whole beam stops.

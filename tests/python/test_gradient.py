@@ -373,7 +373,7 @@ def test_single_precision_is_watched(beam):
     g = line.gradient(single, goal, "k1")
     assert g.strategy == "rewind" and 0 < g.relative_rewind_error < 1e-3
     assert np.allclose(g.derivatives, exact.derivatives, rtol=2e-3)
-    with pytest.raises(RuntimeError, match=r"rewound beam is off .* allowed: tolerance = 0.000000"):
+    with pytest.raises(RuntimeError, match=r"rewound beam is off .* allowed: tolerance = 1e-07"):
         line.gradient(single, goal, "k1", strategy="rewind", tolerance=1e-7)
     kept = line.gradient(single, goal, "k1", tolerance=1e-7)
     assert kept.strategy == "checkpoint" and kept.relative_rewind_error > 1e-7  # of the attempt
@@ -395,7 +395,7 @@ def test_what_cannot_be_rewound_is_tracked_again(beam):
     assert g.strategy == "checkpoint"
     forward = line.gradient(beam, goal, [("q", "k1"), ("p", "matrix")], strategy="forward")
     assert np.allclose(g.derivatives, forward.derivatives, rtol=1e-10, atol=1e-12)
-    with pytest.raises(ValueError, match="singular matrix"):
+    with pytest.raises(ValueError, match="which has a singular matrix"):
         line.gradient(beam, goal, strategy="rewind")
 
 

@@ -45,12 +45,11 @@ class forward_mode {
   /// The plan must live as long as this.
   explicit forward_mode(const lattice::sensitivity& plan) : plan_(plan) {}
 
-  /// Takes particles through the line. at_record(block, number of the record, moving),
-  /// at_loss(casualty, moving) where a particle of a tile is lost, and at_end(block, moving) are
-  /// called for each tile, those of a block one after the other.
-  template <class AtRecord, class AtLoss, class AtEnd>
+  /// Takes particles through the line. at_record(block, number of the record, moving) and
+  /// at_end(block, moving) are called for each tile, those of a block one after the other.
+  template <class AtRecord, class AtEnd>
   void push(unsigned threads, const particles& from, const std::vector<casualty<F>>& casualties,
-            const direction& along, AtRecord&& at_record, AtLoss&& at_loss, AtEnd&& at_end) const {
+            const direction& along, AtRecord&& at_record, AtEnd&& at_end) const {
     const std::vector<double>& values = plan_.forward.coefficients;
     std::vector<F> duals(2 * values.size() + 4);
     for (std::size_t i = 0; i < values.size(); ++i) {
@@ -69,7 +68,7 @@ class forward_mode {
             push_tile(
                 duals.data(), from, along.start, i, std::min(adjoint_tile_size, last - i),
                 casualties, *memory,
-                [&](std::size_t number, const moving& m) { at_record(b, number, m); }, at_loss,
+                [&](std::size_t number, const moving& m) { at_record(b, number, m); },
                 [&](const moving& m) { at_end(b, m); });
           }
         });
@@ -96,7 +95,6 @@ class forward_mode {
           }
           sums[block].add(total);
         },
-        [](const casualty<F>&, const moving&) {},
         [&](std::size_t block, const moving& m) {
           double total = 0;
           for (std::size_t c = 0; c < 6 && request.by_particles[0]; ++c) {
@@ -118,11 +116,11 @@ class forward_mode {
     double weight[adjoint_tile_size];
   };
 
-  template <class AtRecord, class AtLoss, class AtEnd>
+  template <class AtRecord, class AtEnd>
   void push_tile(const F* duals, const particles& from, const std::array<const F*, 6>& start,
                  std::size_t first, std::size_t count,
                  const std::vector<casualty<F>>& all_casualties, workspace& memory,
-                 AtRecord&& at_record, AtLoss&& at_loss, AtEnd&& at_end) const {
+                 AtRecord&& at_record, AtEnd&& at_end) const {
     const adjoint_table<F>& table = adjoint_kernels<F>();
     const std::size_t padded = (count + table.width - 1) / table.width * table.width;
     adjoint_tile<F> t{};  // v is the derivative of z here
@@ -149,7 +147,6 @@ class forward_mode {
       for (auto d = begin; d != end; ++d) {
         // lost in a map: gone behind it; found by a record: gone before it is taken
         if (d->op + (op.code == operation::record ? 0 : 1) > n) continue;
-        if (d->op + 1 == n) at_loss(*d, here);
         const std::size_t lane = d->index - first;
         for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
         memory.weight[lane] = 0;
@@ -166,10 +163,7 @@ class forward_mode {
         at_record(op.coefficients, here);
       }
     }
-    for (auto d = begin; d != end; ++d) {
-      if (d->op + 1 == operations.size()) at_loss(*d, here);
-      memory.weight[d->index - first] = -1;
-    }
+    for (auto d = begin; d != end; ++d) memory.weight[d->index - first] = -1;
     at_end(here);
   }
 

@@ -81,12 +81,18 @@ class forward_pass {
              code_memory& memory) const {
     const operation& op = plan_.forward.operations[i];
     const kernel_table<F>& table = kernels<F>();
+    const auto leave = [&](auto&& leaves) {
+      for (const casualty<F>* d : dead) {
+        if (d->op == i && leaves(*d)) put_away(t, d->index - first);
+      }
+    };
     if (op.code < operation::map_count) {
       table.push[static_cast<std::size_t>(op.code)](coefficients_.data() + op.coefficients, t);
     } else if (op.code == operation::refresh) {
       table.refresh(coefficients_.data() + op.coefficients, t);
       energy = op.coefficients;
     } else if (op.code == operation::call) {
+      leave([](const casualty<F>& d) { return !d.in_code; });
       call(op, from, first, count, t, memory);
     } else if (op.code == operation::mark) {
       table.mark(coefficients_.data() + op.coefficients, t);
@@ -94,9 +100,7 @@ class forward_pass {
       draw_noise(op, from.id + first, count, t.noise);
       table.radiate(coefficients_.data() + op.coefficients, t);
     }
-    for (const casualty<F>* d : dead) {
-      if (d->op == i) put_away(t, d->index - first);
-    }
+    leave([](const casualty<F>&) { return true; });
   }
 
   static constexpr std::uint32_t at_entrance = static_cast<std::uint32_t>(-1);
@@ -124,6 +128,7 @@ class forward_pass {
     static constexpr std::size_t stride = tile_size + 64 / sizeof(F);
     alignas(64) F energy[2][stride];
     alignas(64) F z[6][stride];
+    alignas(64) F seen[6][stride];  // at the last record
     alignas(64) F mark[2][stride];
     alignas(64) F noise[stride];
     std::uint32_t outside[tile_size];
@@ -147,6 +152,7 @@ class forward_pass {
     if (plan_.forward.radiation) std::fill_n(t.noise, padded, F(0));
     std::fill_n(memory.gone, padded, false);
     const std::size_t dead_before = casualties.size();
+    std::ptrdiff_t seen = casualty<F>::at_start;
     const auto& operations = plan_.forward.operations;
     auto collect = [&](std::size_t op, bool in_code = false) {
       for (std::size_t p = 0; p * table.width < padded; ++p) {
@@ -155,10 +161,11 @@ class forward_pass {
               p * table.width + static_cast<std::size_t>(std::countr_zero(bits));
           if (lane >= count || memory.gone[lane]) continue;
           memory.gone[lane] = true;
-          casualty<F> dead{first + lane, first + lane, op, in_code, true, {}};
+          casualty<F> dead{first + lane, first + lane, op, in_code, {}, seen, {}};
           for (std::size_t c = 0; c < 6; ++c) {
             dead.z[c] = t.z[c][lane];
-            dead.finite = dead.finite && std::isfinite(dead.z[c]);
+            dead.seen_at[c] =
+                seen == casualty<F>::at_start ? from.z[c][first + lane] : memory.seen[c][lane];
           }
           put_away(t, lane);
           casualties.push_back(dead);
@@ -197,6 +204,8 @@ class forward_pass {
           collect(i);
         records[op.coefficients - part.first_record].merge(
             sum(from, t, first, count, memory.gone, casualties.size() != dead_before));
+        seen = static_cast<std::ptrdiff_t>(i);
+        for (std::size_t c = 0; c < 6; ++c) std::copy_n(t.z[c], count, memory.seen[c]);
       }
     }
     if (table.find_non_finite(t)) [[unlikely]]

@@ -49,9 +49,6 @@ class kept_states {
     for (std::size_t c = 0; c < 6; ++c) {
       std::copy_n(from.z[c] + first, count, t.z[c]);
       std::fill(t.z[c] + count, t.z[c] + t.count, F(0));
-      for (const casualty<F>* d : dead) {
-        if (!d->is_known()) t.z[c][d->index - first] = F(0);
-      }
     }
     std::uint32_t energy = pass_.at_entrance;
     pass_.refresh(part_, energy, t);
@@ -64,7 +61,8 @@ class kept_states {
     }
   }
 
-  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section.
+  /// Sets coordinates to those in front of forward operation `op`, which may be the end of the section. Those of
+  /// particles on their way to be lost may be anything.
   void load(std::size_t op, const adjoint_tile<F>& to) {
     const F* from = in_front(op, to.count);
     for (std::size_t c = 0; c < 6; ++c) {

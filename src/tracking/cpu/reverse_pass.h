@@ -36,7 +36,7 @@ class reverse_pass {
 
   struct reverse_result {
     std::vector<double> sums;
-    std::array<double, 6> error{}, extent{};
+    std::array<double, 6> error{}, squares{};  ///< the largest, and the sum of the squares of all
   };
 
   /// One section backward.
@@ -77,7 +77,7 @@ class reverse_pass {
       for (std::size_t c = 0; c < 6; ++c) {
         // not std::max, which would lose a NaN
         if (!(b.error[c] <= r.error[c])) r.error[c] = b.error[c];
-        r.extent[c] = std::max(r.extent[c], b.extent[c]);
+        r.squares[c] += b.squares[c];
       }
     }
     for (const auto& s : sums) r.sums.push_back(s.value());
@@ -91,7 +91,7 @@ class reverse_pass {
     alignas(64) F mark[2][stride], by_mark[2][stride];  // of steps that radiate
     double weight[adjoint_tile_size];                   // 0 of particles that are not in the beam
     std::vector<double> sums{};
-    std::vector<F> scratch{};
+    std::vector<F> scratch{}, pushed{};
     std::optional<kept_states<F>> kept{};  // empty: the beam is rewound
     code_memory code;
 
@@ -138,43 +138,48 @@ class reverse_pass {
     const auto dead = lost_in(request.casualties, first, count);
     std::size_t revived = 0;
 
-    // where code or radiation loses particles its derivative may not be finite
+    // On its way to be lost a particle may be where maps, code and radiation have no derivative: it goes beside one
+    // that is not lost, with v = 0, and so do the lanes that fill up the last pack.
+    std::size_t alive = first_alive(dead, first, count);
     auto put_away = [&](std::span<F* const> more = {}) {
-      for (std::size_t k = revived; k < dead.size(); ++k) {
-        const std::size_t lane = dead[k]->index - first;
-        for (std::size_t c = 0; c < 6; ++c) t.z[c][lane] = t.v[c][lane] = F(0);
-        for (F* column : more) column[lane] = F(0);
-      }
+      const auto leave = [&](std::size_t lane) {
+        const auto go = [&](F* column) { column[lane] = alive < count ? column[alive] : F(0); };
+        for (std::size_t c = 0; c < 6; ++c) {
+          go(t.z[c]);
+          t.v[c][lane] = F(0);
+        }
+        for (F* column : more) go(column);
+      };
+      for (std::size_t k = revived; k < dead.size(); ++k) leave(dead[k]->index - first);
+      for (std::size_t lane = count; lane < padded; ++lane) leave(lane);
     };
     put_away();
     for (const casualty<F>* d : dead) memory.weight[d->index - first] = 0;
 
-    // those that were lost in an operation behind `op`; where they were is not always known: then they stay away
-    auto revive_behind = [&](std::ptrdiff_t op) {
-      bool any = false;
-      for (; revived < dead.size() && static_cast<std::ptrdiff_t>(dead[revived]->op) > op;
-           ++revived) {
+    auto revive = [&](std::ptrdiff_t op) {
+      const std::size_t before = revived;
+      for (; revived < dead.size() && dead[revived]->is_back(op); ++revived) {
         const casualty<F>& d = *dead[revived];
-        if (!d.is_known()) continue;
         const std::size_t lane = d.index - first;
-        const F* kept = nullptr;  // where code has moved it
-        if (d.in_code) {
-          const operation& call = plan_.forward.operations[d.op];
-          kept = request.entrances[call.coefficients].data() + d.index;
-        }
         for (std::size_t c = 0; c < 6; ++c) {
-          t.z[c][lane] = kept ? kept[c * start.size] : d.z[c];
+          t.z[c][lane] = d.seen_at[c];
           t.v[c][lane] = F(0);
         }
         memory.weight[lane] = static_cast<double>(start.weight[d.index]);
-        any = true;
+        alive = std::min(alive, lane);
       }
-      return any;
+      if (revived == before) return false;
+      put_away();
+      return true;
+    };
+    auto load = [&](std::size_t op) {
+      memory.kept->load(op, t);
+      put_away();
     };
 
     if (memory.kept) {
       memory.kept->track(request.start, first, count, dead);
-      memory.kept->load(part.last, t);
+      load(part.last);
     }
 
     const F exit_energy[2] = {static_cast<F>(part.exit[0]), static_cast<F>(part.exit[1])};
@@ -182,11 +187,13 @@ class reverse_pass {
     const F* energy = exit_energy;
     for (std::size_t i = part.first_backward; i < part.last_backward; ++i) {
       const reverse_operation& op = plan_.backward[i];
-      if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
+      if (revived < dead.size() && revive(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
+      if (alive == count && op.code != operation::refresh) continue;
       if (memory.kept && op.code != operation::refresh) {
-        memory.kept->load(op.from_front ? op.forward : op.forward + 1, t);
+        const bool in_front = op.from_front || op.code == reverse_operation::matrix;
+        load(in_front ? op.forward : op.forward + 1);
       }
       const F* own = pool.coefficients.data() + op.coefficients;
       if (op.code < operation::map_count) [[likely]] {
@@ -195,7 +202,7 @@ class reverse_pass {
               own, pool.directions.data() + op.first_direction, op.directions,
               memory.scratch.data(), sums, t);
         });
-        if (op.from_front) memory.kept->load(op.forward, t);
+        if (op.from_front) load(op.forward);
       } else if (op.code == operation::refresh) {
         energy = own;
         t.still = table.refresh(own, t);
@@ -219,12 +226,14 @@ class reverse_pass {
       } else if (op.code == operation::record) {
         const record_pull& record = request.records[op.coefficients];
         if (record.active) add_record(record, memory.weight, t);
+      } else if (op.code >= reverse_operation::pushed) {
+        pull_pushed(op, pool, memory, t);
       } else {
         pull_matrix(op, memory, t);
       }
     }
-    revive_behind(-1);
-    finish(request, first, count, dead, memory, t, result);
+    revive(casualty<F>::at_start);
+    finish(request, first, count, memory, t, result);
   }
 
   /// Calls pull(sums), which adds what the particles contribute along each direction of an operation.
@@ -299,6 +308,58 @@ class reverse_pass {
     }
   }
 
+  /// A map without inverse, at the coordinates in front of it: lambda_in = J^T lambda_out, by tangents along each
+  /// coordinate that are pushed through it.
+  void pull_pushed(const reverse_operation& op, const reverse_pool<F>& pool, workspace& memory,
+                   const adjoint_tile<F>& t) const {
+    constexpr std::size_t stride = workspace::stride;
+    memory.pushed.resize(12 * stride);
+    adjoint_tile<F> there = t;
+    for (std::size_t c = 0; c < 6; ++c) {
+      there.z[c] = memory.pushed.data() + c * stride;
+      there.v[c] = memory.pushed.data() + (6 + c) * stride;
+    }
+    // of lambda with what becomes of a tangent along one coordinate, or along none
+    const auto products = [&](std::uint32_t direction, std::size_t along, auto&& take) {
+      for (std::size_t c = 0; c < 6; ++c) {
+        std::copy_n(t.z[c], t.count, there.z[c]);
+        std::fill_n(there.v[c], t.count, c == along ? F(1) : F(0));
+      }
+      const std::size_t number = op.first_direction + direction;
+      const F* own = pool.directions[number].coefficients;
+      const std::size_t end = number + 1 < plan_.directions.size()
+                                  ? plan_.directions[number + 1].tangents
+                                  : plan_.tangents.size();
+      const F* energy = own + 2 * (end - 4 - plan_.directions[number].tangents);
+      adjoint_kernels<F>().push[static_cast<std::size_t>(op.code - reverse_operation::pushed)](
+          own, energy, there);
+      for (std::size_t i = 0; i < t.count; ++i) {
+        double sum = 0;
+        for (std::size_t c = 0; c < 6; ++c) {  // lambda_x = v_px, lambda_px = -v_x
+          const double product =
+              static_cast<double>(t.v[c ^ 1][i]) * static_cast<double>(there.v[c][i]);
+          sum += c % 2 == 0 ? product : -product;
+        }
+        take(i, sum);
+      }
+    };
+    constexpr std::size_t none = 6;
+    for (std::uint32_t d = 1; d < op.directions; ++d) {
+      double& sum = memory.sums[plan_.directions[op.first_direction + d].sum];
+      products(d, none, [&](std::size_t, double product) { sum += product; });
+    }
+    std::vector<std::array<double, 6>> in(t.count);
+    for (std::size_t k = 0; k < 6; ++k) {
+      products(0, k, [&](std::size_t i, double product) { in[i][k] = product; });
+    }
+    for (std::size_t i = 0; i < t.count; ++i) {
+      for (std::size_t k = 0; k < 6; k += 2) {
+        t.v[k][i] = static_cast<F>(-in[i][k + 1]);
+        t.v[k + 1][i] = static_cast<F>(in[i][k]);
+      }
+    }
+  }
+
   /// The user's matrix: lambda_in = M^T lambda_out, whatever M is.
   void pull_matrix(const reverse_operation& op, workspace& memory, const adjoint_tile<F>& t) const {
     const double* c = plan_.coefficients.data() + op.coefficients;
@@ -310,17 +371,13 @@ class reverse_pass {
         lambda[i][k + 1] = -static_cast<double>(t.v[k][i]);
       }
     }
-    if (memory.kept) {
-      memory.kept->load(op.forward, t);
-    } else {
-      for (std::size_t i = 0; i < t.count; ++i) {
-        double z[6];
-        for (std::size_t k = 0; k < 6; ++k) z[k] = static_cast<double>(t.z[k][i]) - offset[k];
-        for (std::size_t k = 0; k < 6; ++k) {
-          double sum = 0;
-          for (std::size_t j = 0; j < 6; ++j) sum += inverse[6 * k + j] * z[j];
-          t.z[k][i] = static_cast<F>(sum);
-        }
+    for (std::size_t i = 0; i < t.count && !memory.kept; ++i) {
+      double z[6];
+      for (std::size_t k = 0; k < 6; ++k) z[k] = static_cast<double>(t.z[k][i]) - offset[k];
+      for (std::size_t k = 0; k < 6; ++k) {
+        double sum = 0;
+        for (std::size_t j = 0; j < 6; ++j) sum += inverse[6 * k + j] * z[j];
+        t.z[k][i] = static_cast<F>(sum);
       }
     }
     for (std::uint32_t d = 0; d < op.directions; ++d) {
@@ -351,20 +408,15 @@ class reverse_pass {
 
   /// The results of a tile, and how far it is from where it began.
   void finish(const reverse_request& request, std::size_t first, std::size_t count,
-              const std::vector<const casualty<F>*>& dead, const workspace& memory,
-              const adjoint_tile<F>& t, reverse_result& result) const {
-    std::vector<bool> unknown(dead.empty() ? 0 : count);
-    for (const casualty<F>* d : dead) {
-      if (!d->is_known()) unknown[d->index - first] = true;
-    }
+              const workspace& memory, const adjoint_tile<F>& t, reverse_result& result) const {
     for (std::size_t c = 0; c < 6; ++c) {
       if (request.rewound[0]) std::copy_n(t.z[c], count, request.rewound[c] + first);
       for (std::size_t i = 0; i < count && request.start.z[0]; ++i) {
-        if (!unknown.empty() && unknown[i]) continue;
-        const double start = static_cast<double>(request.start.z[c][first + i]);
-        const double off = std::fabs(static_cast<double>(t.z[c][i]) - start);
-        if (!memory.kept && !(off <= result.error[c])) result.error[c] = off;
-        result.extent[c] = std::max(result.extent[c], std::fabs(start));
+        const double began = static_cast<double>(request.start.z[c][first + i]);
+        if (memory.kept || !std::isfinite(began)) continue;
+        const double off = std::fabs(static_cast<double>(t.z[c][i]) - began);
+        if (!(off <= result.error[c])) result.error[c] = off;
+        result.squares[c] += off * off;
       }
       if (!request.by_start[0]) continue;
       const F sign = c % 2 == 0 ? F(1) : F(-1);  // lambda_x = v_px, lambda_px = -v_x

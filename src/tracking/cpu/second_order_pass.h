@@ -39,7 +39,8 @@ class second_order_pass {
   };
 
   struct request {
-    std::span<const casualty<double>> casualties{};          ///< their rates are in `end`
+    std::span<const casualty<double>> casualties{};
+    std::span<const std::array<double, 6>> seen_rates{};     ///< of each of them, where it was seen
     std::span<const record_pull> records{}, record_rates{};  ///< `active` in both if it is in one
     particles start{};
     std::array<const double*, 6> start_rates{};
@@ -49,8 +50,9 @@ class second_order_pass {
 
   struct result {
     std::vector<rated> sums;
-    std::array<double, 6> error{}, extent{}, rate_error{};
-    std::array<double, 6> rate_extent{};  ///< on the way, looked at in a few places
+    /// Of the rewound coordinates the sum of the squares of their errors; of their rates the largest error, and the
+    /// largest rate on the way, looked at in a few places.
+    std::array<double, 6> squares{}, rate_error{}, rate_extent{};
   };
 
   result run(unsigned threads, const request& r) const {
@@ -76,9 +78,8 @@ class second_order_pass {
       for (std::size_t c = 0; c < 6; ++c) {
         // not std::max, which would lose a NaN
         const result& one = of_block[b];
-        if (!(one.error[c] <= all.error[c])) all.error[c] = one.error[c];
         if (!(one.rate_error[c] <= all.rate_error[c])) all.rate_error[c] = one.rate_error[c];
-        all.extent[c] = std::max(all.extent[c], one.extent[c]);
+        all.squares[c] += one.squares[c];
         all.rate_extent[c] = std::max(all.rate_extent[c], one.rate_extent[c]);
       }
     }
@@ -150,24 +151,35 @@ class second_order_pass {
     std::fill_n(memory.weight, t.count, 0.0);
     std::copy_n(r.start.weight + first, count, memory.weight);
 
-    // Lost particles, the last to be lost first. They come back where they were lost, with the
-    // rates that they had there, if that is known.
+    // Lost particles, the last to be lost first. They come back where they were seen last, with the
+    // rates that they had there.
     const auto dead = lost_in(r.casualties, first, count);
-    for (const casualty<double>* d : dead) put(t, d->index - first, {}, {});
-    for (const casualty<double>* d : dead) memory.weight[d->index - first] = 0;
-    std::size_t revived = 0;
-    const auto revive_behind = [&](std::ptrdiff_t op) {
-      const std::size_t before = revived;
-      for (; revived < dead.size() && static_cast<std::ptrdiff_t>(dead[revived]->op) > op;
-           ++revived) {
-        const casualty<double>& d = *dead[revived];
-        if (!d.is_known()) continue;
-        std::array<double, 6> rates;
-        for (std::size_t c = 0; c < 6; ++c) rates[c] = r.end.rate[c][d.index];
-        put(t, d.index - first, d.z, rates);
-        memory.weight[d.index - first] = r.start.weight[d.index];
+    // Until then they go beside one that is not lost, as do the lanes that fill up the last pack: where they would be
+    // maps may be anything but regular.
+    std::size_t revived = 0, alive = first_alive(dead, first, count);
+    const auto put_away = [&] {
+      std::array<double, 6> z{}, rates{};
+      for (std::size_t c = 0; c < 6 && alive < count; ++c) {
+        z[c] = t.z[c][alive];
+        rates[c] = t.z[c][alive + t.rates];
       }
-      return revived != before;
+      for (std::size_t k = revived; k < dead.size(); ++k) put(t, dead[k]->index - first, z, rates);
+      for (std::size_t lane = count; lane < t.count; ++lane) put(t, lane, z, rates);
+    };
+    put_away();
+    for (const casualty<double>* d : dead) memory.weight[d->index - first] = 0;
+    const auto revive = [&](std::ptrdiff_t op) {
+      const std::size_t before = revived;
+      for (; revived < dead.size() && dead[revived]->is_back(op); ++revived) {
+        const casualty<double>& d = *dead[revived];
+        const auto number = static_cast<std::size_t>(&d - r.casualties.data());
+        put(t, d.index - first, d.seen_at, r.seen_rates[number]);
+        memory.weight[d.index - first] = r.start.weight[d.index];
+        alive = std::min(alive, d.index - first);
+      }
+      if (revived == before) return false;
+      put_away();
+      return true;
     };
 
     const rated exit[2] = {with_rate(plan_.exit_energy[0], plan_.rates.exit_energy[0]),
@@ -182,9 +194,10 @@ class second_order_pass {
         to_go = every - 1;
         look_at_rates(t, to);
       }
-      if (revived < dead.size() && revive_behind(op.forward)) [[unlikely]] {
+      if (revived < dead.size() && revive(op.forward)) [[unlikely]] {
         t.still = table.refresh(energy, t);
       }
+      if (alive == count && op.code != operation::refresh) continue;
       const double* own = pool_.coefficients.data() + 2 * op.coefficients;
       if (op.code < operation::map_count) [[likely]] {
         double* sums = memory.of_map.data();
@@ -205,9 +218,9 @@ class second_order_pass {
         pull_matrix(op, memory, t);
       }
     }
-    revive_behind(-1);
+    revive(casualty<double>::at_start);
     look_at_rates(t, to);
-    finish(r, first, count, dead, t, to);
+    finish(r, first, count, t, to);
   }
 
   static void look_at_rates(const tile& t, result& to) {
@@ -312,20 +325,17 @@ class second_order_pass {
   }
 
   /// The results of a tile, and how far it is from where it began.
-  static void finish(const request& r, std::size_t first, std::size_t count,
-                     const std::vector<const casualty<double>*>& dead, const tile& t, result& to) {
-    std::vector<bool> unknown(dead.empty() ? 0 : count);
-    for (const casualty<double>* d : dead) unknown[d->index - first] = !d->is_known();
+  static void finish(const request& r, std::size_t first, std::size_t count, const tile& t,
+                     result& to) {
     for (std::size_t c = 0; c < 6; ++c) {
       for (std::size_t i = 0; i < count; ++i) {
-        if (!unknown.empty() && unknown[i]) continue;
         const double start = r.start.z[c][first + i];
+        if (!std::isfinite(start)) continue;
         const double rate = r.start_rates[c] ? r.start_rates[c][first + i] : 0;
         const double off = std::fabs(t.z[c][i] - start);
         const double rate_off = std::fabs(t.z[c][i + t.rates] - rate);
-        if (!(off <= to.error[c])) to.error[c] = off;
         if (!(rate_off <= to.rate_error[c])) to.rate_error[c] = rate_off;
-        to.extent[c] = std::max(to.extent[c], std::fabs(start));
+        to.squares[c] += off * off;
       }
       if (!r.by_start[0]) continue;
       const double sign = c % 2 == 0 ? 1 : -1;  // lambda_x = v_px, lambda_px = -v_x

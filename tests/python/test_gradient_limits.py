@@ -1,0 +1,256 @@
+"""Gradients where they are hard to take: particles that overflow, beams that cannot be rewound, maps without
+inverse."""
+
+import betatron as bt
+import numpy as np
+import pytest
+from betatron import losses
+from betatron.beam import COORDINATES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+ELECTRONS = bt.Reference("electron", kinetic_energy=1e9)
+SLOW = bt.Reference("electron", kinetic_energy=20e6)
+
+
+def beam_of(ref, z, precision="double"):
+    beam = bt.Beam.from_arrays(ref, **dict(zip(COORDINATES, np.array(z), strict=True)))
+    return beam.copy(precision=precision)
+
+
+def normal(seed, n, size=1e-4):
+    return np.random.default_rng(seed).normal(size=(6, n)) * size
+
+
+# --- particles that overflow ----------------------------------------------------------------------
+
+
+def octupole_cell():
+    return bt.Line(
+        [
+            bt.Quadrupole(0.2, k1=1.5, name="qf"),
+            bt.Drift(1.0),
+            bt.Octupole(0.2, k3=2000.0),
+            bt.Drift(0.5),
+            bt.Quadrupole(0.2, k1=-1.5, name="qd"),
+            bt.Drift(1.5),
+        ]
+    )
+
+
+def overflowing():
+    """Healthy particles and one that goes to infinity within some turns."""
+    z = normal(1, 20)
+    z[0, 3] = 0.05
+    return z
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_a_particle_that_overflows_does_not_spoil_the_gradient(precision):
+    line, beam = octupole_cell(), beam_of(ELECTRONS, overflowing(), precision)
+    # records in the turns before it is lost see it: its part is large there
+    for goal in (losses.beam_size("x"), losses.of_moments(lambda m: m.sigma("x"), at="qf")):
+        forward = line.gradient(beam, goal, "k1", turns=20, strategy="forward")
+        assert forward.lost == [3] and np.all(np.isfinite(forward.derivatives))
+        for strategy in ("auto", "checkpoint"):
+            g = line.gradient(beam, goal, "k1", turns=20, strategy=strategy, initial=True)
+            tolerance = 1e-9 if precision == "double" else 1e-2
+            assert np.allclose(g.derivatives, forward.derivatives, rtol=tolerance)
+            assert np.all(np.isfinite(g.initial))
+    assert np.all(g.initial[:4, 3] != 0)  # seen in its first turns
+
+
+def test_second_derivatives_beside_a_particle_that_overflows():
+    line, beam = octupole_cell(), beam_of(ELECTRONS, overflowing())
+
+    def product(**options):
+        return line.hessian_vector(beam, losses.beam_size("x"), "k1", [1, 0.5], turns=20, **options)
+
+    exact, differences = product(method="exact"), product(method="differences")
+    assert np.allclose(exact.values, differences.values, rtol=1e-9)
+
+
+def test_kicks_beside_a_particle_that_overflows():
+    line, beam = octupole_cell(), beam_of(ELECTRONS, overflowing())
+    beam.set_charge(1e-12)
+    focus = line.elements[0]
+
+    def gradient(**how):
+        return line.gradient(
+            beam,
+            losses.beam_size("x"),
+            [("qf", "k1")],
+            turns=20,
+            space_charge=bt.SpaceChargeGaussian(order=1),
+            **how,
+        )
+
+    def at(k1):
+        focus.k1 = k1
+        return gradient().value
+
+    h = 1e-6
+    difference = (8 * (at(1.5 + h) - at(1.5 - h)) - at(1.5 + 2 * h) + at(1.5 - 2 * h)) / (12 * h)
+    focus.k1 = 1.5
+    for strategy in ("auto", "checkpoint"):
+        g = gradient(strategy=strategy, initial=True)
+        assert g.lost == [3] and np.all(np.isfinite(g.initial))
+        assert g["qf", "k1"] == pytest.approx(difference, rel=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_states_beside_particles_that_overflow(precision):
+    # most of them within one element, and in single precision lanes of a pack are empty
+    stage = bt.PlasmaStage(0.01, density=1e21, acceleration=1e8, slope=1e12, dx=2e-3)
+    line = bt.Line([bt.Quadrupole(0.1, k1=2, name="a"), stage])
+    options = {"reference_energy": True}
+    for n in (12, 9):
+        few = beam_of(SLOW, normal(0, 12, 1e-5)[:, :n], precision)
+        forward = line.gradient(few, losses.beam_size("x"), "k1", strategy="forward", **options)
+        kept = line.gradient(few, losses.beam_size("x"), "k1", strategy="checkpoint", **options)
+        assert len(kept.lost) > 4
+        tolerance = 1e-9 if precision == "double" else 0.1
+        assert np.allclose(kept.derivatives, forward.derivatives, rtol=tolerance)
+        assert np.isclose(kept.reference_energy, forward.reference_energy, rtol=tolerance)
+
+
+def test_derivatives_that_overflow_are_an_error():
+    line = bt.Line([bt.Quadrupole(0.1, k1=2.0, name="q"), bt.Drift(1.0)])
+    huge = losses.of_particles(lambda z: (0.0, np.full(z.shape, 1e308)))
+    with pytest.raises(
+        RuntimeError, match=r"derivative of the loss by k1 of Quadrupole 'q' is not"
+    ):
+        line.gradient(beam_of(SLOW, normal(1, 50, 1.0)), huge, "k1")
+    with pytest.raises(RuntimeError, match="by the initial x of particle 0 is not finite"):
+        line.gradient(beam_of(SLOW, normal(1, 50)), huge, initial=True)
+
+
+# --- beams that cannot be rewound -----------------------------------------------------------------
+
+
+@st.composite
+def lines(draw):
+    """Stable and unstable ones, with foci in between, of elements that are strong or weak."""
+    seed = draw(st.integers(0, 10**6))
+    r = np.random.default_rng(seed)
+    strong = 10 ** r.uniform(-0.5, 1.5)
+    elements = [bt.Quadrupole(0.1, k1=1.0, name="first")]
+    for i in range(int(10 ** r.uniform(0.5, 1.7))):
+        kind = r.integers(7)
+        if kind < 4:
+            model = str(r.choice(["linear", "paraxial", "exact"]))
+            k1 = strong * r.normal()
+            elements.append(bt.Quadrupole(r.uniform(0.05, 0.3), k1=k1, model=model, name=f"q{i}"))
+        elif kind == 4:
+            elements.append(bt.Bend(r.uniform(0.2, 0.5), angle=0.1 * r.normal()))
+        elif kind == 5:
+            voltage, phase = 1e5 * r.normal(), r.uniform(-3, 3)
+            elements.append(bt.RFCavity(0.2, voltage=voltage, frequency=1e9, phase=phase))
+        elements.append(bt.Drift(10 ** r.uniform(-1, 1)))
+    z = r.normal(size=(6, 200)) * 10 ** r.uniform(-7, -3, size=(6, 1))
+    z[5] *= 0.1
+    if r.random() < 0.3:
+        z[:, 0] *= 1000  # one that is far from the others
+    return bt.Line(elements), z, int(r.integers(len(elements)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(lines(), st.sampled_from(["double", "single"]), st.sampled_from(["x", "y", "t"]))
+def test_what_is_rewound_is_as_exact_as_tolerated(drawn, precision, coordinate):
+    line, z, place = drawn
+    beam = beam_of(SLOW, z, precision)
+    goal = losses.beam_size("x") + losses.beam_size(coordinate, at=place)
+    try:
+        kept = line.gradient(beam, goal, "k1", initial=True, strategy="checkpoint")
+    except (ValueError, RuntimeError) as error:
+        assert "finite" in str(error)  # a beam or derivatives that overflow
+        return
+    g = line.gradient(beam, goal, "k1", initial=True)
+    tolerance = 1e-8 if precision == "double" else 1e-3
+    assert g.strategy == "checkpoint" or g.relative_rewind_error <= tolerance
+    off = np.abs(g.derivatives - kept.derivatives).max()
+    assert off <= tolerance * np.abs(kept.derivatives).max()
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_a_beam_that_grows_cannot_be_rewound(precision):
+    """Of a beam 5 million times (in single precision 2000 times) as large at the end, rounding is all that is left at
+    the start, whatever is long and far away."""
+    n = 40 if precision == "double" else 20
+    line = bt.Line(
+        [e for _ in range(n) for e in (bt.Quadrupole(0.1, k1=-8, model="linear"), bt.Drift(0.1))]
+    )
+    z = normal(0, 500, 1e-6)
+    z[5] *= 100
+    for change in ({}, {4: 1e6}):
+        changed = z.copy()
+        for c, factor in change.items():
+            changed[c] *= factor
+        changed[2, 0] = 1.0 if change else changed[2, 0]
+        beam = beam_of(SLOW, changed, precision)
+        assert line.gradient(beam, losses.beam_size("x"), "k1").strategy == "checkpoint"
+        with pytest.raises(RuntimeError, match="rewound beam is off by"):
+            line.gradient(beam, losses.beam_size("x"), "k1", strategy="rewind")
+    product = line.hessian_vector(beam_of(SLOW, z), losses.beam_size("x"), "k1", np.ones(2 * n)[:n])
+    assert product.method == "differences" and "rewound beam" in product.obstacle
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_ordinary_beams_are_rewound(precision):
+    """Also those without extent in some coordinates."""
+    line = bt.Line(
+        [
+            bt.Quadrupole(0.2, k1=1.5),
+            bt.Drift(0.8),
+            bt.Quadrupole(0.2, k1=-1.5),
+            bt.Drift(0.8),
+            bt.RFCavity(0.1, voltage=1e4, frequency=1e8),
+        ]
+        * 50
+    )
+    for absent in ((), (5,), (4, 5), (1, 3), (0, 2), (0, 1, 4, 5), (1, 2, 3, 4, 5)):
+        z = normal(0, 300, 1e-4)
+        z[list(absent)] = 0
+        for n in (300, 1):
+            g = line.gradient(beam_of(ELECTRONS, z[:, :n], precision), losses.centroid("x"), "k1")
+            assert g.strategy == "rewind", (absent, n, g.relative_rewind_error)
+
+
+# --- maps without inverse -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("degree", [2, 3])
+def test_taylor_maps_need_no_inverse(degree):
+    rng = np.random.default_rng(degree)
+    terms = {2: 28, 3: 84}[degree]
+    rows = rng.normal(size=(6, terms))
+    rows[:, 0] *= 1e-4
+    rows[:, 1:7] = np.eye(6) + 0.1 * rows[:, 1:7]
+    series = bt.TaylorMap(rows.ravel().tolist(), centre=[1e-4] * 6, length=0.2, roll=0.1, name="t")
+    cavity = bt.RFCavity(0.1, voltage=1e5, frequency=1e9, name="rf")
+    line = bt.Line([bt.Quadrupole(0.1, k1=2, name="a"), cavity, series, cavity])
+    beam = beam_of(SLOW, normal(1, 13, 1e-3))
+    goal = losses.beam_size("x", at="t") + 0.1 * losses.beam_size("pt")
+    parameters = ["k1", "voltage", "coefficients", "centre", "dx"]
+    g = line.gradient(beam, goal, parameters, initial=True, reference_energy=True)
+    forward = line.gradient(beam, goal, parameters, reference_energy=True, strategy="forward")
+    assert g.strategy == "checkpoint" and len(g.knobs) == 3 + 6 * terms + 6 + 2
+    scale = np.abs(forward.derivatives * [k.parameter != "voltage" for k in g.knobs]).max()
+    assert np.allclose(g.derivatives, forward.derivatives, rtol=1e-9, atol=1e-10 * scale)
+    assert g["rf", "voltage"] == pytest.approx(forward["rf", "voltage"], rel=1e-9)
+    assert g.reference_energy == pytest.approx(forward.reference_energy, rel=1e-9)
+
+    direction = normal(2, 13, 1.0)
+
+    def along(h):
+        return line.gradient(beam_of(SLOW, normal(1, 13, 1e-3) + h * direction), goal).value
+
+    h = 1e-5
+    difference = (8 * (along(h) - along(-h)) - along(2 * h) + along(-2 * h)) / (12 * h)
+    assert np.sum(g.initial * direction) == pytest.approx(difference, rel=1e-7)
+    with pytest.raises(
+        ValueError, match=r"through TaylorMap 't', whose map .* allowed: .* auto or"
+    ):
+        line.gradient(beam, goal, "k1", strategy="rewind")
+    product = line.hessian_vector(beam, goal, "k1", [1.0])
+    assert product.method == "differences" and "TaylorMap 't'" in product.obstacle
