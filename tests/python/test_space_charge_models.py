@@ -288,7 +288,10 @@ def test_models_stand_only_where_they_make_sense() -> None:
         (lambda: bt.SpaceCharge2D(1.0, (8, 8, 8)), "must be one or two numbers"),
         (lambda: bt.SpaceCharge2D(1.0, shape="cubical"), "shape = 'cubical' is not allowed"),
         (lambda: bt.SpaceCharge2D(1.0, margin=0.5), "margin = 0.5 is not allowed; allowed: >= 1"),
-        (lambda: bt.SpaceCharge2D(1.0, order=3), "SpaceCharge2D: order = 3 is not allowed; allowed: 1, 2"),
+        (
+            lambda: bt.SpaceCharge2D(1.0, order=3),
+            "SpaceCharge2D: order = 3 is not allowed; allowed: 1, 2",
+        ),
         (
             lambda: bt.SpaceCharge2D(1.0, spacing=0.0),
             "spacing = 0.0 m is not allowed; allowed: > 0",
