@@ -45,28 +45,39 @@ bool single_is_enough(const std::array<double, 3>& edges, const std::array<bool,
   return true;
 }
 
+template <class From, class To>
+void convert(const From* from, std::size_t count, To* to, unsigned threads) {
+  constexpr std::size_t chunk = 1 << 16;
+  numerics::parallel_for(threads, (count + chunk - 1) / chunk, [&](std::size_t part) {
+    const std::size_t first = part * chunk, last = std::min(count, first + chunk);
+    std::transform(from + first, from + last, to + first,
+                   [](From v) { return static_cast<To>(v); });
+  });
+}
+
 /// The columns of a beam that a kick reads or writes, in double precision.
 class wide_columns {
  public:
-  explicit wide_columns(const beam::columns<const float>& c) : data_(7 * c.size) {
+  wide_columns(const beam::columns<const float>& c, unsigned threads)
+      : data_(7 * c.size), threads_(threads) {
     columns_.size = c.size;
     for (std::size_t i = 0; i < 7; ++i) {
-      double* to = data_.data() + i * c.size;
-      const float* from = i < 6 ? c.z[i] : c.weight;
-      std::copy(from, from + c.size, to);
-      (i < 6 ? columns_.z[i] : columns_.weight) = to;
+      double*& to = i < 6 ? columns_.z[i] : columns_.weight;
+      to = data_.data() + i * c.size;
+      convert(i < 6 ? c.z[i] : c.weight, c.size, to, threads);
     }
   }
   const beam::columns<double>& columns() const { return columns_; }
+
+  /// Column i in single precision.
+  void put(std::size_t i, float* to) const { convert(columns_.z[i], columns_.size, to, threads_); }
   void put_momenta(const beam::columns<float>& c) const {
-    for (std::size_t i = 1; i < 6; i += 2) narrow(columns_.z[i], c.size, c.z[i]);
-  }
-  static void narrow(const double* from, std::size_t count, float* to) {
-    std::transform(from, from + count, to, [](double v) { return static_cast<float>(v); });
+    for (std::size_t i = 1; i < 6; i += 2) put(i, c.z[i]);
   }
 
  private:
-  std::vector<double> data_;
+  fields::huge_array<double> data_;
+  unsigned threads_;
   beam::columns<double> columns_{};
 };
 
@@ -337,7 +348,7 @@ void space_charge_3d::kick(beam::bunch& b, const tracking::kick_place& place) {
   b.visit([&]<class F>(const beam::columns<F>& c) {
     if constexpr (std::is_same_v<F, float>) {
       if (grid->widened) {
-        const wide_columns wide(c);
+        const wide_columns wide(c, place.threads);
         push(wide.columns());
         wide.put_momenta(c);
         return;
@@ -502,13 +513,12 @@ tracking::kick_slopes space_charge_3d::pull(beam::bunch& b, const tracking::cove
     const std::array<F*, 6>& by = lambda.of<F>();
     if constexpr (std::is_same_v<F, float>) {
       if (grid->widened) {
-        const wide_columns wide(c),
-            wide_by({{by[0], by[1], by[2], by[3], by[4], by[5]}, c.weight, nullptr, c.size});
+        const wide_columns wide(c, place.threads);
+        const wide_columns wide_by(
+            {{by[0], by[1], by[2], by[3], by[4], by[5]}, c.weight, nullptr, c.size}, place.threads);
         pull_back(wide.columns(), wide_by.columns().z);
         wide.put_momenta(c);
-        for (std::size_t i = 0; i < 6; ++i) {
-          wide_columns::narrow(wide_by.columns().z[i], c.size, by[i]);
-        }
+        for (std::size_t k = 0; k < 6; ++k) wide_by.put(k, by[k]);
         return;
       }
     }
@@ -548,7 +558,7 @@ space_charge_field<F> space_charge_3d::field(const beam::bunch& b, unsigned thre
       last_.reset();
       if constexpr (std::is_same_v<F, float>) {
         if (grid->widened) {
-          const wide_columns wide(c);
+          const wide_columns wide(c, threads);
           workspace<double>& w = memory_of<double>(c.size);
           fields::grid<double> density;
           solve<double>(w, wide.columns(), frame, threads, &density);
