@@ -158,7 +158,7 @@ class Line(_core.Line):
         def reports() -> dict[str, dict[str, float]]:
             found: dict[str, dict[str, float]] = {}
             for e, before in watched:
-                name, number = e.name or e.kind, 1
+                name, number = e.name or type(e).__name__, 1
                 while (key := name if number == 1 else f"{name} {number}") in found:
                     number += 1
                 found[key] = e._report(before)

@@ -328,7 +328,8 @@ std::vector<tracking::hook> hooks_of(const lattice::line& l, nb::handle given) {
     const auto [name, function, flags] =
         nb::cast<std::tuple<std::string, nb::object, std::vector<std::uint8_t>>>(item);
     tracking::hook h;
-    h.point = *std::ranges::find_if(points, [&](point p) { return name == tracking::name_of(p); });
+    h.point = *std::ranges::find(points, std::string_view(name),
+                                 [](point p) { return std::string_view(tracking::name_of(p)); });
     h.at = flags;
     h.call = [held = held_object(function), &l](beam::bunch& b, const tracking::hook_place& at) {
       nb::gil_scoped_acquire locked;

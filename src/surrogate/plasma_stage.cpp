@@ -148,11 +148,14 @@ struct plasma_stage::state {
   template <class F>
   void sort_in(const stage_memory<F>& m, const F* weight, std::size_t count, double* sums) const {
     if (by_distance.empty()) return;
+    std::uint32_t bin[most_lanes] = {};
+    for (const double square : squares) {
+      const F edge = static_cast<F>(square);
+      for (std::size_t i = 0; i < count; ++i) bin[i] += !(m.square[i] <= edge);
+    }
     for (std::size_t i = 0; i < count; ++i) {
-      if (m.outside[i]) continue;
-      std::size_t b = 0;
-      while (b < squares.size() && !(static_cast<double>(m.square[i]) <= squares[b])) ++b;
-      sums[b] += static_cast<double>(static_cast<float>(weight[i]));
+      const float w = m.outside[i] ? 0.0f : static_cast<float>(weight[i]);
+      sums[bin[i]] += static_cast<double>(w);
     }
   }
 

@@ -468,6 +468,8 @@ def test_stages_of_one_name_are_all_reported():
         warnings.simplefilter("ignore", OutsideDomainWarning)
         track = bt.Line([first, second, first]).track(beam_of(electron(), a, first.xi))
     assert {k: v["passed"] for k, v in track.learned.items()} == {"stage": 100, "stage 2": 50}
+    unnamed = bt.Line([PlasmaStageSurrogate(first.model)])
+    assert list(unnamed.track(beam_of(electron(), a, first.xi)).learned) == ["PlasmaStageSurrogate"]
 
 
 def test_the_warning_points_to_who_tracks():
