@@ -34,17 +34,21 @@ const parameter_info* find_in(const std::vector<parameter_info>& list, std::stri
 /// A displacement: a parameter of the frame of an element, not of its body.
 bool is_common(const knob& k) { return find_in(common_parameters(), k.parameter) != nullptr; }
 
-/// How a parameter of this unit changes things, where its value does not say.
-double scale_of(std::string_view unit) {
-  if (unit == "V" || unit == "V/m") return 1e6;
-  if (unit == "Hz") return 1e9;
+/// How a parameter changes things, where its value does not say: a size that is usual for it. In other units than those
+/// of the fields of magnets 1 would be far too little, and steps of differences lost in rounding.
+double usual_size(const parameter_info& info) {
+  if (info.name == "density") return 1e21;  // of a plasma; the strength of a sextupole has the same unit
+  if (info.unit == "V") return 1e6;
+  if (info.unit == "V/m") return 1e9;
+  if (info.unit == "V/m^2") return 1e12;
+  if (info.unit == "Hz") return 1e9;
   return 1;
 }
 
 /// The same for a knob with the value x. Where maps follow the clock of the reference, which shows `time` [m], a step
 /// must not turn its phase many times: differences could vanish by chance.
 double scale_of(const parameter_info& info, double x, bool clock, double time) {
-  double scale = std::max(std::fabs(x), 0.1 * scale_of(info.unit));
+  double scale = std::max(std::fabs(x), 0.1 * usual_size(info));
   if (!clock) return scale;
   if (info.unit == "Hz") {
     const double turns = std::max(std::fabs(time), 1.0) / numerics::constants::speed_of_light;

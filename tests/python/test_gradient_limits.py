@@ -4,10 +4,11 @@ inverse."""
 import betatron as bt
 import numpy as np
 import pytest
-from betatron import losses
+from betatron import _core, losses
 from betatron.beam import COORDINATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_physics import MODELS, SCALE, element
 
 ELECTRONS = bt.Reference("electron", kinetic_energy=1e9)
 SLOW = bt.Reference("electron", kinetic_energy=20e6)
@@ -254,3 +255,100 @@ def test_taylor_maps_need_no_inverse(degree):
         line.gradient(beam, goal, "k1", strategy="rewind")
     product = line.hessian_vector(beam, goal, "k1", [1.0])
     assert product.method == "differences" and "TaylorMap 't'" in product.obstacle
+
+
+# --- parameters that are 0 ------------------------------------------------------------------------
+
+# on which things vary, in any line; 0.1 for all else
+USUAL = {"density": 1e20, "slope": 1e11, "acceleration": 1e8, "voltage": 1e5, "amplitude": 1e6}
+CENTRAL = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}
+FORWARD = {0: -25 / 12, 1: 4.0, 2: -3.0, 3: 4 / 3, 4: -1 / 4}
+
+
+def differences(function, size, one_sided):
+    """Derivatives at 0 with a range of steps."""
+    for h in size * 4.0 ** -np.arange(2, 9):
+        if one_sided:
+            yield sum(w * function(j * h) for j, w in FORWARD.items()) / h
+        else:
+            yield sum(w * (function(j * h) - function(-j * h)) for j, w in CENTRAL.items()) / h
+
+
+KINDS = [k for k in bt.kinds() if k not in ("Aperture", "PolygonAperture", "PlasmaStage")]
+
+
+def usual_values(kind):
+    """Numbers that are not 0, where a kind has any."""
+    values = {
+        "matrix": np.eye(6).ravel().tolist(),
+        "coefficients": np.eye(6, 7, 1).ravel().tolist(),
+    }
+    sizes = {"Hz": 1e9, "V": 1e5, "V/m": 1e6, "T": 0.05, "T/m": 0.5, "m": 0.2}
+    for p in bt.kinds()[kind]:
+        if p["type"] == "float" and p["name"] not in ("x_max", "y_max"):
+            size = (
+                0.3
+                if p["name"] == "length"
+                else sizes.get(p["unit"], 0.7 * SCALE.get(p["unit"], 1))
+            )
+            values[p["name"]] = max(p["minimum"], min(p["maximum"], size))
+    return {
+        name: value
+        for name, value in values.items()
+        if any(name == p["name"] for p in bt.kinds()[kind])
+    }
+
+
+STAGES = [{"wake": "blowout"}, {"wake": "linear", "width": 1e-3}, {"wake": "linear"}]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("PlasmaStage", {"length": 0.01, "density": 1e20, "acceleration": 1e8, **s}) for s in STAGES]
+    + [(kind, None) for kind in KINDS],
+)
+def test_derivatives_at_zero(kind, values, model):
+    """By every number of every kind that may be 0, in turn."""
+    ref = SLOW
+    if values is None:
+        values = usual_values(kind)
+    rng = np.random.default_rng(1)
+    z = normal(1, 12, 1e-5)
+    covector, curvature = rng.normal(size=z.shape), 1e4 * rng.normal(size=z.shape)
+    goal = losses.of_particles(
+        lambda z: (
+            np.sum(covector * z + curvature * z**2 / 2),
+            covector + curvature * z,
+        )
+    )
+    for p in bt.kinds()[kind]:
+        name = p["name"]
+        if p["type"] != "float" or name == "length" or p["open_below"] or p["minimum"] > 0:
+            continue
+        try:
+            e = element(kind, model, {**values, name: 0.0})
+        except ValueError as error:
+            assert "allowed" in str(error)
+            continue
+        line = bt.Line([bt.Quadrupole(0.1, k1=2.0), e, bt.Drift(0.5)])
+        if (name, -1) not in _core.knobs_of(e):
+            continue
+        beam = beam_of(ref, z)
+        try:
+            g = line.gradient(beam, goal, [(e, name)])
+        except ValueError as error:
+            assert "cannot be differentiated" in str(error) or "allowed" in str(error)
+            continue
+        forward = line.gradient(beam, goal, [(e, name)], strategy="forward").derivatives[0]
+        found = g.derivatives[0]
+        size = USUAL.get(name, 0.1)
+
+        def at(x, e=e, name=name, line=line, beam=beam):
+            setattr(e, name, x)
+            return line.gradient(beam, goal).value
+
+        best = min(differences(at, size, p["minimum"] >= 0), key=lambda d: abs(d - found))
+        noise = 1e-9 * abs(g.value) / size
+        assert abs(found - best) <= 1e-6 * abs(best) + noise, (name, found, best)
+        assert abs(found - forward) <= 1e-8 * abs(best) + noise, (name, found, forward)
