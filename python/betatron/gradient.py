@@ -118,8 +118,10 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
             element = line.element(place)
             if add(element, parameter, _ENTRY.fullmatch(parameter)) == 0:
                 known = ", ".join(Knob(element, p, i).name for p, i in _core.knobs_of(element))
+                thin = parameter == "length" and getattr(element, "length", None) == 0
                 raise KeyError(
-                    f"{element!r} has no number {parameter!r} to differentiate by; it has: {known}"
+                    f"{element!r} has no number {parameter!r} to differentiate by"
+                    f"{': it is thin' if thin else ''}; it has: {known}"
                 )
     return list(found.values())
 

@@ -28,7 +28,7 @@ struct instrument {
 
 template <class Emit>
 void emit_maps(const instrument& i, const slice& s, Emit&& emit) {
-  if (i.length != 0) emit_drift(i.length * s.fraction, s, emit);
+  if (i.length != 0 || s.keep_structure) emit_drift(i.length * s.fraction, s, emit);
 }
 
 }  // namespace betatron::elements

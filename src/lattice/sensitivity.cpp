@@ -37,9 +37,10 @@ bool is_common(const knob& k) { return find_in(common_parameters(), k.parameter)
 /// How a parameter changes things, where its value does not say: a size that is usual for it. In other units than those
 /// of the fields of magnets 1 would be far too little, and steps of differences lost in rounding.
 double usual_size(const parameter_info& info) {
-  if (info.name == "density") return 1e21;  // of a plasma; the strength of a sextupole has the same unit
+  if (info.name == "density")
+    return 1e21;  // of a plasma; the strength of a sextupole has the same unit
   if (info.unit == "V") return 1e6;
-  if (info.unit == "V/m") return 1e9;
+  if (info.unit == "V/m") return 1e7;
   if (info.unit == "V/m^2") return 1e12;
   if (info.unit == "Hz") return 1e9;
   return 1;
@@ -134,7 +135,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
                      const groups& together, int derivative = 1) {
   const auto& weight = central_weights[derivative - 1];
   const double ulps = derivative == 1 ? 2.2e-16 : 8.8e-16;
-  constexpr int most_steps = 16;
+  const int most_steps = derivative == 1 ? 20 : 16;
   values best, error, size;
   auto usable = [&] {
     // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
@@ -965,12 +966,31 @@ class differentiator {
 
 }  // namespace
 
+namespace {
+
+/// Of length 0 it is thin, which is not the limit of a little length: it may be tracked in other maps then, or radiate.
+bool is_thin(const element& e) {
+  return length(e) == 0 && !std::visit(
+                               []<class Body>(const Body&) {
+                                 return std::is_same_v<Body, elements::drift> ||
+                                        std::is_same_v<Body, elements::instrument> ||
+                                        std::is_same_v<Body, elements::quadrupole> ||
+                                        std::is_same_v<Body, elements::bend> ||
+                                        std::is_same_v<Body, elements::solenoid> ||
+                                        std::is_same_v<Body, elements::plasma_lens> ||
+                                        std::is_same_v<Body, elements::constant_focusing>;
+                               },
+                               e.body);
+}
+
+}  // namespace
+
 std::vector<knob> knobs_of(const std::shared_ptr<const element>& e) {
   std::vector<knob> all;
   const auto add = [&](const std::vector<parameter_info>& list) {
     for (const parameter_info& p : list) {
       if (p.is_integer || p.name.starts_with("aperture_")) continue;
-      if (p.name == "length" && length(*e) == 0) continue;  // a thin element has none to vary
+      if (p.name == "length" && is_thin(*e)) continue;
       const value v = get(*e, p.name);
       if (std::holds_alternative<double>(v)) all.push_back({e, p.name, -1});
       if (const auto* entries = std::get_if<std::vector<double>>(&v)) {
@@ -1199,7 +1219,14 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
     scale = scale_of(*info_of(copy, k->parameter), x, follows_clock(l), time);
   }
   values_of(x);  // sets the number of coefficients
-  const values d = derivative_of(values_of, x, scale, together);
+  values d;
+  try {
+    d = derivative_of(values_of, x, scale, together);
+  } catch (const std::domain_error& why) {
+    throw std::invalid_argument(
+        (k ? describe(*k->of) : "the line") + " cannot be differentiated with respect to " +
+        (k ? name_of(*k) : "the energy of the reference") + ": " + why.what());
+  }
   const auto at = d.begin() + static_cast<std::ptrdiff_t>(coefficients);
   return {values(d.begin(), at), {at[0], at[1]}, values(at + 2, d.end())};
 }

@@ -147,7 +147,14 @@ void gradient::state::prepare() {
   plan = lattice::differentiate(whole.line, start, wanted);
   sections = sections_of(plan);
   if (stops.empty()) return;
-  for (const lattice::knob& k : options.knobs) geometry_.push_back(lattice::geometry_of(k));
+  for (const lattice::knob& k : options.knobs) {
+    if (k.parameter == "length" && lattice::length(*k.of) == 0) {
+      throw std::invalid_argument(describe(*k.of) + ": length = 0 has no derivative beside " +
+                                  options.collective.front().name +
+                                  ", whose kicks begin with a length; allowed: not 0");
+    }
+    geometry_.push_back(lattice::geometry_of(k));
+  }
 }
 
 template <class F>

@@ -352,3 +352,33 @@ def test_derivatives_at_zero(kind, values, model):
         noise = 1e-9 * abs(g.value) / size
         assert abs(found - best) <= 1e-6 * abs(best) + noise, (name, found, best)
         assert abs(found - forward) <= 1e-8 * abs(best) + noise, (name, found, forward)
+
+
+@pytest.mark.parametrize("kind", ["Drift", "Quadrupole", "Bend", "Solenoid", "Instrument"])
+def test_lengths_of_zero(kind):
+    """What a little length does, where it is that of a thick element."""
+    values = {"Quadrupole": {"k1": 2.0}, "Solenoid": {"ks": 0.5}, "Bend": {"k1": 1.0}}.get(kind, {})
+    e = getattr(bt, kind)(length=0.0, name="e", **values)
+    line = bt.Line([bt.Quadrupole(0.1, k1=2.0, name="q"), e, bt.Drift(0.5)])
+    beam = beam_of(SLOW, normal(1, 50))
+    goal = losses.beam_size("x")
+    g = line.gradient(beam, goal, "length")
+    assert len(g.knobs) == 3
+
+    def at(length):
+        e.length = length
+        return line.gradient(beam, goal).value
+
+    assert g["e", "length"] == pytest.approx(
+        sum(w * at(1e-3 * j) for j, w in FORWARD.items()) / 1e-3, rel=1e-6
+    )
+    e.length = 0.0
+    with pytest.raises(ValueError, match=rf"{kind} 'e': length = 0 has no derivative beside"):
+        beam.set_charge(1e-12)
+        line.gradient(beam, goal, "length", space_charge=bt.SpaceChargeGaussian())
+
+
+def test_thin_elements_have_no_length_to_vary():
+    line = bt.Line([bt.Kicker(0.0, hkick=1e-4, name="k"), bt.Drift(1.0)])
+    with pytest.raises(KeyError, match="no number 'length' to differentiate by: it is thin"):
+        line.gradient(beam_of(SLOW, normal(1, 5)), losses.centroid("x"), [("k", "length")])

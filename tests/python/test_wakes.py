@@ -387,7 +387,7 @@ def test_copies_and_pickles(again) -> None:
         table,
         bt.Resonator(1e6, frequency=1e9, quality=10, kind="dipole_x"),
         bt.ResistiveWall(5e-3, 5.9e7, "flat"),
-        bt.StructureWake(3e-3, 29.2e-3, 35e-3),
+        bt.StructureWake(11.6e-3, 29.2e-3, 35e-3),
     ):
         made = again(wake)
         at = np.linspace(1e-5, 8e-3, 7)
