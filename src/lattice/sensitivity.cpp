@@ -37,10 +37,8 @@ bool is_common(const knob& k) { return find_in(common_parameters(), k.parameter)
 /// How a parameter changes things, where its value does not say: a size that is usual for it. In other units than those
 /// of the fields of magnets 1 would be far too little, and steps of differences lost in rounding.
 double usual_size(const parameter_info& info) {
-  if (info.name == "density")
-    return 1e21;  // of a plasma; the strength of a sextupole has the same unit
-  if (info.unit == "V") return 1e6;
-  if (info.unit == "V/m") return 1e7;
+  if (info.name == "density") return 1e21;  // a sextupole has a strength of the same unit
+  if (info.unit == "V" || info.unit == "V/m") return 1e6;
   if (info.unit == "V/m^2") return 1e12;
   if (info.unit == "Hz") return 1e9;
   return 1;
@@ -135,7 +133,7 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
                      const groups& together, int derivative = 1) {
   const auto& weight = central_weights[derivative - 1];
   const double ulps = derivative == 1 ? 2.2e-16 : 8.8e-16;
-  const int most_steps = derivative == 1 ? 20 : 16;
+  constexpr int most_steps = 16;
   values best, error, size;
   auto usable = [&] {
     // entries of a matrix that are 0 but for rounding are not smooth, and do not matter

@@ -1,10 +1,11 @@
 // rewind_scale.h: what errors of a rewound beam are measured by.
 //
-// Rounding at the end of a line, where a beam may be large, comes back to its start, where it may be small. A gradient
-// is as wrong as the coordinates that it is taken from, each on its own: so the error of each (rms over the particles)
-// is measured by how far the beam reaches in it at the start, whatever a few distant particles do and wherever the beam
-// is at the end. Only t counts at the end as well: it grows along any way without acting on anything, and where it does
-// act, so that errors grow, they are in pt too.
+// Rounding at the end of a line, where a beam may be large, comes back to its start, where it may
+// be small. A gradient is as wrong as the coordinates that it is taken from, each on its own: so
+// the error of each (rms over the particles) is measured by how far the beam reaches in it at the
+// start, whatever a few distant particles do and wherever the beam is at the end. Only t counts at
+// the end as well: it grows along any way without acting on anything, and where it does act, so
+// that errors grow, they are in pt too.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +18,9 @@
 
 namespace betatron::tracking {
 
-/// How far particles are from their middle: the median, among those that are not in it, of evenly spaced ones of them;
-/// where all are in one place (but for rounding), how far that is from 0. Not finite ones do not count.
+/// How far particles are from their middle: the median, among those that are not in it, of evenly
+/// spaced ones of them; where all are in one place (but for rounding), how far that is from 0. Not
+/// finite ones do not count.
 template <class F>
 double reach_of(const F* z, std::size_t n) {
   constexpr std::size_t most = 4096;
@@ -41,9 +43,10 @@ double reach_of(const F* z, std::size_t n) {
   return v.empty() ? std::fabs(middle) : median();
 }
 
-/// The scale of each coordinate, 0 if nothing tells it, for a beam that goes from `start` to `end` on a way of this
-/// length. Coordinates that do not reach anywhere are measured by what others make of them: places by their momenta
-/// and momenta by their places, over the length; or by the largest of the other planes, at the start or at the end.
+/// The scale of each coordinate, 0 if nothing tells it, for a beam that goes from `start` to `end`
+/// on a way of this length. Coordinates that do not reach anywhere are measured by what others make
+/// of them: places by their momenta and momenta by their places, over the length; or by the largest
+/// of the other planes, at the start or at the end.
 template <class F>
 std::array<double, 6> rewind_scale(const std::array<const F*, 6>& start,
                                    const std::array<const F*, 6>& end, std::size_t n,
@@ -67,7 +70,8 @@ std::array<double, 6> rewind_scale(const std::array<const F*, 6>& start,
   return scale;
 }
 
-/// The largest of errors over their scales, for sums of squares over n particles. Not finite if one of them is not.
+/// The largest of errors over their scales, for sums of squares over n particles. Not finite if one
+/// of them is not.
 inline double relative_error(const std::array<double, 6>& squares, std::size_t n,
                              const std::array<double, 6>& scale) {
   double largest = 0;
