@@ -505,9 +505,18 @@ def gradient(
 
 
 # On which things vary, at 0 too; 0.1 for all else.
-_LENGTHS = {"voltage": 1e5, "frequency": 1e6, "phase": 1.0, "dx": 1e-2, "dy": 1e-2}
+_LENGTHS = {
+    "voltage": 1e5,
+    "amplitude": 1e5,
+    "acceleration": 1e5,
+    "slope": 1e11,
+    "density": 1e20,
+    "frequency": 1e6,
+    "phase": 1.0,
+    "dx": 1e-2,
+    "dy": 1e-2,
+}
 _ROWS = 9
-
 
 HESSIAN_METHODS = ("auto", "exact", "differences")
 
