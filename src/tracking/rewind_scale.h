@@ -23,7 +23,7 @@ namespace betatron::tracking {
 /// finite ones do not count.
 template <class F>
 double reach_of(const F* z, std::size_t n) {
-  constexpr std::size_t most = 4096;
+  constexpr std::size_t most = 512;  // good to a few percent
   const std::size_t count = std::min(n, most);
   std::vector<double> v;
   for (std::size_t i = 0; i < count; ++i) {
