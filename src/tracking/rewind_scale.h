@@ -5,7 +5,9 @@
 // the error of each (rms over the particles) is measured by how far the beam reaches in it at the
 // start, whatever a few distant particles do and wherever the beam is at the end. Only t counts at
 // the end as well: it grows along any way without acting on anything, and where it does act, so
-// that errors grow, they are in pt too.
+// that errors grow, they are in pt too. And pt may be as wrong as px and py: where dispersion is of
+// the order of the beta functions, that moves particles as far. A beam with hardly any energy spread
+// has its pt to the rounding of the energy, which is no harm to it.
 #pragma once
 
 #include <algorithm>
@@ -67,6 +69,7 @@ std::array<double, 6> rewind_scale(const std::array<const F*, 6>& start,
     if (scale[c] == 0) scale[c] = largest(last, c);
   }
   scale[4] = std::max(scale[4], last[4]);
+  scale[5] = std::max({scale[5], first[1], first[3]});
   return scale;
 }
 
