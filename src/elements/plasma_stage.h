@@ -60,21 +60,11 @@ struct blowout_kick {
     z.px = z.px * (bg_in / bg_out);
     z.py = z.py * (bg_in / bg_out);
   }
-  /// Ez in no length: gamma and momenta are the means of both sides.
   template <class T>
   BETATRON_INLINE void turn_spin(vector3<T>& s, const phase_space<T>& before,
                                  const phase_space<T>& behind, const energy<T>&,
                                  const gyration<R>& g) const {
-    using F = scalar_of<T>;
-    const R gamma_out = sqrt(bg_out * bg_out + R(1));
-    const T gamma0 = T(g.gamma) - before.pt * bg_in, gamma1 = T(gamma_out) - behind.pt * bg_out;
-    const T px = before.px * bg_in, py = before.py * bg_in;  // kept
-    auto along = [&](const T& gamma) {
-      const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
-      return sqrt(select(square > T(F(0)), square, T(F(1))));
-    };
-    rotate(s, turn_by_acceleration(gamma1 - gamma0, (gamma0 + gamma1) * F(0.5), px, py,
-                                   (along(gamma0) + along(gamma1)) * F(0.5), g.anomaly));
+    rotate(s, pass_gap(before, behind, g, sqrt(bg_out * bg_out + R(1)), bg_in, bg_out).turn);
   }
   blowout_kick inverse() const { return {-slope, bg_out, bg_in}; }
 };

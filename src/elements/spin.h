@@ -162,6 +162,31 @@ BETATRON_INLINE vector3<T> turn_by_acceleration(const T& gain, const T& gamma, c
   return {py * rate, -(px * rate), T(F(0))};
 }
 
+/// What a particle has on the way through an electric field along s of no length: the means of gamma and of the momenta over
+/// m c on both sides, and how that field turns its spin.
+template <class T>
+struct gap_passage {
+  T gamma, px, py, pz;
+  vector3<T> turn;
+};
+/// gamma0, bg: of the reference, in front and behind.
+template <class T, class R>
+BETATRON_INLINE gap_passage<T> pass_gap(const phase_space<T>& before, const phase_space<T>& behind,
+                                        const gyration<R>& g, R gamma0_out, R bg_in, R bg_out) {
+  using F = scalar_of<T>;
+  const T px = (before.px * bg_in + behind.px * bg_out) * F(0.5);
+  const T py = (before.py * bg_in + behind.py * bg_out) * F(0.5);
+  const T gamma_in = T(g.gamma) - before.pt * bg_in, gamma_out = T(gamma0_out) - behind.pt * bg_out;
+  const T gain = (before.pt * bg_in - behind.pt * bg_out) + (gamma0_out - g.gamma);
+  auto along = [&](const T& gamma) {
+    const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
+    return sqrt(select(square > T(F(0)), square, T(F(1))));
+  };
+  const T gamma = (gamma_in + gamma_out) * F(0.5),
+          pz = (along(gamma_in) + along(gamma_out)) * F(0.5);
+  return {gamma, px, py, pz, turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly)};
+}
+
 /// A rotation of the spin that depends on the coordinates z of the particle to first order,
 ///   S -> exp(behind x) exp((A z + offset) x) exp(before x) S.
 /// The linear model derives it from the paraxial maps; SpinMap is one.

@@ -42,21 +42,15 @@ struct buncher_kick {
                                  const phase_space<T>& behind, const energy<T>&,
                                  const gyration<R>& g) const {
     using F = scalar_of<T>;
-    const T px = (before.px + behind.px) * (g.beta_gamma * R(0.5));
-    const T py = (before.py + behind.py) * (g.beta_gamma * R(0.5));
-    const T gamma = T(g.gamma) - (before.pt + behind.pt) * (g.beta_gamma * R(0.5));
-    const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
-    const T pz = sqrt(select(square > T(F(0)), square, T(F(1))));
-    const T gain = (before.pt - behind.pt) * g.beta_gamma;
-    vector3<T> w = turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly);
-    const T electric = (F(1) / (gamma + F(1)) + g.anomaly) * pz / gamma;  // times beta_z
-    const T magnetic = (gamma * g.anomaly + F(1)) / pz;
+    gap_passage<T> p = pass_gap(before, behind, g, g.gamma, g.beta_gamma, g.beta_gamma);
+    const T electric = (F(1) / (p.gamma + F(1)) + g.anomaly) * p.pz / p.gamma;  // times beta_z
+    const T magnetic = (p.gamma * g.anomaly + F(1)) / p.pz;
     const T factor =
         (electric * (g.gamma * g.gamma) + magnetic * (R(1) - g.gamma * g.gamma)) * g.beta_gamma;
     // the kick itself, not the difference of momenta, whose rounding gamma^2 would multiply
-    w.x = w.x - before.y * defocusing * factor;
-    w.y = w.y + before.x * defocusing * factor;
-    rotate(s, w);
+    p.turn.x = p.turn.x - before.y * defocusing * factor;
+    p.turn.y = p.turn.y + before.x * defocusing * factor;
+    rotate(s, p.turn);
   }
   buncher_kick inverse() const { return {-bunching, -defocusing}; }
 };
@@ -82,15 +76,10 @@ struct crab_kick {
                                  const phase_space<T>& behind, const energy<T>&,
                                  const gyration<R>& g) const {
     using F = scalar_of<T>;
-    const T px = (before.px + behind.px) * (g.beta_gamma * R(0.5));
-    const T py = (before.py + behind.py) * (g.beta_gamma * R(0.5));
-    const T gamma = T(g.gamma) - (before.pt + behind.pt) * (g.beta_gamma * R(0.5));
-    const T square = (gamma - F(1)) * (gamma + F(1)) - px * px - py * py;
-    const T pz = sqrt(select(square > T(F(0)), square, T(F(1))));
-    const T gain = (before.pt - behind.pt) * g.beta_gamma;
-    vector3<T> w = turn_by_acceleration(gain, gamma, px, py, pz, g.anomaly);
-    w.y = w.y + (behind.px - before.px) * ((gamma * g.anomaly + F(1)) / pz * g.beta_gamma);
-    rotate(s, w);
+    gap_passage<T> p = pass_gap(before, behind, g, g.gamma, g.beta_gamma, g.beta_gamma);
+    p.turn.y =
+        p.turn.y + (behind.px - before.px) * ((p.gamma * g.anomaly + F(1)) / p.pz * g.beta_gamma);
+    rotate(s, p.turn);
   }
   crab_kick inverse() const { return {-strength, wave_number, sin_phase, cos_phase}; }
 };
