@@ -109,14 +109,15 @@ void append_groups(const program& p, groups& to) {
   const std::size_t shift = to.size();
   for (std::size_t i = 0; i < p.coefficients.size(); ++i) to.push_back(shift + i);
   for (const operation& op : p.operations) {
-    std::size_t entries = 0;
+    std::size_t entries = 0, offset = 6;
     if (op.code == elements::all_maps::code<elements::linear_dense>()) entries = 36;
     if (op.code == elements::all_maps::code<elements::linear_midplane>()) entries = 14;
     if (op.code == reverse_operation::matrix) entries = 36;
+    if (op.code == elements::all_maps::code<elements::frame_patch>()) entries = 9, offset = 4;
     if (entries == 0) continue;
     const std::size_t first = shift + op.coefficients;
     for (std::size_t i = 0; i < entries; ++i) to[first + i] = first;
-    for (std::size_t i = 0; i < 6; ++i) to[first + entries + i] = first + entries;  // the offset
+    for (std::size_t i = 0; i < offset; ++i) to[first + entries + i] = first + entries;
   }
 }
 
@@ -258,6 +259,14 @@ struct slice_state {
     v.push_back(behind.kinetic);
     v.push_back(behind.t);
     return v;
+  }
+  /// Of these.
+  groups together() const {
+    groups g;
+    append_groups(inverse, g);
+    for (std::size_t i = 0; i < inverse.entrance_energy.size(); ++i) g.push_back(g.size());
+    append_groups(forward, g);
+    return g;
   }
   bool same_structure(const slice_state& other) const {
     return std::ranges::equal(inverse.operations, other.inverse.operations,
@@ -621,9 +630,7 @@ class differentiator {
       }
     };
     try {
-      groups together;
-      append_groups(s.state.inverse, together);
-      return derivative_of(at, x, scale, together, order);
+      return derivative_of(at, x, scale, s.state.together(), order);
     } catch (const std::domain_error& why) {
       throw std::invalid_argument(describe(e) + " cannot be differentiated " +
                                   (order == 2 ? "twice " : "") + "with respect to " + name_of(by) +
