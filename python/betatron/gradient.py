@@ -86,11 +86,8 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
 
     def add(element: Element, parameter: str | None, match: re.Match[str] | None) -> int:
         count = 0
-        for own, entry in _core.knobs_of(element):
-            wanted = parameter is None or own == parameter
-            if match:
-                wanted = own == match[1] and entry == int(match[2])
-            if wanted:
+        for own, entry in _core.knobs_of(element, match[1] if match else parameter):
+            if match is None or entry == int(match[2]):
                 found.setdefault((id(element), own, entry), Knob(element, own, entry))
                 count += 1
         return count

@@ -293,12 +293,15 @@ void bind_gradient(nb::module_& m) {
 
   m.def(
       "knobs_of",
-      [](const std::shared_ptr<element>& e) {
+      [](const std::shared_ptr<element>& e, const std::optional<std::string>& parameter) {
         std::vector<std::tuple<std::string, int>> r;
-        for (const lattice::knob& k : lattice::knobs_of(e)) r.emplace_back(k.parameter, k.entry);
+        for (const lattice::knob& k : lattice::knobs_of(e, parameter)) {
+          r.emplace_back(k.parameter, k.entry);
+        }
         return r;
       },
-      nb::arg("element"), "All (parameter, entry of a list or -1) that derivatives exist for.");
+      nb::arg("element"), nb::arg("parameter") = nb::none(),
+      "All (parameter, entry of a list or -1) that derivatives exist for, or those of one parameter.");
 }
 
 }  // namespace betatron::bindings

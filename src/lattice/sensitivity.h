@@ -19,6 +19,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "beam/reference.h"
@@ -42,8 +43,10 @@ struct knob {
 std::string name_of(const knob& k);
 
 /// All knobs of an element: each of its numbers and entries of lists, and its displacements; not the openings of
-/// apertures and pipes, on which what remains in the beam does not depend smoothly.
-std::vector<knob> knobs_of(const std::shared_ptr<const element>& e);
+/// apertures and pipes, on which what remains in the beam does not depend smoothly. With a name, those of this
+/// parameter.
+std::vector<knob> knobs_of(const std::shared_ptr<const element>& e,
+                           std::optional<std::string_view> parameter = {});
 
 /// Throws std::invalid_argument naming the element unless the knob exists, and std::out_of_range for a parameter
 /// that its kind does not have.

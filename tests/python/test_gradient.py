@@ -430,6 +430,7 @@ def test_names_of_parameters(machine, beam):
     ("arguments", "error", "message"),
     [
         ({"parameters": "k7"}, KeyError, "k7"),
+        ({"parameters": ""}, KeyError, "no element of the line has a number ''"),
         ({"parameters": [("q1", "k7")]}, KeyError, "it has: length, k1"),
         ({"parameters": [("qq", "k1")]}, KeyError, "no element is named"),
         ({"parameters": [3]}, TypeError, "pairs"),
