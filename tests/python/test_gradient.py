@@ -46,7 +46,7 @@ def start(line, beam, knobs=(), energy=True, **options):
 
 
 def all_knobs(line):
-    return [Knob(e, p, i) for e in line.elements for p, i in _core.knobs_of(e)]
+    return [Knob(*k) for k in _core.knobs_of(line.elements)]
 
 
 def close(a, b, tolerance, scale=0.0):
