@@ -56,3 +56,18 @@ TEST_CASE("knobs of one parameter are those of all with its name") {
     CHECK(knobs_of(e, "").empty());
   }
 }
+
+TEST_CASE("the slope of what is linear in a knob, and of what is not") {
+  const double angle = 0.1;
+  for (const double length : {0.3, 2.0, 700.0}) {
+    CAPTURE(length);
+    const auto magnet =
+        std::make_shared<element>(element{elements::bend{.length = length, .angle = angle}});
+    const geometry_slope by_length = geometry_of({magnet, "length", -1});
+    const geometry_slope by_angle = geometry_of({magnet, "angle", -1});
+    CHECK(std::fabs(by_length.length - 1) < 1e-14);
+    CHECK(std::fabs(by_length.curvature * length * length / angle + 1) < 1e-12);
+    CHECK(by_angle.length == 0);
+    CHECK(std::fabs(by_angle.curvature * length - 1) < 1e-14);
+  }
+}
