@@ -304,7 +304,8 @@ void bind_gradient(nb::module_& m) {
         return r;
       },
       nb::arg("elements"), nb::arg("parameter") = nb::none(),
-      "All (element, parameter, entry of a list or -1) that derivatives exist for, or those of one parameter.");
+      "All (element, parameter, entry of a list or -1) that derivatives exist for, or those of one "
+      "parameter.");
 }
 
 }  // namespace betatron::bindings
