@@ -84,13 +84,10 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     elements = line.elements
     inside = {id(e) for e in elements}
 
-    def add(element: Element, parameter: str | None, match: re.Match[str] | None) -> int:
+    def add(among: list[Element], parameter: str | None, match: re.Match[str] | None) -> int:
         count = 0
-        for own, entry in _core.knobs_of(element):
-            wanted = parameter is None or own == parameter
-            if match:
-                wanted = own == match[1] and entry == int(match[2])
-            if wanted:
+        for element, own, entry in _core.knobs_of(among, match[1] if match else parameter):
+            if match is None or entry == int(match[2]):
                 found.setdefault((id(element), own, entry), Knob(element, own, entry))
                 count += 1
         return count
@@ -98,8 +95,7 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
     for item in parameters:
         if isinstance(item, str):
             named, entry = None if item == "all" else item, _ENTRY.fullmatch(item)
-            counts = [add(e, named, entry) for e in elements]
-            if item != "all" and not any(counts):
+            if add(elements, named, entry) == 0 and item != "all":
                 pair = isinstance(parameters, tuple) and len(parameters) == 2
                 hint = f"; a pair goes into a list: [{parameters!r}]" if pair else ""
                 raise KeyError(
@@ -116,8 +112,8 @@ def knobs(line: Line, parameters: Parameters) -> list[Knob]:
         which, parameter = item
         for place in dict.fromkeys(line._matches(which, "parameters")):
             element = line.element(place)
-            if add(element, parameter, _ENTRY.fullmatch(parameter)) == 0:
-                known = ", ".join(Knob(element, p, i).name for p, i in _core.knobs_of(element))
+            if add([element], parameter, _ENTRY.fullmatch(parameter)) == 0:
+                known = ", ".join(Knob(*k).name for k in _core.knobs_of([element]))
                 thin = parameter == "length" and getattr(element, "length", None) == 0
                 raise KeyError(
                     f"{element!r} has no number {parameter!r} to differentiate by"

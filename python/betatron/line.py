@@ -139,17 +139,19 @@ class Line(_core.Line):
     @property
     def elements(self) -> list[Element]:
         """The different elements of the line, in order of first appearance."""
-        unique: dict[int, Element] = {}
-        for e in self:
-            unique.setdefault(id(e), e)
-        return list(unique.values())
+        return list(self._different)
+
+    @cached_property
+    def _different(self) -> tuple[Element, ...]:
+        """Looked for once: a line does not change."""
+        return tuple({id(e): e for e in self}.values())
 
     @cached_property
     def _learned(self) -> list[Any]:
         """The elements that know what they were trained for: `_tally()` is what they have seen,
         `_report(before)` what is to be said of particles since that tally (it warns if it must).
-        Looked for once: a line does not change."""
-        return [e for e in self.elements if hasattr(e, "_tally")]
+        As `_different`, looked for once."""
+        return [e for e in self._different if hasattr(e, "_tally")]
 
     def _watch_learned(self) -> Callable[[], dict[str, dict[str, float]]]:
         """Called behind a passage that begins now, the result gives `Track.learned`; it warns if it must."""

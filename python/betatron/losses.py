@@ -271,19 +271,15 @@ class Moments:
         self, mean: np.ndarray, cov: np.ndarray, kinetic: float, rates: np.ndarray | None = None
     ) -> None:
         """rates: of all of them along a direction, shape (43,), for second derivatives."""
-        unit, zero = np.eye(_INPUTS), np.zeros(_INPUTS)
-
-        def variable(value: float, i: int) -> Number:
-            if rates is None:
-                return Number(float(value), unit[i])
-            return Number(float(value), unit[i], float(rates[i]), zero)
-
-        self.mean = [variable(v, i) for i, v in enumerate(mean)]
-        self.cov = np.empty((6, 6), dtype=object)
-        for i in range(6):
-            for j in range(6):
-                self.cov[i, j] = variable(cov[i, j], 6 + 6 * i + j)
-        self.kinetic = variable(kinetic, 42)
+        values = np.concatenate([mean, np.ravel(cov), [kinetic]]).tolist()
+        variables = [Number(v, unit) for v, unit in zip(values, np.eye(_INPUTS), strict=True)]
+        if rates is not None:
+            zero = np.zeros(_INPUTS)
+            for variable, rate in zip(variables, rates.tolist(), strict=True):
+                variable.rate, variable.bend = rate, zero
+        self.mean = variables[:6]
+        self.cov = np.array(variables[6:42], dtype=object).reshape(6, 6)
+        self.kinetic = variables[42]
 
     @property
     def beta_gamma(self) -> Number:

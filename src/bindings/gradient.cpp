@@ -293,12 +293,19 @@ void bind_gradient(nb::module_& m) {
 
   m.def(
       "knobs_of",
-      [](const std::shared_ptr<element>& e) {
-        std::vector<std::tuple<std::string, int>> r;
-        for (const lattice::knob& k : lattice::knobs_of(e)) r.emplace_back(k.parameter, k.entry);
+      [](const std::vector<std::shared_ptr<element>>& elements,
+         const std::optional<std::string>& parameter) {
+        std::vector<knob_tuple> r;
+        for (const auto& e : elements) {
+          for (const lattice::knob& k : lattice::knobs_of(e, parameter)) {
+            r.emplace_back(e, k.parameter, k.entry);
+          }
+        }
         return r;
       },
-      nb::arg("element"), "All (parameter, entry of a list or -1) that derivatives exist for.");
+      nb::arg("elements"), nb::arg("parameter") = nb::none(),
+      "All (element, parameter, entry of a list or -1) that derivatives exist for, or those of one "
+      "parameter.");
 }
 
 }  // namespace betatron::bindings

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <type_traits>
@@ -377,26 +378,19 @@ void emit_model(const element& e, const elements::slice& s, std::optional<double
   flush();
 }
 
-void write_inverse(const any_map& map, writer& write, bool keep_structure) {
-  std::visit(
-      [&](const auto& m) {
-        using map_type = std::decay_t<decltype(m)>;
-        if constexpr (requires { map_type::has_no_inverse; }) {
-          throw std::domain_error(std::string(map_type::has_no_inverse));
-        } else if constexpr (requires { m.inverse(); }) {
-          write(m.inverse());
-        } else {
-          emit_inverse(m, write, keep_structure);
-        }
-      },
-      map);
+/// Throws std::domain_error if nothing undoes the map.
+template <class Map>
+void write_inverse(const Map& map, bool keep_structure, writer& write) {
+  if constexpr (requires { Map::has_no_inverse; }) {
+    throw std::domain_error(std::string(Map::has_no_inverse));
+  } else if constexpr (requires { map.inverse(); }) {
+    write(map.inverse());
+  } else {
+    emit_inverse(map, write, keep_structure);
+  }
 }
 
-/// What is emitted for one slice and can be written backwards.
-using any_step = std::variant<any_map, elements::code_call, elements::radiation_mark<double>,
-                              elements::radiation_loss<double>>;
-
-void write_inverse(const elements::code_call& call, writer& write) {
+void write_inverse(const elements::code_call& call, bool, writer& write) {
   if (call.beam == nullptr) throw std::domain_error("tile code has no inverse");
   if (!call.beam->inverse) throw std::domain_error("its code has no inverse");
   elements::code_call back = call;
@@ -404,35 +398,29 @@ void write_inverse(const elements::code_call& call, writer& write) {
   write(back);
 }
 
-/// The maps of one slice, to be written backwards.
-std::vector<any_step> steps_to_undo(const element& e, const elements::slice& s,
-                                    std::optional<double> anomaly, radiated_steps& radiated) {
-  std::vector<any_step> steps;
+/// Writes what undoes something that is emitted for a slice; throws std::domain_error if nothing does.
+using undoing_step = std::function<void(writer&)>;
+
+/// What undoes the maps of one slice, in the order of the maps: to be written from the last to the first.
+std::vector<undoing_step> steps_to_undo(const element& e, const elements::slice& s,
+                                        std::optional<double> anomaly, bool keep_structure,
+                                        radiated_steps& radiated) {
+  std::vector<undoing_step> steps;
   emit_model(e, s, anomaly, [&]<class Map>(const Map& map) {
-    if constexpr (is_call<Map> || std::is_same_v<Map, elements::radiation_mark<double>>) {
-      steps.emplace_back(map);
+    if constexpr (std::is_same_v<Map, elements::radiation_mark<double>>) {
+      steps.emplace_back([map](writer& write) { write(map); });
     } else if constexpr (is_radiation<Map>) {
-      steps.emplace_back(radiated.numbered(map));
+      steps.emplace_back([step = radiated.numbered(map)](writer& write) { write.undo(step); });
     } else {
-      steps.emplace_back(any_map(map));
+      steps.emplace_back(
+          [map, keep_structure](writer& write) { write_inverse(map, keep_structure, write); });
     }
   });
   return steps;
 }
 
-/// Writes what undoes them. Throws std::domain_error if nothing does.
-void write_inverse(const std::vector<any_step>& steps, bool keep_structure, writer& write) {
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    if (const auto* map = std::get_if<any_map>(&*step)) {
-      write_inverse(*map, write, keep_structure);
-    } else if (const auto* mark = std::get_if<elements::radiation_mark<double>>(&*step)) {
-      write(*mark);
-    } else if (const auto* loss = std::get_if<elements::radiation_loss<double>>(&*step)) {
-      write.undo(*loss);
-    } else {
-      write_inverse(std::get<elements::code_call>(*step), write);
-    }
-  }
+void write_backwards(const std::vector<undoing_step>& steps, writer& write) {
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) (*step)(write);
 }
 
 /// Integration steps in one of `count` equal pieces of an element.
@@ -623,7 +611,7 @@ program compile(const line& l, const position& first, const position& last, beam
           write(lose(loss, behind, e));
         }
       } else {
-        write_inverse(steps_to_undo(e, s, anomaly, write.radiated), false, write);
+        write_backwards(steps_to_undo(e, s, anomaly, false, write.radiated), write);
       }
     } catch (const std::domain_error& impossible) {
       throw std::invalid_argument(describe(e) + ": " + impossible.what());
@@ -662,12 +650,13 @@ program compile_slice(const element& e, const slice_request& which, beam::refere
   };
   if (which.inverse) {
     try {
-      const std::vector<any_step> steps = steps_to_undo(e, s, std::nullopt, radiated);
+      const auto steps =
+          steps_to_undo(e, s, std::nullopt, s.keep_structure || s.keep_frames, radiated);
       const auto change = radiate();
       writer write(p, energy_constants(behind));
       write.place(0, behind.s, e.name);
       if (change) write(change->inverse());
-      write_inverse(steps, s.keep_structure || s.keep_frames, write);
+      write_backwards(steps, write);
     } catch (const std::domain_error& singular) {
       throw std::invalid_argument(describe(e) + ": " + singular.what());
     }

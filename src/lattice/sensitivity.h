@@ -3,9 +3,9 @@
 // The reverse pass takes particles from the end of the line to its start through the inverse maps. What a parameter
 // does there follows from the derivative of the coefficients of those maps, which are smooth functions of it and are
 // differentiated numerically, in double: by central differences of order 8, with the step at which each coefficient
-// is most accurate (about 1e-13 of its size; second derivatives about 1e-12). A parameter may also
-// move the reference particle (an RF voltage moves its energy), on which the coefficients of
-// everything behind depend; that is carried from slice to slice by the chain rule, so that only
+// is most accurate (about 1e-13 of its size; second derivatives about 1e-12), or of order 2 where they are linear to
+// rounding. A parameter may also move the reference particle (an RF voltage moves its energy), on which the
+// coefficients of everything behind depend; that is carried from slice to slice by the chain rule, so that only
 // slices know their coefficients and all else is a recursion over two numbers.
 //
 // Source for the formulas of differences and their errors: B. Fornberg, Math. Comp. 51 (1988) 699.
@@ -19,6 +19,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "beam/reference.h"
@@ -42,8 +43,10 @@ struct knob {
 std::string name_of(const knob& k);
 
 /// All knobs of an element: each of its numbers and entries of lists, and its displacements; not the openings of
-/// apertures and pipes, on which what remains in the beam does not depend smoothly.
-std::vector<knob> knobs_of(const std::shared_ptr<const element>& e);
+/// apertures and pipes, on which what remains in the beam does not depend smoothly. With a name, those of this
+/// parameter.
+std::vector<knob> knobs_of(const std::shared_ptr<const element>& e,
+                           std::optional<std::string_view> parameter = {});
 
 /// Throws std::invalid_argument naming the element unless the knob exists, and std::out_of_range for a parameter
 /// that its kind does not have.

@@ -53,22 +53,21 @@ template <class F>
 std::array<double, 6> rewind_scale(const std::array<const F*, 6>& start,
                                    const std::array<const F*, 6>& end, std::size_t n,
                                    double length) {
-  std::array<double, 6> first, last, scale;
-  for (std::size_t c = 0; c < 6; ++c) {
-    first[c] = reach_of(start[c], n);
-    last[c] = reach_of(end[c], n);
-  }
-  const auto largest = [](const std::array<double, 6>& reach, std::size_t c) {
-    return std::max({reach[c % 2], reach[2 + c % 2], reach[4 + c % 2]});
+  std::array<double, 6> first, scale;
+  for (std::size_t c = 0; c < 6; ++c) first[c] = reach_of(start[c], n);
+  const auto at_start = [&](std::size_t c) { return first[c]; };
+  const auto at_end = [&](std::size_t c) { return reach_of(end[c], n); };
+  const auto largest = [](const auto& reach, std::size_t c) {
+    return std::max({reach(c % 2), reach(2 + c % 2), reach(4 + c % 2)});
   };
   const double way = length > 0 ? length : 1;
   for (std::size_t c = 0; c < 6; ++c) {
     scale[c] = first[c];
     if (scale[c] == 0) scale[c] = c % 2 == 0 ? first[c + 1] * way : first[c - 1] / way;
-    if (scale[c] == 0) scale[c] = largest(first, c);
-    if (scale[c] == 0) scale[c] = largest(last, c);
+    if (scale[c] == 0) scale[c] = largest(at_start, c);
+    if (scale[c] == 0) scale[c] = largest(at_end, c);
   }
-  scale[4] = std::max(scale[4], last[4]);
+  scale[4] = std::max(scale[4], at_end(4));
   scale[5] = std::max({scale[5], first[1], first[3]});
   return scale;
 }

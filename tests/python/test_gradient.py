@@ -46,7 +46,7 @@ def start(line, beam, knobs=(), energy=True, **options):
 
 
 def all_knobs(line):
-    return [Knob(e, p, i) for e in line.elements for p, i in _core.knobs_of(e)]
+    return [Knob(*k) for k in _core.knobs_of(line.elements)]
 
 
 def close(a, b, tolerance, scale=0.0):
@@ -430,6 +430,7 @@ def test_names_of_parameters(machine, beam):
     ("arguments", "error", "message"),
     [
         ({"parameters": "k7"}, KeyError, "k7"),
+        ({"parameters": ""}, KeyError, "no element of the line has a number ''"),
         ({"parameters": [("q1", "k7")]}, KeyError, "it has: length, k1"),
         ({"parameters": [("qq", "k1")]}, KeyError, "no element is named"),
         ({"parameters": [3]}, TypeError, "pairs"),

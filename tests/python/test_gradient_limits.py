@@ -332,7 +332,7 @@ def test_derivatives_at_zero(kind, values, model):
             assert "allowed" in str(error)
             continue
         line = bt.Line([bt.Quadrupole(0.1, k1=2.0), e, bt.Drift(0.5)])
-        if (name, -1) not in _core.knobs_of(e):
+        if (e, name, -1) not in _core.knobs_of([e]):
             continue
         beam = beam_of(ref, z)
         try:

@@ -111,6 +111,7 @@ def test_access_by_name() -> None:
     assert bt.Quadrupole(0.2, k1=-2.0, name="qd") not in line  # equal, but another knob
     assert line.positions("d") == [1, 3]
     assert line.positions(line["qf"]) == [0]
+    line.elements.clear()  # a list of its own
     assert [e.name for e in line.elements] == ["qf", "d", "qd"]
     with pytest.raises(KeyError, match="no element is named 'qff'; did you mean 'qf'"):
         line["qff"]

@@ -411,12 +411,17 @@ class reverse_pass {
               const workspace& memory, const adjoint_tile<F>& t, reverse_result& result) const {
     for (std::size_t c = 0; c < 6; ++c) {
       if (request.rewound[0]) std::copy_n(t.z[c], count, request.rewound[c] + first);
-      for (std::size_t i = 0; i < count && request.start.z[0]; ++i) {
-        const double began = static_cast<double>(request.start.z[c][first + i]);
-        if (memory.kept || !std::isfinite(began)) continue;
-        const double off = std::fabs(static_cast<double>(t.z[c][i]) - began);
-        if (!(off <= result.error[c])) result.error[c] = off;
-        result.squares[c] += off * off;
+      if (request.start.z[0] && !memory.kept) {
+        double error = result.error[c], squares = 0;
+        for (std::size_t i = 0; i < count; ++i) {
+          const double began = static_cast<double>(request.start.z[c][first + i]);
+          if (!std::isfinite(began)) continue;
+          const double off = std::fabs(static_cast<double>(t.z[c][i]) - began);
+          if (!(off <= error)) error = off;
+          squares += off * off;
+        }
+        result.error[c] = error;
+        result.squares[c] += squares;
       }
       if (!request.by_start[0]) continue;
       const F sign = c % 2 == 0 ? F(1) : F(-1);  // lambda_x = v_px, lambda_px = -v_x

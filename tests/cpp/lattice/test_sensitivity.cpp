@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "../tracking/machines.h"
@@ -32,5 +33,41 @@ TEST_CASE("the derivative along a knob looks at allowed values only") {
       return sum;
     });
     CHECK(slope == doctest::Approx(2 * std::cos(1 + x)).epsilon(1e-7));
+  }
+}
+
+TEST_CASE("knobs of one parameter are those of all with its name") {
+  for (const kind_info& kind : kinds()) {
+    CAPTURE(kind.name);
+    const auto e = std::make_shared<element>(make_element(kind.name));
+    const std::vector<knob> all = knobs_of(e);
+    std::size_t found = 0;
+    for (const auto* list : {&kind.parameters, &common_parameters()}) {
+      for (const parameter_info& p : *list) {
+        for (const knob& k : knobs_of(e, p.name)) {
+          CHECK(k.parameter == p.name);
+          found += static_cast<std::size_t>(std::ranges::count_if(all, [&](const knob& other) {
+            return other.parameter == k.parameter && other.entry == k.entry;
+          }));
+        }
+      }
+    }
+    CHECK(found == all.size());
+    CHECK(knobs_of(e, "").empty());
+  }
+}
+
+TEST_CASE("the slope of what is linear in a knob, and of what is not") {
+  const double angle = 0.1;
+  for (const double length : {0.3, 2.0, 700.0}) {
+    CAPTURE(length);
+    const auto magnet =
+        std::make_shared<element>(element{elements::bend{.length = length, .angle = angle}});
+    const geometry_slope by_length = geometry_of({magnet, "length", -1});
+    const geometry_slope by_angle = geometry_of({magnet, "angle", -1});
+    CHECK(std::fabs(by_length.length - 1) < 1e-14);
+    CHECK(std::fabs(by_length.curvature * length * length / angle + 1) < 1e-12);
+    CHECK(by_angle.length == 0);
+    CHECK(std::fabs(by_angle.curvature * length - 1) < 1e-14);
   }
 }
