@@ -1131,6 +1131,16 @@ geometry_slope geometry_of(const knob& k) {
   return {slope[0], slope[1]};
 }
 
+std::vector<std::uint8_t> varied_lengths(const line& l, std::span<const knob> knobs) {
+  std::unordered_set<const element*> varied;
+  for (const knob& k : knobs) {
+    if (k.parameter == "length") varied.insert(k.of.get());
+  }
+  std::vector<std::uint8_t> flags;
+  for (const auto& e : l.elements) flags.push_back(varied.contains(e.get()) ? 1 : 0);
+  return flags;
+}
+
 double derivative_along(const knob& k, const line& l,
                         const std::function<double(const line&)>& function) {
   const auto changed = std::make_shared<element>(*k.of);
@@ -1146,7 +1156,10 @@ double derivative_along(const knob& k, const line& l,
   // with a step at which a function that is good to 1e-12 gives 1e-9
   const parameter_info& info = *info_of(*changed, k.parameter);
   const double h = std::exp2(std::floor(std::log2(scale_of(info, x, false, 0) / 128)));
-  const double below = x - info.minimum, above = info.maximum - x;
+  // lengths do not change their sign: the function may be one of an orbit
+  const double minimum =
+      k.parameter == "length" && x >= 0 ? std::max(info.minimum, 0.0) : info.minimum;
+  const double below = x - minimum, above = info.maximum - x;
   if (std::min(below, above) > 4 * h) {  // order 8
     const auto& weight = central_weights[0][0];
     double slope = 0;
