@@ -100,12 +100,25 @@ void prepare(slice_request& which, const knob& k) {
 
 using values = std::vector<double>;
 
-/// Which values are as large as their rounding errors say only together: the entries of a matrix are sums of others.
-/// One number per value; those that share one belong together.
-using groups = std::vector<std::size_t>;
+/// Which values are as large as their rounding errors say only together: the entries of a matrix are sums of others, and
+/// its offset is what is left of the way into a displaced element and out of it.
+struct groups {
+  std::vector<std::size_t> of{};  ///< one number per value; those that share one belong together
+  std::vector<std::size_t> offsets{};  ///< the numbers of those that are offsets
+  double displacement = 0;             ///< what offsets are made of
+};
+
+/// The size of what an element is displaced by, in m and rad.
+double displacement_of(const element& e) {
+  const alignment& a = e.align;
+  const double angles = std::fabs(a.pitch) + std::fabs(a.yaw), reach = std::fabs(length(e));
+  return std::fabs(a.dx) + std::fabs(a.dy) + std::fabs(a.dz) + angles * (1 + reach) +
+         std::fabs(a.roll * curvature(e)) * reach;
+}
 
 /// Appends the groups of the coefficients of a program.
-void append_groups(const program& p, groups& to) {
+void append_groups(const program& p, groups& together) {
+  auto& to = together.of;
   const std::size_t shift = to.size();
   for (std::size_t i = 0; i < p.coefficients.size(); ++i) to.push_back(shift + i);
   for (const operation& op : p.operations) {
@@ -116,7 +129,8 @@ void append_groups(const program& p, groups& to) {
     if (entries == 0) continue;
     const std::size_t first = shift + op.coefficients;
     for (std::size_t i = 0; i < entries; ++i) to[first + i] = first;
-    for (std::size_t i = 0; i < 6; ++i) to[first + entries + i] = first + entries;  // the offset
+    for (std::size_t i = 0; i < 6; ++i) to[first + entries + i] = first + entries;
+    together.offsets.push_back(first + entries);
   }
 }
 
@@ -169,7 +183,8 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       error.assign(n, std::numeric_limits<double>::infinity());
     }
     values largest(n, 0);
-    auto group = [&](std::size_t c) { return c < together.size() ? together[c] : c; };
+    for (const std::size_t c : together.offsets) largest[c] = together.displacement;
+    auto group = [&](std::size_t c) { return c < together.of.size() ? together.of[c] : c; };
     for (std::size_t c = 0; c < n; ++c) {
       for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
     }
@@ -266,6 +281,15 @@ struct slice_state {
                               });
   }
 };
+
+/// Of slice_state::all().
+groups groups_of(const slice_state& s) {
+  groups together;
+  append_groups(s.inverse, together);
+  for (int i = 0; i < 2; ++i) together.of.push_back(together.of.size());
+  append_groups(s.forward, together);
+  return together;
+}
 
 /// Tracked with a matrix of the user, which need not be symplectic.
 bool is_matrix(const element& e) {
@@ -607,11 +631,13 @@ class differentiator {
   values derivative(const slice_work& s, double x, double scale, int order, const variable& by,
                     const Change& change) const {
     const element& e = *line_.elements[s.element];
+    groups together = groups_of(s.state);
     auto at = [&](double value) -> std::optional<values> {
       element changed = e;
       reference ref = s.front;
       if (!clock_) ref.t = 0;
       change(changed, ref, value);
+      together.displacement = std::max(together.displacement, displacement_of(changed));
       try {
         const slice_state state = state_of(changed, s.which, ref, wants_rates(), s.has_inverse);
         if (!state.same_structure(s.state)) return {};
@@ -621,8 +647,6 @@ class differentiator {
       }
     };
     try {
-      groups together;
-      append_groups(s.state.inverse, together);
       return derivative_of(at, x, scale, together, order);
     } catch (const std::domain_error& why) {
       throw std::invalid_argument(describe(e) + " cannot be differentiated " +
@@ -1195,6 +1219,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
         const element* original = l.elements[i].get();
         element e = *original;
         if (k && k->of.get() == original) *number_of(e, *k) = x;
+        together.displacement = std::max(together.displacement, displacement_of(e));
         const int count = slice_count(*original);
         slice_request piece{0, count};
         if (options.radiation) piece.radiation = &*options.radiation;
@@ -1280,8 +1305,11 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
   element e = p.of;
   const piece_variable v(p, e);
   constexpr std::size_t orbit = 0, matrix = 6, behind = 42;
+  groups together;
+  together.offsets = {orbit};
   const auto at = [&](double x) -> std::optional<values> {
     reference ref = turned_to(p, x, e);
+    together.displacement = std::max(together.displacement, displacement_of(e));
     try {
       const orbit_map m = derivative(e, p.index, p.count, ref, centroid);
       values r(behind + 2);
@@ -1294,9 +1322,8 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
       return {};
     }
   };
-  groups together(behind + 2);
-  for (std::size_t i = 0; i < together.size(); ++i) {
-    together[i] = i < matrix ? orbit : i < behind ? matrix : i;
+  for (std::size_t i = 0; i < behind + 2; ++i) {
+    together.of.push_back(i < matrix ? orbit : i < behind ? matrix : i);
   }
   try {
     const values d = derivative_of(at, v.value, v.scale, together);
