@@ -136,15 +136,16 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
       }
     }
     kicks.clear();
-    const int of = static_cast<int>(parts);
+    const int of = static_cast<int>(parts), slices = lattice::slice_count(element);
     for (std::size_t k = 0; k < effects.size(); ++k) {
       const int n = counts[k];
       for (int j = 0; j < n; ++j) {
         const int width = of / n;
         const int middle = effects[k].order == 2 && thick ? width / 2 : 0;
-        kicks.push_back(
-            {j * width + middle,
-             {k, length / n, static_cast<double>(j) / n, static_cast<double>(j + 1) / n, i}});
+        const int part = j * width + middle;
+        kicks.push_back({part,
+                         {k, length / n, static_cast<double>(j) / n, static_cast<double>(j + 1) / n,
+                          i, part / (of / slices)}});
       }
     }
     std::ranges::stable_sort(kicks, {}, &kick_at::part);
@@ -154,7 +155,6 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
     };
     if (!kicks.empty()) cut({i});
     call(hook_point::before_element, {i}, i, 0);
-    const int slices = lattice::slice_count(element);
     auto next = kicks.begin();
     for (int k = 0; k < slices; ++k) {
       const int end = of / slices * (k + 1);
@@ -175,7 +175,7 @@ hook_place place_of(const lattice::line& l, const hook& h, const kicked_stretch:
   hook_place p{h.point, 0, c.element, c.slice, 1, 0, {}};
   if (c.element == l.elements.size() || h.point == hook_point::before_turn) return p;
   const lattice::element& e = *l.elements[c.element];
-  const bool slice = h.point == hook_point::before_slice || h.point == hook_point::after_slice;
+  const bool slice = h.point != hook_point::before_element && h.point != hook_point::after_element;
   p.slices = lattice::slice_count(e);
   p.length = lattice::length(e) / (slice ? p.slices : 1);
   return p;

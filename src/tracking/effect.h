@@ -145,6 +145,7 @@ struct kicked_stretch {
     std::size_t effect;  ///< position in the list
     double length, from, to;
     std::size_t element;
+    int slice;  ///< that the kick stands in
   };
 
   std::vector<kick> kicks;
