@@ -11,7 +11,7 @@ from betatron import _core, elements
 from betatron._checks import number
 from betatron._warnings import warn_of_domain
 from betatron.fixed_time import to_fixed_time
-from betatron.programmable import Programmable
+from betatron.programmable import OneSlice
 from betatron.surrogate.stage import StageModel, plasma_stage_files
 from betatron.surrogate.tensors import alike
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NOT_COMMON = {"kind", "length", "settings", "slices"}
 
 
-class PlasmaStageSurrogate(Programmable):
+class PlasmaStageSurrogate(OneSlice):
     """A plasma stage learned from a simulation.
 
     Parameters
