@@ -151,10 +151,12 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
   values best, error, size;
   auto usable = [&] {
     // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
-    const double floor = 1e-6 * *std::ranges::max_element(size);
+    const double floor = 1e-12 * *std::ranges::max_element(size);
     const double length = derivative == 1 ? scale : scale * scale;
+    // first derivatives of k |k| exist at 0, where their differences converge slowly
+    const double part = derivative == 1 ? 1e-6 : 1e-9;
     for (std::size_t c = 0; c < best.size(); ++c) {
-      const double visible = 1e-6 * std::max(size[c], floor);
+      const double visible = std::max(part * size[c], floor);
       if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * length > visible) return false;
     }
     return true;

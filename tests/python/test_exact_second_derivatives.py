@@ -345,6 +345,18 @@ def test_elements_without_an_inverse() -> None:
         assert found.method == "differences"
 
 
+def test_what_is_not_smooth() -> None:
+    """The focusing of ky |ky| has no second derivative at 0."""
+    e = bt.ConstantFocusing(1.5, kx=0.3, ky=0.0, name="c", model="exact")
+    line = bt.Line([bt.Drift(0.1), e])
+    beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
+    knobs = [Knob(e, "length"), Knob(e, "ky")]
+    with pytest.raises(ValueError, match="'c' cannot be differentiated twice .* is not smooth"):
+        line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0], method="exact")
+    e.ky = 1e-3
+    assert line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0]).method == "exact"
+
+
 def test_arguments() -> None:
     line = bt.Line([bt.Quadrupole(0.2, k1=2.0, name="q")])
     beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
