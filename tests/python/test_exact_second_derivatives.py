@@ -351,7 +351,7 @@ def test_what_is_not_smooth() -> None:
     line = bt.Line([bt.Drift(0.1), e])
     beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
     knobs = [Knob(e, "length"), Knob(e, "ky")]
-    with pytest.raises(ValueError, match="'c' cannot be differentiated twice .* is not smooth"):
+    with pytest.raises(ValueError, match=r"'c' cannot be differentiated twice .* is not smooth"):
         line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0], method="exact")
     e.ky = 1e-3
     assert line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0]).method == "exact"
