@@ -12,6 +12,7 @@
 """
 
 from betatron import _core, errors, losses, surrogate
+from betatron._warnings import OutsideDomainWarning
 from betatron.advisor import Advice, advise
 from betatron.beam import Beam, Reference, Species
 from betatron.collective import (
@@ -58,7 +59,7 @@ from betatron.space_charge import (
     SpaceChargeGaussian,
 )
 from betatron.space_charge_3d import SpaceCharge3D
-from betatron.surrogate import OutsideDomainWarning, PlasmaStageSurrogate, Surrogate
+from betatron.surrogate import PlasmaStageSurrogate, Surrogate
 from betatron.taylor import Chromaticity, TaylorSeries
 
 State = _core.State

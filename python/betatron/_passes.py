@@ -11,7 +11,7 @@ import numpy as np
 from betatron import _core
 from betatron._checks import bucket, thread_count, whole
 from betatron.beam import COORDINATES, Beam, Reference, check_reference
-from betatron.collective import Effect
+from betatron.collective import Effect, warn_of_effects
 from betatron.elements import Element
 from betatron.gradient import check_strategy, effects_of, numbers_of, single_knob, turned
 from betatron.radiation import Radiation, check_radiation
@@ -87,6 +87,7 @@ class Passes:
         weight = None if self.weight is None else np.ascontiguousarray(self.weight, z.dtype)
         columns = dict(zip(COORDINATES, z, strict=True))
         beam = Beam.from_arrays(reference, **columns, weight=weight, copy=False)
+        effects = effects_of(self.line, self.space_charge, self.collective)
         learned = self.line._watch_learned()
         with turned(self.chosen, values):
             run = _core.Gradient(
@@ -97,11 +98,12 @@ class Passes:
                 [],
                 False,
                 self.threads,
-                effects_of(self.line, self.space_charge, self.collective),
+                effects,
                 self.turns,
                 *self.surroundings,
             )
         learned()  # warns
+        warn_of_effects(effects)
         final = run.final
         if self.mark_lost:
             final[:, run.lost] = np.nan

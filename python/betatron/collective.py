@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +17,7 @@ import numpy as np
 from betatron import _core
 from betatron._checks import number, splitting_order, thread_count, whole
 from betatron._constants import ELEMENTARY_CHARGE
+from betatron._warnings import warn_of_domain
 from betatron.elements import Element
 
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ def effects_on(line: Line, given: Any) -> list[_core.Effect]:
         if not isinstance(item, Effect):
             raise TypeError(f"collective takes effects (CSR, Wake, ...), got {item!r}")
     return [item._on(line) for item in items]
+
+
+def warn_of_effects(effects: Iterable[_core.Effect]) -> None:
+    """Behind a run: warns of effects that were used beyond what they are known for."""
+    for effect in effects:
+        if remark := effect.remark():
+            warn_of_domain(remark)
 
 
 def _flags(line: Line, at: At) -> list[int]:
@@ -223,6 +230,7 @@ class WakeFunction:
         """Energy lost over the square of the charge [V/C] (per metre where the wake is), for the
         line density of a beam: int int lambda(t) lambda(t') W(t - t')."""
         options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
+        self._watch_reach(beam)
         return self._term("longitudinal").loss_factor(beam, options)
 
     def potential(
@@ -231,7 +239,21 @@ class WakeFunction:
         """The wake of a whole beam: (t [m], sum of Q_j W(t - t_j)) [V for longitudinal; V/m for
         quadrupole; for dipole sum of Q_j x_j W, V], per metre where the wake is."""
         options = _core.LineOptions(whole(bins, "bins", 20000), "linear", 0)
+        self._watch_reach(beam)
         return _core.wake_profile(beam, options, self._term(kind))
+
+    @property
+    def reach(self) -> float:
+        """Distance up to which it is known [m]; that of a fit, else infinity."""
+        return min(term.reach for term in self._terms.values())
+
+    def _watch_reach(self, beam: Beam) -> None:
+        extent = float(np.ptp(np.asarray(beam.t, dtype=float))) if len(beam) else 0.0
+        if extent > self.reach:
+            warn_of_domain(
+                f"{type(self).__name__}: the beam is {extent:.3g} m long (from its first to its last "
+                f"particle), the fit is for distances up to {self.reach:.3g} m"
+            )
 
     def _term(self, kind: str | None) -> _core.WakeTerm:
         if kind is None and len(self._terms) == 1:
@@ -318,7 +340,11 @@ class StructureWake(WakeFunction):
     ----------
     iris_radius, gap, period
         a, g, p of the cells [m]; 0 < g <= p. The fits are for 0.34 <= a/p <= 0.69, 0.54 <= g/p <=
-        0.89 (5 % beyond that there is a warning) and distances up to 0.15 p.
+        0.89 (5 % beyond that there is an `OutsideDomainWarning`) and distances up to 0.15 p.
+
+    Where a beam is longer than that, from its first to its last particle, tracking ends with an
+    `OutsideDomainWarning` that names the element, the length and the range. Of earlier turns the
+    fits say nothing: `Wake(memory=...)` leaves them out.
     """
 
     def __init__(self, iris_radius: float, gap: float, period: float) -> None:
@@ -330,10 +356,9 @@ class StructureWake(WakeFunction):
             ("gap", gap / period, 0.54, 0.89),
         ):
             if not 0.95 * low <= ratio <= 1.05 * high:
-                warnings.warn(
+                warn_of_domain(
                     f"StructureWake: {name}/period = {ratio:.3g} is outside of the range of the "
-                    f"fit, {low} ... {high}",
-                    stacklevel=2,
+                    f"fit, {low} ... {high}"
                 )
         super().__init__(dict(zip(("longitudinal", "dipole_x", "dipole_y"), terms, strict=True)))
 
@@ -400,7 +425,8 @@ class Wake(_OnLineDensity):
     memory
         Turns whose fields are remembered. 0: every passage finds the surroundings without field.
         With 1 or more, resonators keep their field for ever, exactly; of other wakes that of the
-        last `memory` turns is kept.
+        last `memory` turns is kept, but for `StructureWake`, which is known for short distances
+        only.
     bins, shape, smoothing
         Of the line density, see `line_density`.
     order, spacing

@@ -14,7 +14,7 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import bucket, number
 from betatron.beam import Beam
-from betatron.collective import Effect, effects_on
+from betatron.collective import Effect, effects_on, warn_of_effects
 from betatron.elements import Element
 from betatron.losses import Loss, Moments, NoSecondDerivative, value_of
 from betatron.radiation import Radiation, check_radiation
@@ -455,6 +455,7 @@ def gradient(
     bucket_size = bucket(boundary, bucket_length)
     chosen = knobs(line, parameters)
     evaluation = _Evaluation(line, loss)
+    effects = effects_of(line, space_charge, collective)
     learned = line._watch_learned()
     run = _core.Gradient(
         line,
@@ -464,12 +465,13 @@ def gradient(
         evaluation.flags,
         evaluation.start,
         0 if threads is None else threads,
-        effects_of(line, space_charge, collective),
+        effects,
         turns,
         radiation,
         boundary,
         bucket_size,
     )
+    warn_of_effects(effects)
     common: dict[str, Any] = {"learned": learned()}
     value, slopes = evaluation(run, beam)
     common |= {"value": value, "knobs": chosen, "lost": run.lost, "memory": run.memory}

@@ -16,7 +16,7 @@ import pandas as pd
 from betatron import _core
 from betatron._checks import bucket, number, thread_count, whole
 from betatron.beam import Beam, Reference
-from betatron.collective import Effect
+from betatron.collective import Effect, warn_of_effects
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
 from betatron.envelope_gradient import EnvelopeGradient, envelope_gradient
@@ -445,6 +445,7 @@ class Line(_core.Line):
             beam._name_losses(self._name_at)
             if monitor is not None:
                 monitor._end()
+        warn_of_effects(effects)
         return Track(self, beam, result, learned())
 
     def envelope(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -474,34 +475,50 @@ def beam_size(coordinate: str = "x", target: float | None = None, at: Any = "end
     """Variance of a coordinate; with a target: (sigma/target - 1)^2."""
     i = _coordinate(coordinate)
     if target is None:
-        return of_moments(lambda m: m.cov[i, i], at)
+        return of_moments(partial(_variance, i=i), at)
     size = _positive("beam_size: target", target)
-    return of_moments(lambda m: (m.sigma(coordinate) / size - 1) ** 2, at)
+    return of_moments(partial(_off_size, coordinate=coordinate, target=size), at)
+
+
+def _variance(m: Moments, i: int) -> Number:
+    return m.cov[i, i]  # type: ignore[no-any-return]
+
+
+def _off_size(m: Moments, coordinate: str, target: float) -> Number:
+    return (m.sigma(coordinate) / target - 1) ** 2
 
 
 def centroid(coordinate: str, target: float = 0.0, at: Any = "end") -> Loss:
     """(mean - target)^2."""
     i = _coordinate(coordinate)
     wanted = _finite("centroid: target", target)
-    return of_moments(lambda m: (m.mean[i] - wanted) ** 2, at)
+    return of_moments(partial(_off_centre, i=i, target=wanted), at)
+
+
+def _off_centre(m: Moments, i: int, target: float) -> Number:
+    return (m.mean[i] - target) ** 2
 
 
 def emittance(plane: str, normalized: bool = False, at: Any = "end") -> Loss:
     """Projected rms emittance [m]."""
     _plane(plane)
-    return of_moments(lambda m: m.emittance(plane, normalized), at)
+    return of_moments(partial(Moments.emittance, plane=plane, normalized=normalized), at)
 
 
 def energy_spread(at: Any = "end") -> Loss:
     """Root mean square of pt: the energy spread over p0 c."""
-    return of_moments(lambda m: m.sigma("pt"), at)
+    return of_moments(partial(Moments.sigma, coordinate="pt"), at)
 
 
 def dispersion(coordinate: str, target: float = 0.0, at: Any = "end") -> Loss:
     """(dispersion of the beam - target)^2."""
     _coordinate(coordinate)
     wanted = _finite("dispersion: target", target)
-    return of_moments(lambda m: (m.dispersion(coordinate) - wanted) ** 2, at)
+    return of_moments(partial(_off_dispersion, coordinate=coordinate, target=wanted), at)
+
+
+def _off_dispersion(m: Moments, coordinate: str, target: float) -> Number:
+    return (m.dispersion(coordinate) - target) ** 2
 
 
 def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Loss:
@@ -513,18 +530,22 @@ def twiss_mismatch(plane: str, alpha: float, beta: float, at: Any = "end") -> Lo
     _plane(plane)
     alpha = _finite("twiss_mismatch: alpha", alpha)
     beta = _positive("twiss_mismatch: beta", beta, " m")
+    return of_moments(partial(_mismatch, plane=plane, alpha=alpha, beta=beta), at)
 
-    def mismatch(m: Moments) -> Number:
-        a, b, _ = m.twiss(plane)
-        ratio = beta / b
-        return (ratio + 1 / ratio + (a * sqrt(ratio) - alpha / sqrt(ratio)) ** 2) * 0.5 - 1
 
-    return of_moments(mismatch, at)
+def _mismatch(m: Moments, plane: str, alpha: float, beta: float) -> Number:
+    a, b, _ = m.twiss(plane)
+    ratio = beta / b
+    return (ratio + 1 / ratio + (a * sqrt(ratio) - alpha / sqrt(ratio)) ** 2) * 0.5 - 1
 
 
 def spot_size(at: Any = "end") -> Loss:
     """Area of the spot over pi, ``sqrt(<xx><yy> - <xy>^2)`` [m^2], about its centre."""
-    return of_moments(lambda m: _area(m.cov[0, 0], m.cov[0, 2], m.cov[2, 2]), at)
+    return of_moments(_spot, at)
+
+
+def _spot(m: Moments) -> Number:
+    return _area(m.cov[0, 0], m.cov[0, 2], m.cov[2, 2])
 
 
 def _half_width(name: str, value: float | None) -> None:
@@ -540,22 +561,22 @@ def gaussian_transmission(x: float | None = None, y: float | None = None, at: An
     """
     _half_width("x", x)
     _half_width("y", y)
+    return of_moments(partial(_gaussian_inside, x=x, y=y), at)
 
-    def inside(m: Moments) -> Any:
-        result: Any = 1.0
-        for i, half in ((0, x), (2, y)):
-            if half is None:
-                continue
-            scale = sqrt(m.cov[i, i] * 2)
-            if scale.value == 0:  # all of it is at one place
-                result = result * float(abs(m.mean[i]) < half)
-                continue
-            result = result * (
-                (erf((half - m.mean[i]) / scale) + erf((half + m.mean[i]) / scale)) * 0.5
-            )
-        return result
 
-    return of_moments(inside, at)
+def _gaussian_inside(m: Moments, x: float | None, y: float | None) -> Any:
+    result: Any = 1.0
+    for i, half in ((0, x), (2, y)):
+        if half is None:
+            continue
+        scale = sqrt(m.cov[i, i] * 2)
+        if scale.value == 0:  # all of it is at one place
+            result = result * float(abs(m.mean[i]) < half)
+            continue
+        result = result * (
+            (erf((half - m.mean[i]) / scale) + erf((half + m.mean[i]) / scale)) * 0.5
+        )
+    return result
 
 
 def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool = False) -> Loss:
@@ -573,43 +594,53 @@ def transmission(x: float, y: float, softness: float = 0.1, *, rectangular: bool
     for name, half in (("x", x), ("y", y)):
         number(half, f"transmission: {name}")
         _half_width(name, half)
-    softness = _positive("softness", softness)
+    opening = _SoftOpening(x, y, _positive("softness", softness), rectangular)
+    return of_weighted_particles(opening.passed, opening.second)
 
-    def fermi(excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+@dataclass(frozen=True)
+class _SoftOpening:
+    x: float
+    y: float
+    softness: float
+    rectangular: bool
+
+    def fermi(self, excess: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """With its first and second derivative."""
-        f = 0.5 * (1 - np.tanh(0.5 * excess / softness))
-        slope = -f * (1 - f) / softness
-        return f, slope, -(1 - 2 * f) * slope / softness
+        f = 0.5 * (1 - np.tanh(0.5 * excess / self.softness))
+        slope = -f * (1 - f) / self.softness
+        return f, slope, -(1 - 2 * f) * slope / self.softness
 
-    def passed(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-        u, v = z[0] / x, z[2] / y
+    def passed(self, z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        u, v = z[0] / self.x, z[2] / self.y
+        by_u, by_v = 2 * u / self.x * weight, 2 * v / self.y * weight
         slope = np.zeros_like(z)
-        if rectangular:
-            (a, da, _), (b, db, _) = fermi(u * u - 1), fermi(v * v - 1)
+        if self.rectangular:
+            (a, da, _), (b, db, _) = self.fermi(u * u - 1), self.fermi(v * v - 1)
             inside = a * b
-            slope[0], slope[2] = 2 * u / x * da * b * weight, 2 * v / y * a * db * weight
+            slope[0], slope[2] = by_u * da * b, by_v * a * db
         else:
-            inside, change, _ = fermi(u * u + v * v - 1)
-            slope[0], slope[2] = 2 * u / x * change * weight, 2 * v / y * change * weight
+            inside, change, _ = self.fermi(u * u + v * v - 1)
+            slope[0], slope[2] = by_u * change, by_v * change
         return float(weight @ inside), slope
 
-    def second(z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        u, v = z[0] / x, z[2] / y
-        du, dv = rates[0] / x, rates[2] / y
+    def second(self, z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        u, v = z[0] / self.x, z[2] / self.y
+        du, dv = rates[0] / self.x, rates[2] / self.y
         bend = np.zeros_like(z)
-        if rectangular:
-            (a, da, dda), (b, db, ddb) = fermi(u * u - 1), fermi(v * v - 1)
+        if self.rectangular:
+            (a, da, dda), (b, db, ddb) = self.fermi(u * u - 1), self.fermi(v * v - 1)
             p, q = 2 * u * du, 2 * v * dv
-            bend[0] = 2 / x * weight * (du * da * b + u * (dda * p * b + da * db * q))
-            bend[2] = 2 / y * weight * (dv * a * db + v * (da * p * db + a * ddb * q))
+            bend[0] = du * da * b + u * (dda * p * b + da * db * q)
+            bend[2] = dv * a * db + v * (da * p * db + a * ddb * q)
         else:
-            _, change, bent = fermi(u * u + v * v - 1)
+            _, change, bent = self.fermi(u * u + v * v - 1)
             more = bent * 2 * (u * du + v * dv)
-            bend[0] = 2 / x * weight * (du * change + u * more)
-            bend[2] = 2 / y * weight * (dv * change + v * more)
+            bend[0] = du * change + u * more
+            bend[2] = dv * change + v * more
+        bend[0] *= 2 / self.x * weight
+        bend[2] *= 2 / self.y * weight
         return bend
-
-    return of_weighted_particles(passed, second)
 
 
 class Screen:
@@ -773,7 +804,7 @@ def screen_image(screen: Screen, target: np.ndarray) -> Loss:
     x), as `Screen.image` gives it), over the square of the target."""
     if not isinstance(screen, Screen):
         raise TypeError(f"screen_image: screen must be a Screen, got {type(screen).__name__}")
-    wanted = np.asarray(target, dtype=float)
+    wanted = np.array(target, dtype=float)
     if wanted.shape != (screen.count[1], screen.count[0]):
         raise ValueError(
             f"screen_image: the target has the shape {wanted.shape}; the screen {screen.count[::-1]}"
@@ -782,13 +813,25 @@ def screen_image(screen: Screen, target: np.ndarray) -> Loss:
     if not 0 < norm < np.inf:
         raise ValueError("screen_image: the target must be finite and not dark")
 
-    def distance(z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
-        rest = screen.image(z, weight) - wanted
-        return float(np.sum(rest**2)) / norm, screen.pull(z, 2 * rest / norm, weight)
+    image = _Image(screen, wanted, norm)
+    return of_weighted_particles(image.distance, image.second)
 
-    def second(z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
-        by_image = 2 * (screen.image(z, weight) - wanted) / norm
-        moved = screen._image_rate(z, weight, rates)
-        return screen.pull(z, 2 * moved / norm, weight) + screen._bend(z, by_image, weight, rates)
 
-    return of_weighted_particles(distance, second)
+@dataclass(frozen=True)
+class _Image:
+    """What is wanted on a screen, and the sum of its squares."""
+
+    screen: Screen
+    wanted: np.ndarray
+    norm: float
+
+    def distance(self, z: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray]:
+        rest = self.screen.image(z, weight) - self.wanted
+        slope = self.screen.pull(z, 2 * rest / self.norm, weight)
+        return float(np.sum(rest**2)) / self.norm, slope
+
+    def second(self, z: np.ndarray, weight: np.ndarray, rates: np.ndarray) -> np.ndarray:
+        by_image = 2 * (self.screen.image(z, weight) - self.wanted) / self.norm
+        moved = self.screen._image_rate(z, weight, rates)
+        bend = self.screen._bend(z, by_image, weight, rates)
+        return self.screen.pull(z, 2 * moved / self.norm, weight) + bend

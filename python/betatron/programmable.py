@@ -240,6 +240,25 @@ class Programmable(_core.Programmable):
     __hash__ = _core.Programmable.__hash__
 
 
+class OneSlice(Programmable):
+    """Code for the whole length of an element, which is never cut."""
+
+    __slots__ = ()
+
+    @property
+    def slices(self) -> int:
+        """1: it is tracked as a whole."""
+        return 1
+
+    @slices.setter
+    def slices(self, value: int) -> None:
+        if value != 1:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r}: slices = {value!r} is not allowed; allowed: "
+                "1, as it is tracked as a whole"
+            )
+
+
 def _made_again(
     kind: type[Programmable], code: dict[str, Any], plain: dict[str, Any], own: dict[str, Any]
 ) -> Programmable:

@@ -100,7 +100,9 @@ nb::tuple wake_profile(const beam::bunch& b, const line_options& o, const wake_t
 
 void bind_collective(nb::module_& m) {
   nb::class_<tracking::effect>(m, "Effect", "Kicks of a collective effect on one line.")
-      .def_ro("name", &tracking::effect::name);
+      .def_ro("name", &tracking::effect::name)
+      .def("remark",
+           [](const tracking::effect& e) { return e.remark ? e.remark() : std::string(); });
 
   nb::class_<line_options>(m, "LineOptions")
       .def(
@@ -126,6 +128,7 @@ void bind_collective(nb::module_& m) {
 
   nb::class_<wake_term>(m, "WakeTerm", "A wake function.")
       .def_ro("per_metre", &wake_term::per_metre)
+      .def_ro("reach", &wake_term::reach)
       .def_prop_ro("is_dipole",
                    [](const wake_term& w) {
                      return w.kind == collective::wake_kind::dipole_x ||

@@ -406,8 +406,9 @@ tracking::effect csr(const csr_options& o, const lattice::line& l) {
                                   " m; the transient model needs lengths >= 0");
     }
     const bool kicked = curvature != 0 || (o.transient && o.drifts && bent);
-    e.at.push_back(kicked && length != 0 ? 1 : 0);
+    e.at.push_back(kicked ? 1 : 0);
   }
+  e.needs_length = true;
   const auto check_length = [name](const beam::bunch& b, const line_grid& grid,
                                    const beam::reference& ref) {
     if (!grid.is_point) return;

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <complex>
 #include <deque>
+#include <iomanip>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -247,11 +249,12 @@ std::vector<wake_term> periodic_structure(double a, double gap, double period) {
   };
   wake_term longitudinal;
   longitudinal.per_metre = true;
+  longitudinal.fit = "StructureWake";
+  longitudinal.reach = 0.15 * period;
   longitudinal.at = [height, s1](double t) { return height * std::exp(-std::sqrt(t / s1)); };
   longitudinal.breaks = breaks_of(s1);
-  wake_term dipole;
+  wake_term dipole = longitudinal;
   dipole.kind = wake_kind::dipole_x;
-  dipole.per_metre = true;
   dipole.at = [h = 4 * height * s2 / (a * a), s2](double t) {
     const double r = std::sqrt(t / s2);
     // 1 - (1 + r) exp(-r) without cancellation
@@ -380,7 +383,15 @@ struct place_memory {
   bool used = false;
 };
 
-using memory_map = std::map<std::pair<std::size_t, double>, place_memory>;
+/// What a run leaves.
+struct run_state {
+  std::map<std::pair<std::size_t, double>, place_memory> memory;
+  double longest = 0;  // beam that a fit was used for beyond its reach [m]
+  std::string remark;  // and where that was
+};
+
+/// Whether earlier turns are seen by it: a fit to short distances says nothing of them.
+bool is_remembered(const wake_term& w) { return std::isinf(w.reach); }
 
 const std::vector<double>& source_of(const wake_term& term, const line_density& d) {
   if (term.kind == wake_kind::dipole_x) return d.x_charge;
@@ -397,6 +408,7 @@ const std::vector<double>& source_of(const wake_term& term, const passage& p) {
 void add_memory(const wake_options& o, const place_memory& m, const line_grid& g, double clock,
                 std::size_t term, double factor, std::vector<double>& v) {
   const wake_term& w = o.terms[term];
+  if (!is_remembered(w)) return;
   if (w.resonant) {
     if (!m.used) return;
     for (std::size_t i = 0; i < g.nodes; ++i) {
@@ -428,7 +440,7 @@ void remember(const wake_options& o, place_memory& m, const line_density& d, dou
   for (std::size_t k = 0; k < o.terms.size(); ++k) {
     const wake_term& w = o.terms[k];
     if (!w.resonant) {
-      others = true;
+      others = others || is_remembered(w);
       continue;
     }
     std::array<double, 2> ab{};
@@ -462,6 +474,23 @@ void remember(const wake_options& o, place_memory& m, const line_density& d, dou
 
 namespace {
 
+/// Notes where the beam is longer than a fit reaches, if it is longer, by what one can read, than anywhere before.
+void watch_reach(const wake_options& o, const line_grid& g, const tracking::kick_place& at,
+                 run_state& run) {
+  const double extent = g.is_point ? 0 : g.step * static_cast<double>(o.density.bins - 1);
+  if (extent <= 1.001 * run.longest) return;
+  const auto over = std::ranges::find_if(
+      o.terms, [&](const wake_term& w) { return extent > w.reach * (1 + 1e-9); });
+  if (over == o.terms.end()) return;
+  run.longest = extent;
+  std::ostringstream remark;
+  remark << std::setprecision(3) << o.name << ": in "
+         << lattice::describe(*at.line->elements[at.element]) << " the beam was " << extent
+         << " m long (from its first to its last particle); " << over->fit
+         << " is a fit for distances up to " << over->reach << " m";
+  run.remark = remark.str();
+}
+
 /// How much of the wake a kick stands for.
 double factor_of(const wake_options& o, const wake_term& w, const tracking::kick_place& at) {
   const double part = std::copysign(at.to - at.from, at.length);
@@ -480,9 +509,9 @@ std::array<std::vector<double>, 5> potential_of(const wake_options& o, const lin
   for (std::size_t k = 0; k < o.terms.size(); ++k) {
     const wake_term& w = o.terms[k];
     const double factor = factor_of(o, w, at);
-    if (factor == 0) continue;
     auto& v = potential[static_cast<std::size_t>(w.kind)];
     v.resize(n);
+    if (factor == 0) continue;
     const auto half = wake_kernel(w, d.grid.step, n);
     std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
     const auto own = convolve(source_of(w, d), kernel);
@@ -521,19 +550,19 @@ tracking::kick_slopes pull(const wake_options& o, bool dipoles, beam::bunch& b,
   std::vector<double> kernel(2 * n - 1), turned(2 * n - 1);
   for (const wake_term& w : o.terms) {
     const double factor = factor_of(o, w, at) * unit;
-    if (factor == 0) continue;
     const auto& v = by_potential[static_cast<std::size_t>(w.kind)];
     const auto half = wake_kernel(w, grid.step, n);
     std::copy(half.begin(), half.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
+    if (w.per_metre && o.length == 0) {
+      slopes.length += unit * numerics::dot(v, convolve(source_of(w, d), kernel));
+    }
+    if (factor == 0) continue;
     std::reverse_copy(kernel.begin(), kernel.end(), turned.begin());
     auto& to = w.kind == wake_kind::dipole_x   ? by.x_charge
                : w.kind == wake_kind::dipole_y ? by.y_charge
                                                : by.charge;
     const auto back = convolve(v, turned);
     for (std::size_t i = 0; i < n; ++i) to[i] += factor * back[i];
-    if (w.per_metre && o.length == 0) {
-      slopes.length += unit * numerics::dot(v, convolve(source_of(w, d), kernel));
-    }
     const auto slope = wake_kernel_slope(w, grid.step, half);
     std::copy(slope.begin(), slope.end(), kernel.begin() + static_cast<std::ptrdiff_t>(n - 1));
     by_step += factor * numerics::dot(v, convolve(source_of(w, d), kernel));
@@ -558,6 +587,11 @@ tracking::effect wake(const wake_options& o) {
     throw std::invalid_argument(o.name + ": memory = " + std::to_string(o.memory) +
                                 " turns is not allowed; allowed: >= 0");
   }
+  if (o.memory > 0 && std::ranges::none_of(o.terms, is_remembered)) {
+    throw std::invalid_argument(o.name + ": memory = " + std::to_string(o.memory) +
+                                " turns is not allowed; allowed: 0, as " + o.terms[0].fit +
+                                " is a fit to short distances and says nothing of the next turn");
+  }
   bool dipoles = false;
   for (const wake_term& w : o.terms) {
     dipoles = dipoles || w.kind == wake_kind::dipole_x || w.kind == wake_kind::dipole_y;
@@ -568,14 +602,15 @@ tracking::effect wake(const wake_options& o) {
           "with `at`");
     }
   }
-  const auto memory = std::make_shared<memory_map>();
+  const auto run = std::make_shared<run_state>();
   tracking::effect e;
   e.name = o.name;
   e.order = o.order;
   e.spacing = o.spacing;
   e.at = o.at;
   e.reversible = o.memory == 0;
-  e.begin = [o, memory](const lattice::line& l, const beam::bunch&, lattice::direction) {
+  e.remark = [run] { return run->remark; };
+  e.begin = [o, run](const lattice::line& l, const beam::bunch&, lattice::direction) {
     const bool per_metre = std::ranges::any_of(o.terms, &wake_term::per_metre);
     for (std::size_t i = 0; per_metre && o.length == 0 && i < o.at.size(); ++i) {
       if (o.at[i] == 0 || lattice::length(*l.elements[i]) != 0) continue;
@@ -584,13 +619,14 @@ tracking::effect wake(const wake_options& o) {
                                   "allowed: a length > 0 that it stands for (`length`), or "
                                   "elements with length");
     }
-    memory->clear();
+    *run = {};
   };
-  e.kick = [o, memory, dipoles](beam::bunch& b, const tracking::kick_place& at) {
+  e.kick = [o, run, dipoles](beam::bunch& b, const tracking::kick_place& at) {
     if (b.size() == 0) return;
     const line_grid grid = grid_over(b, o.density, o.name, at.threads);
+    watch_reach(o, grid, at, *run);
     const line_density d = deposit(b, grid, o.density, dipoles, at.threads);
-    place_memory* kept = o.memory > 0 ? &(*memory)[{at.element, at.from}] : nullptr;
+    place_memory* kept = o.memory > 0 ? &run->memory[{at.element, at.from}] : nullptr;
     const auto potential = potential_of(o, d, at, kept);
     const auto& [longitudinal, dipole_x, dipole_y, quadrupole_x, quadrupole_y] = potential;
     const std::vector<double> none(grid.nodes);

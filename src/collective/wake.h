@@ -12,7 +12,7 @@
 // quickly, or as sqrt(t), within one cell.
 //
 // Over many turns, resonators carry their exact state from passage to passage; of other wakes the charges of the last
-// `memory` turns are kept.
+// `memory` turns are kept, but not for fits to short distances, which say nothing of the next turn.
 //
 // Sources: A. W. Chao, Physics of collective beam instabilities in high energy accelerators (1993), chapter 2, eq. 2.84
 // and 2.88 (resonators); K. Bane, M. Sands, SLAC-PUB-95-7074 (1995), eq. 9 (resistive wall), and their section on the
@@ -24,6 +24,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -63,6 +64,10 @@ struct wake_term {
   std::function<double(double)> at{};  ///< W(t), t >= 0 in m
   bool per_metre = false;              ///< W is per metre of path: [V/C/m], [V/C/m^2]
 
+  /// For fits: the name, as in messages, and the distance up to which they hold [m].
+  std::string fit{};
+  double reach = std::numeric_limits<double>::infinity();
+
   /// Points between a and b that integration should not cross, for W that is not smooth in sqrt(t) from a to b.
   std::function<void(double a, double b, std::vector<double>&)> breaks{};
 
@@ -97,7 +102,8 @@ std::vector<wake_term> resistive_wall(double radius, double conductivity, bool f
 /// Short-range wakes, per metre, of a periodic structure of irises of radius a, gaps g and period p [m]:
 ///   W(s) = (Z0 c/(pi a^2)) exp(-sqrt(s/s1)),                                   s1 = 0.41 a^1.8 g^1.6/p^2.4
 ///   W_dipole(s) = (4 Z0 c s2/(pi a^4)) [1 - (1 + sqrt(s/s2)) exp(-sqrt(s/s2))], s2 = 0.169 a^1.79 g^0.38/p^1.17
-/// a fit for 0.34 <= a/p <= 0.69, 0.54 <= g/p <= 0.89 and s/p <= 0.15.
+/// a fit for 0.34 <= a/p <= 0.69, 0.54 <= g/p <= 0.89 and s/p <= 0.15. Far beyond it W falls too fast, and W_dipole does
+/// not fall at all.
 std::vector<wake_term> periodic_structure(double iris_radius, double gap, double period);
 
 /// A table of W at t[0] = 0 < t[1] < ... [m], linear in between and 0 beyond. Throws std::invalid_argument naming the
@@ -118,8 +124,8 @@ struct wake_options {
   std::vector<std::uint8_t> at{};  ///< one flag per element; empty: all elements with length
 };
 
-/// The effect. Wakes that are not per metre are those of one element: with several kicks in it, each gives its part.
-/// Throws std::invalid_argument naming what is out of range.
+/// The effect. Wakes that are not per metre are those of one element: with several kicks in it, each gives its part. It
+/// has a remark where the beam was longer than a fit reaches. Throws std::invalid_argument naming what is out of range.
 tracking::effect wake(const wake_options& o);
 
 /// int_{-1}^{1} (1 - |u|) W((m + u) step) du for m = 0 ... n - 1: what a linear density of node charges gives.

@@ -101,12 +101,25 @@ void prepare(slice_request& which, const knob& k) {
 
 using values = std::vector<double>;
 
-/// Which values are as large as their rounding errors say only together: the entries of a matrix are sums of others.
-/// One number per value; those that share one belong together.
-using groups = std::vector<std::size_t>;
+/// Which values are as large as their rounding errors say only together: the entries of a matrix are sums of others, and
+/// its offset is what is left of the way into a displaced element and out of it.
+struct groups {
+  std::vector<std::size_t> of{};  ///< one number per value; those that share one belong together
+  std::vector<std::size_t> offsets{};  ///< the numbers of those that are offsets
+  double displacement = 0;             ///< what offsets are made of
+};
+
+/// The size of what an element is displaced by, in m and rad.
+double displacement_of(const element& e) {
+  const alignment& a = e.align;
+  const double angles = std::fabs(a.pitch) + std::fabs(a.yaw), reach = std::fabs(length(e));
+  return std::fabs(a.dx) + std::fabs(a.dy) + std::fabs(a.dz) + angles * (1 + reach) +
+         std::fabs(a.roll * curvature(e)) * reach;
+}
 
 /// Appends the groups of the coefficients of a program.
-void append_groups(const program& p, groups& to) {
+void append_groups(const program& p, groups& together) {
+  auto& to = together.of;
   const std::size_t shift = to.size();
   for (std::size_t i = 0; i < p.coefficients.size(); ++i) to.push_back(shift + i);
   for (const operation& op : p.operations) {
@@ -119,6 +132,7 @@ void append_groups(const program& p, groups& to) {
     const std::size_t first = shift + op.coefficients;
     for (std::size_t i = 0; i < entries; ++i) to[first + i] = first;
     for (std::size_t i = 0; i < offset; ++i) to[first + entries + i] = first + entries;
+    together.offsets.push_back(first + entries);
   }
 }
 
@@ -152,10 +166,12 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
   values best, error, size;
   auto usable = [&] {
     // entries of a matrix that are 0 but for rounding are not smooth, and do not matter
-    const double floor = 1e-6 * *std::ranges::max_element(size);
+    const double floor = 1e-12 * *std::ranges::max_element(size);
     const double length = derivative == 1 ? scale : scale * scale;
+    // first derivatives of k |k| exist at 0, where their differences converge slowly
+    const double part = derivative == 1 ? 1e-6 : 1e-9;
     for (std::size_t c = 0; c < best.size(); ++c) {
-      const double visible = 1e-6 * std::max(size[c], floor);
+      const double visible = std::max(part * size[c], floor);
       if (error[c] > 1e-4 * std::fabs(best[c]) && error[c] * length > visible) return false;
     }
     return true;
@@ -188,7 +204,8 @@ values derivative_of(const std::function<std::optional<values>(double)>& f, doub
       error.assign(n, std::numeric_limits<double>::infinity());
     }
     values largest(n, 0);
-    auto group = [&](std::size_t c) { return c < together.size() ? together[c] : c; };
+    for (const std::size_t c : together.offsets) largest[c] = together.displacement;
+    auto group = [&](std::size_t c) { return c < together.of.size() ? together.of[c] : c; };
     for (std::size_t c = 0; c < n; ++c) {
       for (const auto& v : at) largest[group(c)] = std::max(largest[group(c)], std::fabs((*v)[c]));
     }
@@ -280,14 +297,6 @@ struct slice_state {
     v.push_back(behind.t);
     return v;
   }
-  /// Of these.
-  groups together() const {
-    groups g;
-    append_groups(inverse, g);
-    for (std::size_t i = 0; i < inverse.entrance_energy.size(); ++i) g.push_back(g.size());
-    append_groups(forward, g);
-    return g;
-  }
   bool same_structure(const slice_state& other) const {
     return std::ranges::equal(inverse.operations, other.inverse.operations,
                               [](const operation& a, const operation& b) {
@@ -295,6 +304,17 @@ struct slice_state {
                               });
   }
 };
+
+/// Of slice_state::all().
+groups groups_of(const slice_state& s) {
+  groups together;
+  append_groups(s.inverse, together);
+  for (std::size_t i = 0; i < s.inverse.entrance_energy.size(); ++i) {
+    together.of.push_back(together.of.size());
+  }
+  append_groups(s.forward, together);
+  return together;
+}
 
 /// Tracked with a matrix of the user, which need not be symplectic.
 bool is_matrix(const element& e) {
@@ -637,11 +657,13 @@ class differentiator {
   values derivative(const slice_work& s, double x, double scale, int order, const variable& by,
                     const Change& change) const {
     const element& e = *line_.elements[s.element];
+    groups together = groups_of(s.state);
     auto at = [&](double value) -> std::optional<values> {
       element changed = e;
       reference ref = s.front;
       if (!clock_) ref.t = 0;
       change(changed, ref, value);
+      together.displacement = std::max(together.displacement, displacement_of(changed));
       try {
         const slice_state state = state_of(changed, s.which, ref, wants_rates(), s.has_inverse);
         if (!state.same_structure(s.state)) return {};
@@ -651,7 +673,7 @@ class differentiator {
       }
     };
     try {
-      return derivative_of(at, x, scale, s.state.together(), order);
+      return derivative_of(at, x, scale, together, order);
     } catch (const std::domain_error& why) {
       throw std::invalid_argument(describe(e) + " cannot be differentiated " +
                                   (order == 2 ? "twice " : "") + "with respect to " + name_of(by) +
@@ -1161,6 +1183,16 @@ geometry_slope geometry_of(const knob& k) {
   return {slope[0], slope[1]};
 }
 
+std::vector<std::uint8_t> varied_lengths(const line& l, std::span<const knob> knobs) {
+  std::unordered_set<const element*> varied;
+  for (const knob& k : knobs) {
+    if (k.parameter == "length") varied.insert(k.of.get());
+  }
+  std::vector<std::uint8_t> flags;
+  for (const auto& e : l.elements) flags.push_back(varied.contains(e.get()) ? 1 : 0);
+  return flags;
+}
+
 double derivative_along(const knob& k, const line& l,
                         const std::function<double(const line&)>& function) {
   const auto changed = std::make_shared<element>(*k.of);
@@ -1176,7 +1208,10 @@ double derivative_along(const knob& k, const line& l,
   // with a step at which a function that is good to 1e-12 gives 1e-9
   const parameter_info& info = *info_of(*changed, k.parameter);
   const double h = std::exp2(std::floor(std::log2(scale_of(info, x, false, 0) / 128)));
-  const double below = x - info.minimum, above = info.maximum - x;
+  // lengths do not change their sign: the function may be one of an orbit
+  const double minimum =
+      k.parameter == "length" && x >= 0 ? std::max(info.minimum, 0.0) : info.minimum;
+  const double below = x - minimum, above = info.maximum - x;
   if (std::min(below, above) > 4 * h) {  // order 8
     const auto& weight = central_weights[0][0];
     double slope = 0;
@@ -1212,6 +1247,7 @@ forward_tangents differentiate_forward(const line& l, const beam::reference& sta
         const element* original = l.elements[i].get();
         element e = *original;
         if (k && k->of.get() == original) *number_of(e, *k) = x;
+        together.displacement = std::max(together.displacement, displacement_of(e));
         const int count = slice_count(*original);
         slice_request piece{0, count};
         if (options.radiation) piece.radiation = &*options.radiation;
@@ -1297,8 +1333,11 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
   element e = p.of;
   const piece_variable v(p, e);
   constexpr std::size_t orbit = 0, matrix = 6, behind = 42;
+  groups together;
+  together.offsets = {orbit};
   const auto at = [&](double x) -> std::optional<values> {
     reference ref = turned_to(p, x, e);
+    together.displacement = std::max(together.displacement, displacement_of(e));
     try {
       const orbit_map m = derivative(e, p.index, p.count, ref, centroid);
       values r(behind + 2);
@@ -1311,9 +1350,8 @@ piece_tangent differentiate(const varied_piece& p, const std::array<double, 6>& 
       return {};
     }
   };
-  groups together(behind + 2);
-  for (std::size_t i = 0; i < together.size(); ++i) {
-    together[i] = i < matrix ? orbit : i < behind ? matrix : i;
+  for (std::size_t i = 0; i < behind + 2; ++i) {
+    together.of.push_back(i < matrix ? orbit : i < behind ? matrix : i);
   }
   try {
     const values d = derivative_of(at, v.value, v.scale, together);

@@ -179,6 +179,9 @@ struct geometry_slope {
 };
 geometry_slope geometry_of(const knob& k);
 
+/// One flag per element: its length is one of the knobs.
+std::vector<std::uint8_t> varied_lengths(const line& l, std::span<const knob> knobs);
+
 /// The derivative of a smooth function of a line along a knob, from values of the knob within its allowed range.
 double derivative_along(const knob& k, const line& l,
                         const std::function<double(const line&)>& function);

@@ -27,10 +27,12 @@ void check(const effect& e, const lattice::line& l) {
   check_flags(e.name.c_str(), e.at, l);
 }
 
-/// Kicks of an effect in an element: a multiple or a divisor of the number of its slices.
-int kick_count(const effect& e, std::size_t i, const lattice::element& element) {
+/// Kicks of an effect in an element: a multiple or a divisor of the number of its slices. `begins`: its length is 0, but
+/// varied.
+int kick_count(const effect& e, std::size_t i, const lattice::element& element, bool begins) {
   const double length = std::fabs(lattice::length(element));
-  if (e.at.empty() ? length == 0 : e.at[i] == 0) return 0;
+  if (!e.at.empty() && e.at[i] == 0) return 0;
+  if (length == 0 && !begins && (e.at.empty() || e.needs_length)) return 0;
   const int slices = lattice::slice_count(element);
   if (e.spacing == 0 || length == 0) return slices;
   const double wanted = std::max(1.0, std::ceil(length / e.spacing * (1 - 1e-12)));
@@ -83,7 +85,8 @@ const char* name_of(hook_point p) {
 }
 
 std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects,
-                                         std::span<const hook> hooks) {
+                                         std::span<const hook> hooks,
+                                         std::span<const std::uint8_t> varied) {
   for (const effect& e : effects) check(e, l);
   for (const hook& h : hooks) {
     check_flags(name_of(h.point), h.at, l);
@@ -115,11 +118,13 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
   for (std::size_t i = 0; i < l.elements.size(); ++i) {
     const lattice::element& element = *l.elements[i];
     const double length = lattice::length(element);
+    const bool begins = length == 0 && !varied.empty() && varied[i] != 0;
+    const bool thick = (length != 0 || begins) && !lattice::has_whole_slices(element);
     std::int64_t parts = lattice::slice_count(element);
     std::vector<int> counts;
     for (const effect& e : effects) {
-      counts.push_back(kick_count(e, i, element));
-      const bool halves = e.order == 2 && length != 0 && !lattice::has_whole_slices(element);
+      counts.push_back(kick_count(e, i, element, begins));
+      const bool halves = e.order == 2 && thick;
       if (counts.back() > 0) {
         parts = std::lcm(parts, static_cast<std::int64_t>(counts.back()) * (halves ? 2 : 1));
       }
@@ -131,17 +136,16 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
       }
     }
     kicks.clear();
-    const int of = static_cast<int>(parts);
+    const int of = static_cast<int>(parts), slices = lattice::slice_count(element);
     for (std::size_t k = 0; k < effects.size(); ++k) {
       const int n = counts[k];
       for (int j = 0; j < n; ++j) {
         const int width = of / n;
-        const bool halves =
-            effects[k].order == 2 && length != 0 && !lattice::has_whole_slices(element);
-        const int middle = halves ? width / 2 : 0;
-        kicks.push_back(
-            {j * width + middle,
-             {k, length / n, static_cast<double>(j) / n, static_cast<double>(j + 1) / n, i}});
+        const int middle = effects[k].order == 2 && thick ? width / 2 : 0;
+        const int part = j * width + middle;
+        kicks.push_back({part,
+                         {k, length / n, static_cast<double>(j) / n, static_cast<double>(j + 1) / n,
+                          i, part / (of / slices)}});
       }
     }
     std::ranges::stable_sort(kicks, {}, &kick_at::part);
@@ -151,7 +155,6 @@ std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const
     };
     if (!kicks.empty()) cut({i});
     call(hook_point::before_element, {i}, i, 0);
-    const int slices = lattice::slice_count(element);
     auto next = kicks.begin();
     for (int k = 0; k < slices; ++k) {
       const int end = of / slices * (k + 1);
@@ -172,7 +175,7 @@ hook_place place_of(const lattice::line& l, const hook& h, const kicked_stretch:
   hook_place p{h.point, 0, c.element, c.slice, 1, 0, {}};
   if (c.element == l.elements.size() || h.point == hook_point::before_turn) return p;
   const lattice::element& e = *l.elements[c.element];
-  const bool slice = h.point == hook_point::before_slice || h.point == hook_point::after_slice;
+  const bool slice = h.point != hook_point::before_element && h.point != hook_point::after_element;
   p.slices = lattice::slice_count(e);
   p.length = lattice::length(e) / (slice ? p.slices : 1);
   return p;

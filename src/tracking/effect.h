@@ -92,6 +92,10 @@ struct effect {
   /// Called before tracking begins, to check what can be checked and to forget an earlier run. May be empty.
   std::function<void(const lattice::line&, const beam::bunch&, lattice::direction)> begin{};
 
+  /// What is to be said behind a run, that the effect was used beyond what it is known for for example; no text: nothing.
+  /// May be empty.
+  std::function<std::string()> remark{};
+
   /// Particles that have met a wall, in ascending order: tracking loses them in front of the kick. May be empty.
   std::function<std::vector<std::size_t>(const beam::bunch&, unsigned threads)> met_wall{};
 
@@ -125,8 +129,9 @@ struct effect {
   bool reversible = false;  ///< the kick with the negative length undoes it
 
   /// One flag per element, or empty: all elements with length. A thin element that is flagged gets one kick of
-  /// length 0 in front of it.
+  /// length 0 in front of it, unless the effect `needs_length`.
   std::vector<std::uint8_t> at{};
+  bool needs_length = false;  ///< kicks of length 0 do nothing
 };
 
 /// A stretch of lattice with what happens in front of it: hooks are called, then the beam is kicked.
@@ -140,6 +145,7 @@ struct kicked_stretch {
     std::size_t effect;  ///< position in the list
     double length, from, to;
     std::size_t element;
+    int slice;  ///< that the kick stands in
   };
 
   std::vector<kick> kicks;
@@ -148,10 +154,13 @@ struct kicked_stretch {
 };
 
 /// Cuts the line at the kicks of all effects, where an element with kicks begins, and where hooks are called. A slice
-/// of code (elements::programmable) is not cut: it gets at most one kick of each effect, at its entrance. Throws
-/// std::invalid_argument naming the effect and the value where order, spacing or flags are out of range.
+/// of code (elements::programmable) is not cut: it gets at most one kick of each effect, at its entrance. Elements of length
+/// 0 that are flagged as `varied` (empty: none are) get the kicks that a little length brings, of length 0: derivatives
+/// by that length pass through them. Throws std::invalid_argument naming the effect and the value where order, spacing or
+/// flags are out of range.
 std::vector<kicked_stretch> cut_at_kicks(const lattice::line& l, std::span<const effect> effects,
-                                         std::span<const hook> hooks = {});
+                                         std::span<const hook> hooks = {},
+                                         std::span<const std::uint8_t> varied = {});
 
 /// The place of a hook, but for the turn and effects.
 hook_place place_of(const lattice::line& l, const hook& h, const kicked_stretch::hook_call& c);

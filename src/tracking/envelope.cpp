@@ -41,7 +41,8 @@ std::vector<moment_record> track_envelope(const lattice::line& l, envelope& e,
     e.covariance = beam::sandwich(matrix, e.covariance);
   };
 
-  const std::vector<kicked_stretch> stretches = cut_at_kicks(l, options.collective);
+  const std::vector<kicked_stretch> stretches =
+      cut_at_kicks(l, options.collective, {}, options.varied);
   std::vector<moment_record> records;
   if (options.record_start) records.push_back(record_of(e, options.first_turn, -1, 0));
   for (std::int64_t turn = 0; turn < options.turns; ++turn) {

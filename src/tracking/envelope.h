@@ -41,6 +41,7 @@ struct envelope_options {
   /// What the beam does to itself: effects with a linear kick on the covariance, see effect::envelope_kick.
   std::vector<effect> collective{};
   double charge = 0;  ///< of the beam [C], with its sign: collective effects need it
+  std::vector<std::uint8_t> varied{};  ///< see cut_at_kicks()
 
   std::function<void(const envelope_step&)> visit{};  ///< called behind each step; may be empty
 };

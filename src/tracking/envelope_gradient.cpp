@@ -176,6 +176,7 @@ struct envelope_gradient::state {
     o.record_start = record_start = options.record_start || line.elements.empty();
     o.collective = options.collective;
     o.charge = options.charge;
+    o.varied = lattice::varied_lengths(line, options.knobs);
     o.visit = [&](const envelope_step& now) {
       const beam::reference& ref = now.front.ref;
       const bool piece = now.kick == nullptr;

@@ -125,7 +125,10 @@ void gradient::state::prepare() {
                                 (e.no_pull.empty() ? "" : ": it " + e.no_pull));
   }
   std::vector<lattice::position> stops;
-  if (!options.collective.empty()) stretches = cut_at_kicks(turn, options.collective);
+  if (!options.collective.empty()) {
+    const auto varied = lattice::varied_lengths(turn, options.knobs);
+    stretches = cut_at_kicks(turn, options.collective, {}, varied);
+  }
   for (std::size_t k = 0; k < turns * stretches.size(); ++k) {
     const kicked_stretch& s = stretches[k % stretches.size()];
     if (s.kicks.empty()) continue;
@@ -147,14 +150,7 @@ void gradient::state::prepare() {
   plan = lattice::differentiate(whole.line, start, wanted);
   sections = sections_of(plan);
   if (stops.empty()) return;
-  for (const lattice::knob& k : options.knobs) {
-    if (k.parameter == "length" && lattice::length(*k.of) == 0) {
-      throw std::invalid_argument(describe(*k.of) + ": length = 0 has no derivative beside " +
-                                  options.collective.front().name +
-                                  ", whose kicks begin with a length; allowed: not 0");
-    }
-    geometry_.push_back(lattice::geometry_of(k));
-  }
+  for (const lattice::knob& k : options.knobs) geometry_.push_back(lattice::geometry_of(k));
 }
 
 template <class F>

@@ -42,8 +42,8 @@ struct hook_place {
   std::size_t
       element;  ///< position in the line; before and after a turn 0 and the number of elements
   int slice,
-      slices;  ///< the slice that begins, or ended; before and after an element the first and the last
-  double length;                    ///< of the element [m], or of the slice
+      slices;  ///< that begins, has ended, or has the kick; before and after an element the first and the last
+  double length;                    ///< of the slice [m]; before and after an element of that
   std::span<const effect> effects;  ///< collective ones, in the order of the options
 };
 

@@ -184,7 +184,7 @@ class driver {
     };
     std::vector<compiled> programs;
     for (std::int64_t turn = 0; turn < options_.turns && !result_.interrupted; ++turn) {
-      call_hooks(hook_point::before_turn, 0, turn);
+      call_hooks(hook_point::before_turn, 0, 0, turn);
       if (turn == 0 || hooked) {
         if (hooked) stretches = cut_at_kicks(line_, options_.collective, options_.hooks);
         programs.assign(stretches.size(), {});
@@ -215,7 +215,7 @@ class driver {
         }
         const lattice::position& reached = forward ? here.last : here.first;
         const bool at_end = n + 1 == stretches.size();
-        if (at_end) call_hooks(hook_point::after_turn, line_.elements.size(), turn);
+        if (at_end) call_hooks(hook_point::after_turn, line_.elements.size(), 0, turn);
         if (at_end || reached.part == 0) {
           const std::size_t passed =
               forward ? reached.element : line_.elements.size() - reached.element;
@@ -249,14 +249,14 @@ class driver {
   }
 
   /// All hooks of this kind that are not restricted to other elements.
-  void call_hooks(hook_point point, std::size_t element, std::int64_t turn) {
+  void call_hooks(hook_point point, std::size_t element, int slice, std::int64_t turn) {
     for (std::size_t h = 0; h < options_.hooks.size(); ++h) {
       const hook& now = options_.hooks[h];
       if (now.point != point ||
           (point == hook_point::after_kick && !now.at.empty() && now.at[element] == 0)) {
         continue;
       }
-      call_hook({h, element, 0}, turn);
+      call_hook({h, element, slice}, turn);
     }
   }
 
@@ -291,7 +291,8 @@ class driver {
       if (acting.met_wall) lose_at(acting.met_wall(bunch_, threads_), place);
       acting.kick(bunch_, place);
     }
-    if (!kicks.empty()) call_hooks(hook_point::after_kick, kicks.front().element, turn);
+    if (kicks.empty()) return;
+    call_hooks(hook_point::after_kick, kicks.front().element, kicks.front().slice, turn);
   }
 
   void lose_at(const std::vector<std::size_t>& particles, const kick_place& place) {

@@ -98,6 +98,30 @@ def test_every_element_by_all_its_parameters(kind, model, data, ref, align):
         assert any(part in str(error) for part in NOT_EXACT), error
 
 
+@pytest.mark.parametrize("roll", [0.0, 1e-160, 0.3])
+@pytest.mark.parametrize("kind", ["SpinMap", "Kicker", "Quadrupole"])
+def test_displacements_in_the_linear_model(kind: str, roll: float) -> None:
+    """What a matrix moves the axis by is the small rest of a way into the element and out of it:
+    its rounding errors are those of the way."""
+    values = {"length": 0.2, "k1": 1e-6} if kind == "Quadrupole" else {}
+    units = np.array([0.1, 0.1, 0.1, 0.1, 1e-3, 1e-3])
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        dx, dy, pitch = 1e-3 * rng.normal(size=3) * [1, 1, seed % 2]
+        e = getattr(bt, kind)(model="linear", dx=dx, dy=dy, pitch=pitch, roll=roll, **values)
+        line = bt.Line([bt.Drift(0.05, model="exact"), e, bt.Drift(0.1)])
+        beam = beam_of(1e-3 * rng.normal(size=(6, 3)))
+        covector, matrix = rng.normal(size=(6, 3)), 1e2 * rng.normal(size=(6, 6))
+        loss = quadratic(covector, matrix + matrix.T)
+        knobs = [Knob(e, n) for n in ("dz", "yaw", "pitch", "roll", "dx", "dy")]
+        along = rng.normal(size=6) * units
+        exact = line.hessian_vector(beam, loss, knobs, along, method="exact").values * units
+        found = line.hessian_vector(beam, loss, knobs, along, method="differences").values * units
+        assert np.max(np.abs(exact - found)) < 1e-11
+        if kind != "Quadrupole":  # it is nowhere for the orbit
+            assert np.max(np.abs(exact)) < 1e-13
+
+
 @pytest.fixture
 def machine() -> bt.Line:
     """Acceleration, on crest and off, coupling, misalignment, strengths of zero, one element at two
@@ -319,6 +343,18 @@ def test_elements_without_an_inverse() -> None:
             line.hessian_vector(beam, losses.beam_size(), "k1", [1.0], method="exact")
         found = line.hessian_vector(beam, losses.beam_size(), "k1", [1.0], accuracy=1e-3)
         assert found.method == "differences"
+
+
+def test_what_is_not_smooth() -> None:
+    """The focusing of ky |ky| has no second derivative at 0."""
+    e = bt.ConstantFocusing(1.5, kx=0.3, ky=0.0, name="c", model="exact")
+    line = bt.Line([bt.Drift(0.1), e])
+    beam = beam_of(1e-3 * np.random.default_rng(3).normal(size=(6, 50)))
+    knobs = [Knob(e, "length"), Knob(e, "ky")]
+    with pytest.raises(ValueError, match=r"'c' cannot be differentiated twice .* is not smooth"):
+        line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0], method="exact")
+    e.ky = 1e-3
+    assert line.hessian_vector(beam, losses.beam_size("y"), knobs, [1.0, 0.0]).method == "exact"
 
 
 def test_arguments() -> None:

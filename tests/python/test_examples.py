@@ -130,6 +130,18 @@ shape = bt.Gaussian.from_twiss(
 )
 beam = bt.Beam(bt.Reference("electron", kinetic_energy=1e9), shape, n=500, charge=1e-12, seed=1)
 """
+LINES = """
+line = bt.Line(
+    [
+        bt.Drift(0.1), bt.Bend(0.1, angle=0.01), bt.Drift(0.2, name="linac1"),
+        bt.Marker(name="cavity"), bt.Drift(0.1),
+    ]
+)
+q1, q2, b = bt.Quadrupole(0.2, k1=2), bt.Quadrupole(0.2, k1=-2), bt.Bend(0.5, angle=np.pi / 8)
+ring = bt.Line([bt.Marker(name="ip"), *8 * [q1, bt.Drift(0.3), b, q2, bt.Drift(0.3), b]])
+ref = reference = beam.reference
+dist = shape
+"""
 NETWORK = """
 r = np.random.default_rng(1)
 w1, b1, w2, b2 = 0.1 * r.normal(size=(6, 6)), r.normal(size=6), 0.1 * r.normal(size=(6, 6)), None
@@ -145,6 +157,10 @@ lens, drift = bt.PlasmaLens(1e-3, k1=1.0), bt.Drift(0.1)
         ("plasma_surrogates.md", BEAM, ("train_stage",), ()),
         ("plasma.md", BEAM, ("waket", "diags/"), ()),
         ("programmable.md", BEAM, ("import torch",), ("numba",)),
+        ("collective.md", BEAM + LINES, (), ()),
+        ("space_charge_models.md", BEAM + LINES, (), ()),
+        ("wakes.md", BEAM + LINES, (), ()),
+        ("spin_radiation.md", BEAM + LINES, (), ()),
     ],
 )
 def test_code_in_reference_pages_runs(
@@ -154,7 +170,7 @@ def test_code_in_reference_pages_runs(
     for package in needs:
         pytest.importorskip(package)
     blocks = [b for b in code_blocks(ROOT / "docs" / page) if not any(w in b for w in without)]
-    script = "\n".join([before, *blocks]).replace("10_000", "500")
+    script = "\n".join([before, *blocks]).replace("10_000", "500").replace("turns=1000", "turns=3")
     (tmp_path / "page.py").write_text(script)
     result = python("page.py", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -180,8 +180,10 @@ EFFECTS = {
         1e-10,
     ),
     "structure": (
-        lambda o: bt.Wake(bt.StructureWake(5e-3, 8e-3, 10e-3), bins=30, shape="quadratic", order=o),
-        1e-9,
+        lambda o: bt.Wake(
+            bt.StructureWake(20e-3, 32e-3, 40e-3), bins=30, shape="quadratic", order=o
+        ),
+        1e-8,
     ),
 }
 

@@ -372,10 +372,83 @@ def test_lengths_of_zero(kind):
     assert g["e", "length"] == pytest.approx(
         sum(w * at(1e-3 * j) for j, w in FORWARD.items()) / 1e-3, rel=1e-6
     )
-    e.length = 0.0
-    with pytest.raises(ValueError, match=rf"{kind} 'e': length = 0 has no derivative beside"):
-        beam.set_charge(1e-12)
-        line.gradient(beam, goal, "length", space_charge=bt.SpaceChargeGaussian())
+
+
+KICKS = {
+    "gaussian": lambda order: bt.SpaceChargeGaussian(tolerance=1e-10, order=order),
+    "plane": lambda order: bt.SpaceCharge2D(0.1, cells=(16, 16), shape="cubic", order=order),
+    "mesh": lambda order: bt.SpaceCharge3D(cells=(12, 12, 12), shape="cubic", order=order),
+    "wall": lambda order: bt.Wake(
+        bt.ResistiveWall(5e-3, 5.9e7), bins=40, shape="quadratic", order=order
+    ),
+    "apart": lambda order: bt.SpaceChargeGaussian("2.5D", spacing=0.02, bins=30, order=order),
+}
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("name", KICKS)
+def test_lengths_of_zero_beside_kicks(name, order):
+    """A little length brings a little kick."""
+    e = bt.Drift(0.0, name="e", slices=2, dx=1e-4, roll=0.3)
+    q = bt.Quadrupole(0.1, k1=2.0, name="q")
+    line = bt.Line([q, e, bt.Drift(0.5), e, bt.Marker(name="m")])
+    beam = beam_of(SLOW, normal(1, 50))
+    beam.set_charge(1e-11)
+    goal, effect = 1e6 * losses.beam_size("x") + 1e3 * losses.energy_spread(), [KICKS[name](order)]
+    for parameters in ("all", [(e, "length")]):
+        g = line.gradient(beam, goal, parameters, collective=effect)
+        without = line.gradient(beam, goal, parameters)
+
+    def at(length):
+        e.length = length
+        return line.gradient(beam, goal, collective=effect).value
+
+    h = 1e-4
+    expected = sum(w * at(h * j) for j, w in FORWARD.items()) / h
+    assert g.derivatives[0] == pytest.approx(expected, rel=1e-5)
+    assert abs(g.derivatives[0] / without.derivatives[0] - 1) > 1e-3, "the effect does nothing"
+
+
+@pytest.mark.parametrize("model", ["2D", "3D"])
+def test_lengths_of_zero_of_envelopes(model):
+    e = bt.Drift(0.0, name="e")
+    line = bt.Line([bt.Quadrupole(0.1, k1=2.0), e, bt.Drift(0.5)])
+    cov = np.diag([1e-6, 1e-6, 2e-6, 1e-6, 1e-5, 1e-6])
+    options = {"2D": {"current": 2.0}, "3D": {}}[model]
+    for order in (1, 2):
+        sc = bt.SpaceChargeEnvelope(model, order=order, **options)
+        charge = {"2D": {}, "3D": {"charge": 1e-9}}[model]
+
+        def at(length, sc=sc, charge=charge):
+            e.length = length
+            return line.envelope_gradient(
+                SLOW, cov, losses.beam_size("x"), "length", space_charge=sc, **charge
+            )
+
+        g = at(0.0)
+        expected = sum(w * at(1e-3 * j).value for j, w in FORWARD.items()) / 1e-3
+        assert g["e", "length"] == pytest.approx(expected, rel=1e-7)
+        kicks = line.envelope_gradient(SLOW, cov, losses.beam_size("x"), [(e, "length")])
+        assert abs(g["e", "length"] / kicks["e", "length"] - 1) > 1e-3, "the effect does nothing"
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-5])
+@pytest.mark.parametrize("model", ["steady_state", "transient"])
+def test_short_lengths_behind_bends(model, length):
+    """The orbit behind is asked for no negative lengths."""
+    e = bt.Drift(length, name="e")
+    line = bt.Line([bt.Bend(0.3, angle=0.1), e, bt.Bend(0.3, angle=-0.12), bt.Drift(0.2)])
+    ref = bt.Reference("electron", kinetic_energy=50e6)
+    beam = beam_of(ref, normal(1, 60))
+    beam.set_charge(1e-9)
+    options = {"collective": bt.CSR(20, model, shape="quadratic", smoothing=1)}
+
+    def at(more):
+        e.length = length + more
+        return line.gradient(beam, losses.energy_spread(), [(e, "length")], **options)
+
+    expected = sum(w * at(1e-3 * j).value for j, w in FORWARD.items()) / 1e-3
+    assert at(0.0)["e", "length"] == pytest.approx(expected, rel=3e-4)
 
 
 def test_thin_elements_have_no_length_to_vary():

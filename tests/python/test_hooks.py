@@ -290,6 +290,26 @@ def test_fields_of_space_charge_are_seen_without_a_copy() -> None:
     assert len(seen) == 2 and seen[0] == seen[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "slices"),
+    [
+        ({"order": 1}, [0, 1, 2, 3]),
+        ({"order": 2}, [0, 1, 2, 3]),
+        ({"order": 1, "spacing": 0.1}, [0, 2]),
+        ({"order": 2, "spacing": 0.05 / 1.5}, [0, 0, 1, 1, 2, 2, 3, 3]),
+    ],
+)
+def test_kicks_know_their_slice(options: dict, slices: list[int]) -> None:
+    seen = []
+    line = bt.Line([bt.Marker(), bt.Drift(0.2, slices=4, name="d")])
+    line.track(
+        make_beam(100, charge=1e-12),
+        space_charge=bt.SpaceChargeGaussian(**options),
+        hooks=bt.Hooks(after_kick=lambda s: seen.append((s.slice, s.slices, s.name, s.length))),
+    )
+    assert seen == [(k, 4, "d", 0.05) for k in slices]
+
+
 def test_fields_are_those_of_the_last_kick() -> None:
     beam = make_beam(5000, charge=1e-10)
     effect = bt.SpaceCharge3D(cells=16, order=1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import betatron as bt
 import numpy as np
 import pytest
@@ -51,6 +54,35 @@ def test_derivatives_are_those_of_differences(name: str) -> None:
         lattice[which].k1 = k1
         # splines of second order have steps in their second derivative
         assert g.derivatives[i] == pytest.approx((sample[0] - sample[1]) / (2 * h), rel=1e-5)
+
+
+EVERY = {
+    **LOSSES,
+    "size": losses.beam_size("x", 1e-4) - 0.3 * losses.beam_size("px", at="d"),
+    "centroid": losses.centroid("y", 1e-4, at="q1"),
+    "emittance": losses.emittance("x", normalized=True),
+    "energy spread": losses.energy_spread(),
+    "dispersion": losses.dispersion("x", 0.1),
+    "mismatch": losses.twiss_mismatch("y", 0.3, 2.0),
+}
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize("name", EVERY)
+def test_copies_and_pickles(name: str, again: object) -> None:
+    lattice, particles = line(), beam(200)
+    first, second = (
+        lattice.gradient(particles, loss, "k1", initial=True)
+        for loss in (EVERY[name], again(EVERY[name]))
+    )
+    assert second.value == first.value != 0
+    assert np.array_equal(second.derivatives, first.derivatives)
+    assert np.array_equal(second.initial, first.initial)
+    product, other = (
+        lattice.hessian_vector(particles, loss, "k1", [1.0, 2.0], method="exact").values
+        for loss in (EVERY[name], again(EVERY[name]))
+    )
+    assert np.array_equal(product, other)
 
 
 def test_weights_and_lost_particles_count_as_they_should() -> None:

@@ -529,6 +529,9 @@ def test_errors_name_the_kind_that_was_made():
     ):
         with pytest.raises(ValueError, match=f"^PlasmaStageSurrogate 's1': .*{words}"):
             use()
+    with pytest.raises(ValueError, match=r"^PlasmaStageSurrogate 's1': slices = 2 .* allowed: 1"):
+        line["s1"].slices = 2  # each of them would be the whole stage
+    line["s1"].slices = 1
     line["s1"].length = 0.1
     with pytest.raises(ValueError, match=r"^PlasmaStageSurrogate 's1': length = 0.1 m; allowed"):
         line.track(beam)

@@ -361,8 +361,69 @@ def test_a_wake_per_metre_needs_a_length():
 
 def test_a_structure_outside_of_its_fit_warns():
     for cell, name in (((0.2, 0.8, 1.0), "iris_radius"), ((0.5, 0.95, 1.0), "gap")):
-        with pytest.warns(UserWarning, match=f"StructureWake: {name}/period = .* range of the fit"):
+        message = f"StructureWake: {name}/period = .* range of the fit"
+        with pytest.warns(bt.OutsideDomainWarning, match=message):
             bt.StructureWake(*cell)
+
+
+def in_a_structure(extent, **columns):
+    """Two particles at this distance, a line with two pieces of structure, and its wake."""
+    zero = np.zeros(2)
+    columns = {**dict.fromkeys(("x", "px", "y", "py", "t", "pt"), zero), **columns}
+    beam = bt.Beam.from_arrays(reference(), charge=1e-12, **{**columns, "t": np.array([0, extent])})
+    line = bt.Line([bt.Drift(0.1, name="first"), bt.Drift(0.2, name="second", slices=2)])
+    return line, beam, bt.StructureWake(5e-3, 8e-3, 10e-3)  # known up to 1.5 mm
+
+
+def test_a_beam_longer_than_the_fit_reaches_warns_once():
+    line, beam, wake = in_a_structure(1.6e-3)
+    assert wake.reach == 1.5e-3 and bt.ResistiveWall(5e-3, 5.9e7).reach == np.inf
+    message = (
+        r"^Wake: in Drift 'first' the beam was 0.0016 m long .* StructureWake is a fit for "
+        r"distances up to 0.0015 m$"
+    )
+    effect = bt.Wake([bt.ResistiveWall(5e-3, 5.9e7), wake])
+    with pytest.warns(bt.OutsideDomainWarning, match=message) as caught:
+        line.track(beam.copy(), collective=effect, turns=2)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with pytest.warns(bt.OutsideDomainWarning, match=message) as caught:
+        line.gradient(beam, bt.losses.energy_spread(), [("first", "length")], collective=effect)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    for use in (wake.loss_factor, lambda b: wake.potential(b, "dipole_x")):
+        with pytest.warns(bt.OutsideDomainWarning, match="the beam is 0.0016 m long"):
+            use(beam)
+
+
+def test_a_beam_within_the_fit_does_not_warn_and_one_that_grows_does():
+    line, beam, wake = in_a_structure(1.499e-3)
+    line.track(beam.copy(), collective=bt.Wake(wake))
+    wake.loss_factor(beam), wake.potential(beam, "longitudinal")
+    # a slow particle falls behind: the longest beam is that in the last kick
+    line, beam, wake = in_a_structure(1.4e-3, pt=np.array([0, 0.3]))
+    beam = bt.Beam.from_arrays(
+        bt.Reference("electron", kinetic_energy=5e6),
+        **{name: beam[name] for name in ("x", "px", "y", "py", "t", "pt")},
+        charge=1e-15,
+    )
+    ends = bt.Line([*line.elements, bt.Drift(0.3, name="third", model="exact", slices=2)])
+    with pytest.warns(bt.OutsideDomainWarning, match="in Drift 'third' the beam was") as caught:
+        ends.track(beam, collective=bt.Wake(wake))
+    assert len(caught) == 1
+
+
+def test_a_fit_says_nothing_of_earlier_turns():
+    wake = bt.StructureWake(5e-3, 8e-3, 10e-3)
+    with pytest.raises(ValueError, match=r"memory = 2 turns .* StructureWake is a fit to short"):
+        bt.Line([bt.Drift(1.0)]).track(in_a_structure(1e-3)[1], collective=bt.Wake(wake, memory=2))
+    # the dipole fit does not fall: it would deflect for ever
+    kicks = []
+    for functions in ([bt.ResistiveWall(5e-3, 5.9e7)], [bt.ResistiveWall(5e-3, 5.9e7), wake]):
+        for memory in (0, 1):
+            line, beam, _ = in_a_structure(1e-3, x=np.full(2, 1e-4))
+            line.track(beam, turns=2, collective=bt.Wake(functions, memory=memory))
+            kicks.append(beam.px.copy())
+    assert np.any(kicks[1] != kicks[0])
+    assert kicks[3] - kicks[2] == pytest.approx(kicks[1] - kicks[0], rel=1e-5)
 
 
 def test_a_bunch_met_along_an_element_gives_its_kick_in_parts():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +9,9 @@ import numpy as np
 
 from betatron import _core, elements
 from betatron._checks import number
+from betatron._warnings import warn_of_domain
 from betatron.fixed_time import to_fixed_time
-from betatron.programmable import Programmable
+from betatron.programmable import OneSlice
 from betatron.surrogate.stage import StageModel, plasma_stage_files
 from betatron.surrogate.tensors import alike
 
@@ -22,22 +21,7 @@ if TYPE_CHECKING:
 _NOT_COMMON = {"kind", "length", "settings", "slices"}
 
 
-_PACKAGE = Path(__file__).parents[1]
-
-
-def _outside_the_package() -> int:
-    """The level, for `warnings.warn` in the function that asks, of whoever called the package."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _PACKAGE in Path(frame.f_code.co_filename).parents:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-class OutsideDomainWarning(UserWarning):
-    """Particles went through a surrogate that was not trained for such particles."""
-
-
-class PlasmaStageSurrogate(Programmable):
+class PlasmaStageSurrogate(OneSlice):
     """A plasma stage learned from a simulation.
 
     Parameters
@@ -249,11 +233,9 @@ class PlasmaStageSurrogate(Programmable):
         """Of the particles since that tally; warns of those outside if that is the policy."""
         passed, outside, weights = (a - b for a, b in zip(self._tally(), before, strict=True))
         if outside > 0 and self._outside == "warn":
-            warnings.warn(
+            warn_of_domain(
                 f"PlasmaStageSurrogate {self.name!r}: {outside} of {passed} particles were outside "
-                "of what it was trained for",
-                OutsideDomainWarning,
-                stacklevel=_outside_the_package(),
+                "of what it was trained for"
             )
         return self._model.report(passed, outside, weights)
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from betatron import _core, elements
 from betatron._checks import number
-from betatron.programmable import Programmable
+from betatron.programmable import OneSlice
 from betatron.surrogate.network import FORMATS, Network
 from betatron.surrogate.tensors import alike
 
 _OWN = {"kind", "length", "settings", "slices"}
 
 
-class Surrogate(Programmable):
+class Surrogate(OneSlice):
     """An element whose effect on particles is a network with six inputs and six outputs.
 
     It is evaluated inside the fused pass, and gradients pass through it.
