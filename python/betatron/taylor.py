@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
+from betatron._checks import number
+from betatron.beam import check_reference
 from betatron.elements import TaylorMap
 
 if TYPE_CHECKING:
@@ -232,23 +234,52 @@ class Chromaticity:
     orbit: np.ndarray
 
 
+def particle_of(where: str, reference: Any, start: Any) -> list[float]:
+    """The six coordinates of a particle, by default that on the reference orbit; checks the reference too."""
+    check_reference(reference, where)
+    try:
+        begin = np.zeros(6) if start is None else np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: a particle must be six numbers, got {start!r}") from None
+    if begin.shape != (6,) or not np.all(np.isfinite(begin)):
+        raise ValueError(
+            f"{where}: a particle must be six finite numbers (x, px, y, py, t, pt), got {start!r}"
+        )
+    return begin.tolist()
+
+
 def expand(
     line: Line, reference: Reference, order: int, start: np.ndarray | None = None
 ) -> TaylorSeries:
     """See `Line.taylor_map`."""
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)):
         raise TypeError(f"order must be a whole number from 1 to 4, got {order!r}")
-    begin = np.zeros(6) if start is None else np.asarray(start, dtype=np.float64)
-    if begin.shape != (6,) or not np.all(np.isfinite(begin)):
-        raise ValueError(f"start must be six finite numbers, got {start!r}")
-    coefficients, behind = _core.Line.expand(line, reference, int(order), begin.tolist())
+    begin = particle_of("taylor_map", reference, start)
+    coefficients, behind = _core.Line.expand(line, reference, int(order), begin)
     return TaylorSeries(
-        coefficients, begin, behind.s - reference.s, reference.beta_gamma / behind.beta_gamma
+        coefficients,
+        np.array(begin),
+        behind.s - reference.s,
+        reference.beta_gamma / behind.beta_gamma,
     )
+
+
+def _varies_in_time(matrix: np.ndarray) -> bool:
+    """Whether anything but t depends on t, or pt on anything but pt: beyond rounding, which a cavity of
+    voltage 0 has."""
+    kept = np.abs(matrix[5] - [0, 0, 0, 0, 0, 1]) < 1e-12
+    return bool(np.any(matrix[[0, 1, 2, 3, 5], 4] != 0) or not np.all(kept))
 
 
 def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarray:
     """See `Line.closed_orbit`."""
+    check_reference(reference, "closed_orbit")
+    pt = number(pt, "closed_orbit: pt")
+    at_rest = reference.gamma_minus_1 / reference.beta_gamma
+    if not -np.inf < pt < at_rest:
+        raise ValueError(
+            f"closed_orbit: pt = {pt:g} must be finite and < {at_rest:g}, where a particle is at rest"
+        )
     z = np.array([0.0, 0.0, 0.0, 0.0, 0.0, pt])
     for _ in range(50):
         matrix, end, behind = line.derivative(reference, z.tolist())
@@ -256,10 +287,16 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
             raise ValueError(
                 "closed_orbit: the line changes the momentum of the reference particle"
             )
-        if np.any(matrix[:4, 4] != 0) or np.any(matrix[5] != [0, 0, 0, 0, 0, 1]):
+        if _varies_in_time(matrix):
+            elements = [
+                f"{e.kind}{f' {e.name!r}' if e.name else ''} at position {line.positions(e)[0]}"
+                for e in line.elements
+                if _varies_in_time(type(line)([e]).matrix(reference, z))
+            ]
             raise ValueError(
-                "closed_orbit: the line holds fields that vary in time (cavities); the closed "
-                "orbit at a given energy is that of a line without them"
+                f"closed_orbit: the line holds fields that vary in time: {', '.join(elements)}; the "
+                "closed orbit at a given energy is that of a line without them (set their voltage "
+                "to 0, or leave them out)"
             )
         step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
         if not np.all(np.isfinite(step)):

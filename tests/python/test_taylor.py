@@ -139,8 +139,8 @@ def test_acceleration_is_in_the_ratio_of_momenta() -> None:
         ({"order": 5}, ValueError, "order = 5"),
         ({"order": 2.0}, TypeError, "order must be a whole number"),
         ({"order": True}, TypeError, "order must be a whole number"),
-        ({"start": [0, 1]}, ValueError, "start must be six finite numbers"),
-        ({"start": [0, 0, 0, 0, 0, math.nan]}, ValueError, "start must be six finite numbers"),
+        ({"start": [0, 1]}, ValueError, "must be six finite numbers"),
+        ({"start": [0, 0, 0, 0, 0, math.nan]}, ValueError, "must be six finite numbers"),
     ],
 )
 def test_wrong_arguments(arguments: dict, error: type[Exception], message: str) -> None:
@@ -369,14 +369,42 @@ def test_detuning_is_what_tracked_particles_do(model: str) -> None:
 
 def test_no_closed_orbit_and_no_tunes() -> None:
     ref = bt.Reference("proton", kinetic_energy=1e9)
-    with pytest.raises(ValueError, match="fields that vary in time"):
-        bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2)]).chromaticity(
-            ref
-        )
+    cavity = bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2, name="rf")
+    crab = bt.CrabCavity(voltage=1e3, frequency=1e6)
+    with pytest.raises(
+        ValueError, match="vary in time: RFCavity 'rf' at position 11, CrabCavity at"
+    ):
+        bt.Line([ring(), cavity, crab, cavity]).chromaticity(ref)
+    cavity.voltage = 0.0  # at this energy p beta gamma/(beta gamma) is rounded
+    bt.Line([ring(), cavity]).chromaticity(bt.Reference("electron", kinetic_energy=123456789.0))
     with pytest.raises(ValueError, match="changes the momentum of the reference"):
         bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6)]).closed_orbit(ref)
     with pytest.raises(ValueError, match="not stable"):
         bt.Line([bt.Quadrupole(1.0, k1=1.0), bt.Drift(1.0)]).chromaticity(ref)
+    # beyond rest P^2 is positive again at negative energies: no particle
+    for pt in (math.nan, -math.inf, 1.0001 * (ref.gamma - 1) / ref.beta_gamma, 3 / ref.beta):
+        with pytest.raises(ValueError, match=r"closed_orbit: pt = .* must be finite and < 0\.5896"):
+            ring().closed_orbit(ref, pt=pt)
+
+
+@pytest.mark.parametrize(
+    ("model", "fringe", "first"),
+    [
+        ("exact", "nonlinear", [0.05232653, 0.47414594]),  # PTC 5.09.03, model 2, exact, 20 steps
+        ("paraxial", "linear", [-0.85631707, 0.21879096]),  # PTC without exact
+    ],
+)
+def test_chromaticity_of_a_small_ring(model: str, fringe: str, first: list[float]) -> None:
+    """Bending radius 2.5 m: the terms between the curvature and the angles, which only the exact model
+    has, are as large as the chromaticity."""
+    ref = bt.Reference("electron", kinetic_energy=1e9)
+    d, b = bt.Drift(0.4), bt.Bend(1.0, angle=math.pi / 8, fringe=fringe)
+    qf, qd = bt.Quadrupole(0.4, k1=1.3), bt.Quadrupole(0.4, k1=-1.2)
+    sf, sd = bt.Sextupole(0.1, k2=6.0), bt.Sextupole(0.1, k2=-9.0)
+    cell = bt.Line([qf, d, sf, d, b, d, qd, d, sd, d, b, d])
+    for e in cell.elements:
+        e.model = model
+    np.testing.assert_allclose((8 * cell).chromaticity(ref).first, first, atol=2e-5)
 
 
 def test_closed_orbit_comes_back() -> None:
