@@ -27,6 +27,9 @@ R1 with R2 its inverse becomes roll, EApertures and symmetric RApertures become 
 both ends of a Dipole PyAT shifts and turns the local frame of the orbit, where a misaligned Bend
 moves as a rigid body: there T1 and R1 become a Patch (or a PlaneRotation) in front of the Bend, and
 its inverse behind. All the rest is in the report.
+
+With a gap, PyAT's correction of a pole face by its fringe-field integral is divided by 1 + delta and that of
+Betatron's linear pole faces is not: optics at the reference energy agree, chromaticities of small rings do not.
 """
 
 from __future__ import annotations
@@ -59,6 +62,10 @@ _SILENT = {
     "Energy",
     "HarmNumber",
     "NumIntSteps",
+    "BetaCode",  # of BETA, and EdgeEffect of AT 1: not used by PyAT
+    "EdgeEffect1",
+    "EdgeEffect2",
+    "Name",
     "_enable_passmethod",
     "_disable_passmethod",
 }
@@ -80,7 +87,7 @@ _METHODS = {
     "Sextupole": _STRAIGHT,
     "Octupole": _STRAIGHT,
     "Multipole": _STRAIGHT,
-    "Corrector": {"CorrectorPass"},
+    "Corrector": {*_STRAIGHT, "CorrectorPass"},
     "RFCavity": {"RFCavityPass", "CavityPass"},
 }
 

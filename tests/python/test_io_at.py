@@ -263,6 +263,7 @@ def test_chromaticity_of_a_small_ring():
         if hasattr(element, "NumIntSteps"):
             element.NumIntSteps = 30
     imported = from_at(ring)
+    assert imported.report["attribute"].tolist() == ["particle"]
     ours = imported.line.chromaticity(imported.reference)
     np.testing.assert_allclose(ours.first, [-0.3019, -0.4392], atol=2e-4)
     np.testing.assert_allclose(ring.get_chrom(), ours.first, atol=2e-4)
