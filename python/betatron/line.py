@@ -39,6 +39,7 @@ from betatron.taylor import (
     Chromaticity,
     TaylorSeries,
     amplitude_detuning,
+    check_inside,
     chromaticity,
     closed_orbit,
     expand,
@@ -214,8 +215,17 @@ class Line(_core.Line):
         It is exact to rounding (forward-mode derivatives of the maps that particles are tracked with) and
         taken along the trajectory of the particle that starts with the coordinates ``orbit`` (six
         numbers; default: on the reference orbit). Apertures are ignored; the reference stays as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``orbit`` is not six finite numbers, or of a particle that leaves the domain of a map,
+            where it would be lost; also as ``track``.
         """
-        return self.derivative(reference, particle_of("matrix", reference, orbit))[0]
+        start = particle_of("matrix", reference, orbit)
+        matrix, end, _ = self.derivative(reference, start)
+        check_inside("matrix", start, matrix, end)
+        return matrix
 
     def taylor_map(
         self, reference: Reference, order: int = 2, start: Sequence[float] | None = None
@@ -616,6 +626,11 @@ class Line(_core.Line):
         """Centroid, covariance, effects and charge, checked."""
         if isinstance(start, Distribution):
             covariance, centroid = start.covariance, start.mean
+        elif isinstance(start, Beam):
+            raise TypeError(
+                f"{caller}: start must be a distribution or a covariance matrix, got a beam; "
+                "beam.covariance() is its matrix"
+            )
         else:
             covariance, centroid = np.asarray(start, dtype=np.float64), np.zeros(6)
         if mean is not None:

@@ -248,6 +248,15 @@ def particle_of(where: str, reference: Any, start: Any) -> list[float]:
     return begin.tolist()
 
 
+def check_inside(where: str, start: Any, *results: Any) -> None:
+    """Raises ValueError where a particle has left the domain of the maps, and results are not finite."""
+    if not all(np.all(np.isfinite(r)) for r in results):
+        raise ValueError(
+            f"{where}: the particle {[float(v) for v in start]} leaves the domain of a map (px^2 + py^2 "
+            "above p^2, or it turns back); in tracking it would be lost"
+        )
+
+
 def expand(
     line: Line, reference: Reference, order: int, start: np.ndarray | None = None
 ) -> TaylorSeries:
@@ -256,6 +265,7 @@ def expand(
         raise TypeError(f"order must be a whole number from 1 to 4, got {order!r}")
     begin = particle_of("taylor_map", reference, start)
     coefficients, behind = _core.Line.expand(line, reference, int(order), begin)
+    check_inside("taylor_map", begin, coefficients)
     return TaylorSeries(
         coefficients,
         np.array(begin),
@@ -291,7 +301,7 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
             elements = [
                 f"{e.kind}{f' {e.name!r}' if e.name else ''} at position {line.positions(e)[0]}"
                 for e in line.elements
-                if _varies_in_time(type(line)([e]).matrix(reference, z))
+                if _varies_in_time(type(line)([e]).derivative(reference, z.tolist())[0])
             ]
             raise ValueError(
                 f"closed_orbit: the line holds fields that vary in time: {', '.join(elements)}; the "

@@ -622,6 +622,11 @@ def test_tracking_looks_through_the_elements_once(monkeypatch):
         (lambda line, ref: line.taylor_map("electron"), TypeError, "taylor_map: reference must"),
         (lambda line, ref: line.survey("electron"), TypeError, "survey: reference must be"),
         (lambda line, ref: line.envelope("e-", np.eye(6)), TypeError, "envelope: reference must"),
+        (
+            lambda line, ref: line.envelope(ref, bt.Beam(ref, n=2)),
+            TypeError,
+            "got a beam; beam.cov",
+        ),
         (lambda line, ref: line.matrix(ref, [0.0] * 4), ValueError, "six finite numbers"),
         (lambda line, ref: line.matrix(ref, [math.nan] * 6), ValueError, "six finite numbers"),
         (lambda line, ref: line.spin_map(ref, "orbit"), TypeError, "must be six numbers"),

@@ -538,3 +538,24 @@ def test_madx_has_the_same_second_order() -> None:
         theirs = np.array([[[row[f"t{i}{j}{k}"][0] for k in r] for j in r] for i in r])
         ours = bt.Line([e]).taylor_map(ref, 2).T * np.einsum("i,j,k->ijk", sign, sign, sign)
         assert ours == pytest.approx(theirs, abs=1e-13), definition
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        bt.Bend(1.0, angle=0.1, model="exact"),
+        bt.Solenoid(1.0, ks=1.0, model="exact"),
+        bt.Quadrupole(0.2, k1=1.0, yaw=0.1),
+        bt.Patch(rotation_y=0.3),
+    ],
+    ids=lambda e: e.kind,
+)
+def test_no_derivatives_outside_of_the_domain(outside: bt.Element) -> None:
+    """With px = 1.5 particles are lost there; what the maps make of them is no map."""
+    ref, start = bt.Reference("proton", kinetic_energy=1e8), [0, 1.5, 0, 0, 0, 0]
+    line = bt.Line([outside])
+    for ask in (line.matrix, lambda r, z: line.taylor_map(r, 2, z)):
+        with pytest.raises(ValueError, match=r"1\.5, .* leaves the domain of a map"):
+            ask(ref, start)
+    hole = bt.Aperture(x_max=1e-3, y_max=1e-3)  # ignored
+    assert bt.Line([hole]).matrix(ref, [0.1, 0, 0, 0, 0, 0])[0, 0] == 1.0
