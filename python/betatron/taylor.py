@@ -308,7 +308,10 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
                 "closed orbit at a given energy is that of a line without them (set their voltage "
                 "to 0, or leave them out)"
             )
-        step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
+        try:
+            step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
+        except np.linalg.LinAlgError:  # a drift, for example: any number of closed orbits, or none
+            break
         if not np.all(np.isfinite(step)):
             break
         z[:4] += step
@@ -363,6 +366,13 @@ def chromaticity(line: Line, reference: Reference) -> Chromaticity:
     dq, ddq = np.empty(2), np.empty(2)
     for n in range(2):
         others = [m for m in range(4) if m != n]
+        if abs(values[0] - values[1]) < 1e-9:
+            if abs(a1[0, 1] * a1[1, 0]) > 1e-18 * np.max(np.abs(a1)) ** 2:
+                raise ValueError(
+                    "chromaticity: both tunes are equal and the modes coupled: they have no "
+                    f"derivatives by the energy; tunes {np.angle(values[:2]) / (2 * np.pi) % 1.0}"
+                )
+            others.remove(1 - n)
         mixing = sum(a1[n, m] * a1[m, n] / (values[n] - values[m]) for m in others)
         a, b = a1[n, n] / values[n], (a2[n, n] + mixing) / values[n]
         dq[n] = a.imag / (2 * np.pi)

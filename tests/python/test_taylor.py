@@ -289,6 +289,24 @@ def test_chromaticity_does_not_mind_a_rolled_frame() -> None:
     assert turned.second[order] == pytest.approx(plain.second, rel=1e-9)
 
 
+def test_chromaticity_of_equal_tunes() -> None:
+    """In a flat ring it is that of both planes; in a turned frame the modes are any."""
+    ref = bt.Reference("proton", kinetic_energy=1e9)
+
+    def cell(k1: float) -> bt.Line:
+        d, b = bt.Drift(0.5), bt.Bend(1.0, angle=0.2, model="exact")
+        qf, qd, s = bt.Quadrupole(0.3, k1=1.3), bt.Quadrupole(0.3, k1=k1), bt.Sextupole(0.1, k2=6.0)
+        return bt.Line([qf, s, d, b, d, qd, d, b, d])
+
+    k1 = -1.421034143273402  # of equal tunes
+    equal, near = cell(k1).chromaticity(ref), cell(k1 + 1e-8).chromaticity(ref)
+    assert abs(equal.tunes[0] - equal.tunes[1]) < 1e-12
+    np.testing.assert_allclose(equal.first, near.first, rtol=1e-6)
+    np.testing.assert_allclose(equal.second, near.second, rtol=1e-6)
+    with pytest.raises(ValueError, match="both tunes are equal and the modes coupled"):
+        bt.Line([bt.PlaneRotation(0.5), cell(k1), bt.PlaneRotation(-0.5)]).chromaticity(ref)
+
+
 def test_sextupoles_at_dispersion_change_the_chromaticity() -> None:
     """dQ'/d(k2 l) = beta D/(4 pi) of a thin sextupole at the start."""
     ref, line = bt.Reference("proton", kinetic_energy=1e9), ring("paraxial")
@@ -381,6 +399,9 @@ def test_no_closed_orbit_and_no_tunes() -> None:
         bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6)]).closed_orbit(ref)
     with pytest.raises(ValueError, match="not stable"):
         bt.Line([bt.Quadrupole(1.0, k1=1.0), bt.Drift(1.0)]).chromaticity(ref)
+    for line in (bt.Line([]), bt.Line([bt.Drift(1.0), bt.Kicker(hkick=1e-3)])):
+        with pytest.raises(ValueError, match="no closed orbit near"):
+            line.chromaticity(ref)
     # beyond rest P^2 is positive again at negative energies: no particle
     for pt in (math.nan, -math.inf, 1.0001 * (ref.gamma - 1) / ref.beta_gamma, 3 / ref.beta):
         with pytest.raises(ValueError, match=r"closed_orbit: pt = .* must be finite and < 0\.5896"):
