@@ -9,7 +9,8 @@ PyAT           Betatron
 Drift          Drift
 Dipole         Bend: BendingAngle, PolynomB[1] as k1, other orders as kn and ks, EntranceAngle,
                ExitAngle, FringeInt1, FringeInt2, half of FullGap; QuadrupoleEdge for
-               FringeQuadEntrance, FringeQuadExit
+               FringeQuadEntrance, FringeQuadExit; nonlinear pole faces for PassMethods with
+               "Exact" (which use no gap) and "E2" in their name
 Quadrupole     Quadrupole, fringe "hard" if both FringeQuad are 1; with other orders a Multipole
 Sextupole      Sextupole; Octupole: Octupole; with other orders a Multipole
 Multipole      Multipole; ThinMultipole, and all with ThinMPolePass: thin
@@ -19,17 +20,22 @@ Monitor        Instrument
 Marker         Marker
 =============  ===================================================================================
 
-PassMethod decides the model: exact for those with "Exact" in their name, else paraxial, as PyAT's.
+PassMethod decides the model: exact for those with "Exact" and "E2" in their name, else paraxial, as
+PyAT's. Other PassMethods than those that have been compared are in the report.
 NumIntSteps becomes steps (order 4), T1 and T2 = -T1 with offsets only become dx and dy, a rotation
 R1 with R2 its inverse becomes roll, EApertures and symmetric RApertures become pipe apertures. At
 both ends of a Dipole PyAT shifts and turns the local frame of the orbit, where a misaligned Bend
 moves as a rigid body: there T1 and R1 become a Patch (or a PlaneRotation) in front of the Bend, and
 its inverse behind. All the rest is in the report.
+
+With a gap, PyAT's correction of a pole face by its fringe-field integral is divided by 1 + delta and that of
+Betatron's linear pole faces is not: optics at the reference energy agree, chromaticities of small rings do not.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +62,33 @@ _SILENT = {
     "Energy",
     "HarmNumber",
     "NumIntSteps",
+    "BetaCode",  # of BETA, and EdgeEffect of AT 1: not used by PyAT
+    "EdgeEffect1",
+    "EdgeEffect2",
+    "Name",
     "_enable_passmethod",
     "_disable_passmethod",
+}
+
+
+_STRAIGHT = {"StrMPoleSymplectic4Pass", "ExactMultipolePass"}
+# By class, the pass methods that have a translation (those that radiate count as those that do not).
+_METHODS = {
+    "Drift": {"DriftPass", "ExactDriftPass"},
+    "Dipole": {
+        "BndMPoleSymplectic4Pass",
+        "BendLinearPass",
+        "BndMPoleSymplectic4E2Pass",
+        "ExactSectorBendPass",
+        "ExactRectBendPass",
+        "ExactRectangularBendPass",
+    },
+    "Quadrupole": {*_STRAIGHT, "QuadLinearPass"},
+    "Sextupole": _STRAIGHT,
+    "Octupole": _STRAIGHT,
+    "Multipole": _STRAIGHT,
+    "Corrector": {*_STRAIGHT, "CorrectorPass"},
+    "RFCavity": {"RFCavityPass", "CavityPass"},
 }
 
 
@@ -150,6 +181,7 @@ class _Reader:
         self.name = str(source.FamName)
         self.length = float(getattr(source, "Length", 0.0))
         self.pass_method = str(source.PassMethod)
+        self._method = re.sub("(Rad|Quant)Pass$", "Pass", self.pass_method)
 
     def elements(self) -> list[Element]:
         off = self.pass_method == "IdentityPass"
@@ -164,8 +196,10 @@ class _Reader:
         if translate is None:
             self._lose("class", self._kind, "no translation: a drift of its length")
             return [self._straight()]
-        if self.pass_method.endswith(("RadPass", "QuantPass")):
+        if self._method != self.pass_method:
             self._lose("PassMethod", self.pass_method, "synchrotron radiation")
+        if not off and self._method not in _METHODS.get(self._kind, {self._method}):
+            self._lose("PassMethod", self.pass_method, "no translation: the usual one of its class")
         result = translate()
         return result if isinstance(result, list) else [result]
 
@@ -206,7 +240,7 @@ class _Reader:
     # --- what many elements have -------------------------------------------------------------
 
     def _model(self) -> str:
-        return "exact" if "Exact" in self.pass_method else "paraxial"
+        return "exact" if "Exact" in self._method or "E2" in self._method else "paraxial"
 
     def _strengths(self) -> tuple[list[float], list[float]]:
         """k_n and ks_n, n = 0, 1, ..., in 1/m^(n+1), without zeros at the end."""
@@ -311,6 +345,15 @@ class _Reader:
             "fint1": self.number("FringeInt1"), "fint2": self.number("FringeInt2"),
             "hgap": self.number("FullGap") / 2,
         }  # fmt: skip
+        gap = ends["hgap"] and (ends["fint1"] or ends["fint2"])
+        if "Exact" in self._method:
+            ends |= {"fint1": 0.0, "fint2": 0.0, "hgap": 0.0}
+        if "Exact" in self._method or ("E2" in self._method and not gap):
+            ends["fringe"] = "nonlinear"
+        elif "E2" in self._method:  # nonlinear ends with a gap displace the orbit
+            self._lose("PassMethod", self.pass_method, "pole faces with a gap are linear")
+        if "Rect" in self._method and k1:
+            self._lose("PassMethod", self.pass_method, "the quadrupole field follows the orbit")
         entrance, exit_ = self._fringes()
         multipoles = {"kn": kn if any(kn) else [], "ks": skew}
         for name in ("kn", "ks"):
@@ -330,8 +373,9 @@ class _Reader:
                 "angle": ends[f"e{number}"],
                 "fint": ends[f"fint{number}"],
                 "hgap": ends["hgap"],
+                "fringe": ends.get("fringe", "linear"),
             }
-            if face["angle"] or face["fint"]:
+            if face["angle"] or face["fint"] or face["fringe"] == "nonlinear":
                 side.append(self._make("DipoleEdge", curvature=h, location=location, **face))
             if fringe:
                 side.append(self._make("QuadrupoleEdge", k1=k1, location=location))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from betatron import _core
 from betatron._checks import bucket, number, thread_count, whole
-from betatron.beam import Beam, Reference
+from betatron.beam import Beam, Reference, check_reference
 from betatron.collective import Effect, warn_of_effects
 from betatron.distributions import Distribution
 from betatron.elements import Element, element_from_dict
@@ -39,9 +39,11 @@ from betatron.taylor import (
     Chromaticity,
     TaylorSeries,
     amplitude_detuning,
+    check_inside,
     chromaticity,
     closed_orbit,
     expand,
+    particle_of,
 )
 
 Recorded = None | str | Element | Iterable[str | Element]
@@ -75,6 +77,7 @@ class Line(_core.Line):
             return self._named(key)
         if isinstance(key, slice):
             return Line([self.element(i) for i in range(*key.indices(len(self)))], self.name)
+        key = whole(key, "line[position]", minimum=None)
         index = key + len(self) if key < 0 else key
         if not 0 <= index < len(self):
             raise IndexError(f"element {key} of a line of {len(self)} elements")
@@ -197,6 +200,7 @@ class Line(_core.Line):
         there are cavities).
         """
         start = reference if reference is not None else Reference("electron", kinetic_energy=1e9)
+        check_reference(start, "survey")
         places = super().survey(start)
         labels = [("start", "")] + [(e.name, e.kind) for e in self]
         rows = []
@@ -213,8 +217,17 @@ class Line(_core.Line):
         It is exact to rounding (forward-mode derivatives of the maps that particles are tracked with) and
         taken along the trajectory of the particle that starts with the coordinates ``orbit`` (six
         numbers; default: on the reference orbit). Apertures are ignored; the reference stays as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``orbit`` is not six finite numbers, or of a particle that leaves the domain of a map,
+            where it would be lost; also as ``track``.
         """
-        return self.derivative(reference, [0.0] * 6 if orbit is None else list(orbit))[0]
+        start = particle_of("matrix", reference, orbit)
+        matrix, end, _ = self.derivative(reference, start)
+        check_inside("matrix", start, matrix, end)
+        return matrix
 
     def taylor_map(
         self, reference: Reference, order: int = 2, start: Sequence[float] | None = None
@@ -231,7 +244,7 @@ class Line(_core.Line):
         TypeError, ValueError
             If the order is not 1 to 4 or ``start`` is not six finite numbers; also as ``track``.
         """
-        return expand(self, reference, order, None if start is None else np.asarray(start))
+        return expand(self, reference, order, start)
 
     def closed_orbit(self, reference: Reference, pt: float = 0.0) -> np.ndarray:
         """The particle of energy deviation ``pt`` that comes back to its x, px, y, py, shape (6,), t = 0.
@@ -250,7 +263,10 @@ class Line(_core.Line):
         the dispersion of first and second order.
 
         From the power series of third order around the closed orbit, by perturbation of the
-        eigenvalues of its matrix: no differences, coupling included.
+        eigenvalues of its matrix: no differences, coupling included. It is that of the maps of the
+        elements: for rings with bending radii of metres these have to be in the exact model, and
+        bends with ``fringe="nonlinear"``. The paraxial model of a bend lacks the terms between curvature
+        and angles, which are of the size of the chromaticity there.
 
         Raises
         ------
@@ -297,7 +313,7 @@ class Line(_core.Line):
         the spin ``rotation @ expm(cross(slopes @ z)) @ S``, where cross(v) is the matrix of the vector product
         with v. Arguments and errors as for `spin_matrix`.
         """
-        start = [0.0] * 6 if orbit is None else [float(v) for v in orbit]
+        start = particle_of("spin_map", reference, orbit)
         rotation, slopes = self.spin_derivative(reference, start)[:2]
         return np.array(rotation).reshape(3, 3), np.array(slopes).reshape(3, 6)
 
@@ -489,6 +505,7 @@ class Line(_core.Line):
         """
         turns, first_turn = whole(turns, "turns"), whole(first_turn, "first_turn", minimum=None)
         flags, at_start = self._flags(record)
+        check_reference(reference, "envelope")
         centroid, covariance, effects, coulomb = self._moments_at_start(
             "envelope", start, mean, space_charge, charge
         )
@@ -612,6 +629,11 @@ class Line(_core.Line):
         """Centroid, covariance, effects and charge, checked."""
         if isinstance(start, Distribution):
             covariance, centroid = start.covariance, start.mean
+        elif isinstance(start, Beam):
+            raise TypeError(
+                f"{caller}: start must be a distribution or a covariance matrix, got a beam; "
+                "beam.covariance() is its matrix"
+            )
         else:
             covariance, centroid = np.asarray(start, dtype=np.float64), np.zeros(6)
         if mean is not None:
@@ -783,7 +805,9 @@ class Line(_core.Line):
             flags = [0] * len(self)
             flags[-1:] = [1] * len(flags[-1:])
             return flags, True
-        wanted = [record] if isinstance(record, (str, Element)) else list(record)
+        wanted = list(record) if isinstance(record, Iterable) else [record]
+        if isinstance(record, (str, Element)):
+            wanted = [record]
         flags = [0] * len(self)
         for item in wanted:
             for i in self._matches(item, argument):
@@ -809,11 +833,13 @@ class Line(_core.Line):
                 pattern = re.compile(item)
             except re.error as error:
                 raise ValueError(
-                    f"{argument}={item!r} is no name in the line and no regular expression: {error}"
+                    f"{argument}={item!r} is no name in the line and no regular expression ('.*' is any "
+                    f"text): {error}"
                 ) from error
             places = [i for i, e in enumerate(self) if pattern.fullmatch(e.name)]
         if not places:
-            raise KeyError(_unknown_name(item, {e.name for e in self if e.name}))
+            hint = "; it is a regular expression: 'q.*' is all that begins with q" * ("*" in item)
+            raise KeyError(_unknown_name(item, {e.name for e in self if e.name}) + hint)
         return places
 
     # --- dictionary form ---------------------------------------------------------------------
@@ -828,7 +854,7 @@ class Line(_core.Line):
             while key in elements:
                 key += "_"
             keys[id(e)] = key
-            elements[key] = e.to_dict()
+            elements[key] = {**e.to_dict(), "name": e.name}
         result: dict[str, Any] = {"elements": elements, "sequence": [keys[id(e)] for e in self]}
         return {"name": self.name, **result} if self.name else result
 
@@ -844,8 +870,11 @@ class Line(_core.Line):
         KeyError, TypeError, ValueError
             Naming the key of the element or the place in the sequence.
         """
+        _check_form(data)
         elements = {}
         for key, description in data["elements"].items():
+            if not isinstance(description, dict):
+                raise TypeError(f"element {key!r} must be a dictionary, got {description!r}")
             try:
                 elements[key] = element_from_dict({"name": key, **description})
             except (KeyError, TypeError, ValueError) as error:
@@ -864,6 +893,8 @@ class Line(_core.Line):
                         raise KeyError(
                             f"{place}: a repeated line has the keys repeat and line, got {set(item)}"
                         )
+                    if not isinstance(item["line"], (list, tuple)):
+                        raise TypeError(f"{place}.line must be a list, got {item['line']!r}")
                     times = whole(item.get("repeat", 1), f"{place}.repeat")
                     yield from list(expand(item["line"], f"{place}.line")) * times
                 elif isinstance(item, (list, tuple)):
@@ -1004,6 +1035,26 @@ def _flatten(items: Any, where: str) -> Iterator[Element]:
                 yield item
             else:
                 yield from _flatten(item, f"{where}[{number}]")
+
+
+def _check_form(data: Any) -> None:
+    """That a dictionary has the keys of a line, of their types, and no others."""
+    types = {
+        "elements": (dict, "a dictionary"),
+        "sequence": ((list, tuple), "a list"),
+        "name": (str, "text"),
+    }
+    if not isinstance(data, dict):
+        raise TypeError(f"a line is made from a dictionary, not from {type(data).__name__}")
+    for key in ("elements", "sequence"):
+        if key not in data:
+            raise KeyError(f"line: the key {key} is missing")
+    for key, value in data.items():
+        if key not in types:
+            raise KeyError(f"line: {key!r} is not a known key; allowed: {', '.join(types)}")
+        kind, title = types[key]
+        if not isinstance(value, kind):
+            raise TypeError(f"line: {key} must be {title}, got {value!r}")
 
 
 def _unknown_name(name: str, known: Iterable[str]) -> str:

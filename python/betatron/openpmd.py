@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _AXES = ("x", "y", "t")
 _SPACE = ("x", "y", "z")
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LOST_SUFFIX = "_lost"
 _FILE_TYPES = (".h5", ".json", ".bp", ".bp4", ".bp5")
 
@@ -145,6 +146,11 @@ def opened_file(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
     pattern, several = re.subn(r"%\d*T", "*", str(path))
     if not (glob.glob(pattern) if several else Path(path).exists()):
         raise FileNotFoundError(f"{where}: there is no {path}")
+    if not several and Path(path).suffix == ".h5":
+        # openPMD-api writes pages of messages about such files, and may crash when it opens another one
+        with open(path, "rb") as file:
+            if file.read(len(_HDF5_SIGNATURE)) != _HDF5_SIGNATURE:
+                raise ValueError(f"{where}: {path} is not an openPMD file: it is not HDF5")
     try:
         series = io.Series(str(path), io.Access.read_only)
     except Exception as error:  # openPMD-api raises various types, RuntimeError among them

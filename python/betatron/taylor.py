@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betatron import _core
+from betatron._checks import number
+from betatron.beam import check_reference
 from betatron.elements import TaylorMap
 
 if TYPE_CHECKING:
@@ -232,23 +234,62 @@ class Chromaticity:
     orbit: np.ndarray
 
 
+def particle_of(where: str, reference: Any, start: Any) -> list[float]:
+    """The six coordinates of a particle, by default that on the reference orbit; checks the reference too."""
+    check_reference(reference, where)
+    try:
+        begin = np.zeros(6) if start is None else np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{where}: a particle must be six numbers, got {start!r}") from None
+    if begin.shape != (6,) or not np.all(np.isfinite(begin)):
+        raise ValueError(
+            f"{where}: a particle must be six finite numbers (x, px, y, py, t, pt), got {start!r}"
+        )
+    return begin.tolist()
+
+
+def check_inside(where: str, start: Any, *results: Any) -> None:
+    """Raises ValueError where a particle has left the domain of the maps, and results are not finite."""
+    if not all(np.all(np.isfinite(r)) for r in results):
+        raise ValueError(
+            f"{where}: the particle {[float(v) for v in start]} leaves the domain of a map (px^2 + py^2 "
+            "above p^2, or it turns back); in tracking it would be lost"
+        )
+
+
 def expand(
     line: Line, reference: Reference, order: int, start: np.ndarray | None = None
 ) -> TaylorSeries:
     """See `Line.taylor_map`."""
     if isinstance(order, bool) or not isinstance(order, (int, np.integer)):
         raise TypeError(f"order must be a whole number from 1 to 4, got {order!r}")
-    begin = np.zeros(6) if start is None else np.asarray(start, dtype=np.float64)
-    if begin.shape != (6,) or not np.all(np.isfinite(begin)):
-        raise ValueError(f"start must be six finite numbers, got {start!r}")
-    coefficients, behind = _core.Line.expand(line, reference, int(order), begin.tolist())
+    begin = particle_of("taylor_map", reference, start)
+    coefficients, behind = _core.Line.expand(line, reference, int(order), begin)
+    check_inside("taylor_map", begin, coefficients)
     return TaylorSeries(
-        coefficients, begin, behind.s - reference.s, reference.beta_gamma / behind.beta_gamma
+        coefficients,
+        np.array(begin),
+        behind.s - reference.s,
+        reference.beta_gamma / behind.beta_gamma,
     )
+
+
+def _varies_in_time(matrix: np.ndarray) -> bool:
+    """Whether anything but t depends on t, or pt on anything but pt: beyond rounding, which a cavity of
+    voltage 0 has."""
+    kept = np.abs(matrix[5] - [0, 0, 0, 0, 0, 1]) < 1e-12
+    return bool(np.any(matrix[[0, 1, 2, 3, 5], 4] != 0) or not np.all(kept))
 
 
 def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarray:
     """See `Line.closed_orbit`."""
+    check_reference(reference, "closed_orbit")
+    pt = number(pt, "closed_orbit: pt")
+    at_rest = reference.gamma_minus_1 / reference.beta_gamma
+    if not -np.inf < pt < at_rest:
+        raise ValueError(
+            f"closed_orbit: pt = {pt:g} must be finite and < {at_rest:g}, where a particle is at rest"
+        )
     z = np.array([0.0, 0.0, 0.0, 0.0, 0.0, pt])
     for _ in range(50):
         matrix, end, behind = line.derivative(reference, z.tolist())
@@ -256,12 +297,21 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
             raise ValueError(
                 "closed_orbit: the line changes the momentum of the reference particle"
             )
-        if np.any(matrix[:4, 4] != 0) or np.any(matrix[5] != [0, 0, 0, 0, 0, 1]):
+        if _varies_in_time(matrix):
+            elements = [
+                f"{e.kind}{f' {e.name!r}' if e.name else ''} at position {line.positions(e)[0]}"
+                for e in line.elements
+                if _varies_in_time(type(line)([e]).derivative(reference, z.tolist())[0])
+            ]
             raise ValueError(
-                "closed_orbit: the line holds fields that vary in time (cavities); the closed "
-                "orbit at a given energy is that of a line without them"
+                f"closed_orbit: the line holds fields that vary in time: {', '.join(elements)}; the "
+                "closed orbit at a given energy is that of a line without them (set their voltage "
+                "to 0, or leave them out)"
             )
-        step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
+        try:
+            step = np.linalg.solve(np.eye(4) - matrix[:4, :4], np.asarray(end)[:4] - z[:4])
+        except np.linalg.LinAlgError:  # a drift, for example: any number of closed orbits, or none
+            break
         if not np.all(np.isfinite(step)):
             break
         z[:4] += step
@@ -316,6 +366,13 @@ def chromaticity(line: Line, reference: Reference) -> Chromaticity:
     dq, ddq = np.empty(2), np.empty(2)
     for n in range(2):
         others = [m for m in range(4) if m != n]
+        if abs(values[0] - values[1]) < 1e-9:
+            if abs(a1[0, 1] * a1[1, 0]) > 1e-18 * np.max(np.abs(a1)) ** 2:
+                raise ValueError(
+                    "chromaticity: both tunes are equal and the modes coupled: they have no "
+                    f"derivatives by the energy; tunes {np.angle(values[:2]) / (2 * np.pi) % 1.0}"
+                )
+            others.remove(1 - n)
         mixing = sum(a1[n, m] * a1[m, n] / (values[n] - values[m]) for m in others)
         a, b = a1[n, n] / values[n], (a2[n, n] + mixing) / values[n]
         dq[n] = a.imag / (2 * np.pi)

@@ -56,13 +56,15 @@ struct energy {
 /// inv_beta = 1/beta0 and inv_bg2 = 1/(beta0 gamma0)^2 of the reference particle. The slip is written
 /// without the cancellation between 1/beta and 1/beta0: with 1/beta^2 = 1 + inv_bg2/P^2,
 ///   1/beta - 1/beta0 = inv_bg2 (1/P^2 - 1) / (1/beta + 1/beta0).
+/// NaN for a particle that has given away more energy than it had: P^2 is positive again at negative energies.
 template <class T, class R>
 BETATRON_INLINE energy<T> energy_of(const T& pt, const R& inv_beta, const R& inv_bg2) {
   using F = scalar_of<T>;
   const T excess = pt * (pt - inv_beta * F(2));  // P^2 - 1
-  const T inv_p = rsqrt(excess + F(1));
+  const T total = inv_beta - pt;                 // energy over p0 c
+  const T inv_p = rsqrt(select(total > T(F(0)), excess + F(1), T(F(-1))));
   const T inv_p2 = inv_p * inv_p;
-  const T slip = -(excess * inv_p2 * inv_bg2) / ((inv_beta - pt) * inv_p + inv_beta);
+  const T slip = -(excess * inv_p2 * inv_bg2) / (total * inv_p + inv_beta);
   return {inv_p, slip};
 }
 

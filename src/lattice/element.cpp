@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <sstream>
 #include <stdexcept>
@@ -138,12 +139,27 @@ void check_value(const element& e, const parameter_info& p, const value& v) {
   }
 }
 
+/// Whether one of two names is how the other begins, in small or capital letters: K1 and k1, l and length.
+bool begin_alike(std::string_view a, std::string_view b) {
+  auto same = [](char c, char d) {
+    return std::tolower(static_cast<unsigned char>(c)) ==
+           std::tolower(static_cast<unsigned char>(d));
+  };
+  const std::size_t n = std::min(a.size(), b.size());
+  return n > 0 &&
+         std::equal(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin(), same);
+}
+
 [[noreturn]] void unknown_parameter(const element& e, std::string_view name) {
-  std::vector<std::string> known;
+  std::vector<std::string> known, close;
   for (const parameter_info& p : find_kind(kind_of(e)).parameters) known.push_back(p.name);
+  for (const std::string& own : known) {
+    if (begin_alike(own, name)) close.push_back(own);
+  }
   for (const parameter_info& p : common_parameters()) known.push_back(p.name);
-  throw std::out_of_range(describe(e) + " has no parameter '" + std::string(name) +
-                          "'; it has: " + join(known));
+  throw std::out_of_range(describe(e) + " has no parameter '" + std::string(name) + "'" +
+                          (close.empty() ? "" : " (did you mean " + join(close) + "?)") +
+                          "; it has: " + join(known));
 }
 
 const parameter_info* find_parameter(const std::vector<parameter_info>& list,

@@ -12,6 +12,7 @@
 
 #include "elements/misalignment.h"
 #include "elements/spin.h"
+#include "lattice/push_inside.h"
 #include "numerics/dual.h"
 
 namespace betatron::lattice {
@@ -194,7 +195,7 @@ class lineariser {
   void operator()(const Map& map) {
     const auto e = energy_of(z_.pt, energy_[0], energy_[1]);
     const phase_space<tangent> before = z_;
-    map.push(z_, e);
+    push_inside(map, z_, e);
     if (anomaly_) {
       check_spin_effect<Map>();
       if constexpr (elements::spin_effect_of<Map>() == elements::spin_effect::turned) {

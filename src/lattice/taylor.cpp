@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "lattice/program.h"
+#include "lattice/push_inside.h"
 #include "numerics/taylor.h"
 
 namespace betatron::lattice {
@@ -24,7 +25,7 @@ taylor_series expand_to(const std::array<double, 6>& start, const Visit& visit) 
     std::visit(
         [&]<class Map>(const Map& m) {
           if constexpr (Map::writes != 0) {
-            m.push(z, elements::energy_of(z.pt, energy[0], energy[1]));
+            push_inside(m, z, elements::energy_of(z.pt, energy[0], energy[1]));
           }
         },
         map);

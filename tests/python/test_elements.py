@@ -184,6 +184,21 @@ def test_missing_parameters_are_named(pair: tuple[str, dict[str, Any]]) -> None:
         getattr(bt, kind)(**others)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "close"),
+    [
+        ("Quadrupole", "K1", "k1"),
+        ("Quadrupole", "l", "length"),
+        ("Bend", "fint", "fint1, fint2"),
+        ("RFCavity", "volt", "voltage"),
+    ],
+)
+def test_names_of_other_codes_are_understood_in_errors(kind: str, name: str, close: str) -> None:
+    message = f"{kind} has no parameter '{name}' \\(did you mean {close}\\?\\); it has: length"
+    with pytest.raises(TypeError, match=message):
+        getattr(bt, kind)(**{name: 1.0})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_unknown_parameters_are_named(kind: str) -> None:
     with pytest.raises(

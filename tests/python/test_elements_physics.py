@@ -407,3 +407,25 @@ def test_pipe_moves_with_its_element_and_may_be_a_slit(model: str) -> None:
     tube = bt.Drift(0.5, model=model, dx=1e-3, aperture_x=2e-3)
     passed = kept(z, tube)
     assert np.array_equal(passed, np.abs(z[0] - 1e-3) <= 2e-3)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("model", ["paraxial", "exact"])
+@pytest.mark.parametrize("length", [0.0, 0.1])
+def test_particles_below_rest_are_lost(length: float, model: str, precision: str) -> None:
+    """A late particle that a cavity takes more energy from than 2 m c^2 and all it had: P^2 is positive
+    again at negative energies, where there are no particles."""
+    reference = bt.Reference("electron", kinetic_energy=1e6)
+    wave = 299792458.0 / 1e9
+    line = bt.Line([
+        bt.RFCavity(length, voltage=5e6, frequency=1e9, model=model),
+        bt.Drift(0.1, model=model),
+        bt.Quadrupole(0.1, k1=1.0, model=model),
+    ])  # fmt: skip
+    zero = np.zeros(3)
+    beam = bt.Beam.from_arrays(
+        reference, x=zero, px=zero, y=zero, py=zero, t=[0.0, wave / 4, wave / 2], pt=zero
+    ).copy(precision)
+    line.track(beam)
+    assert beam.id.tolist() == [0, 1]
+    assert beam.lost["reason"].tolist() == ["outside_domain" if model == "exact" else "non_finite"]

@@ -106,7 +106,7 @@ def test_states_beside_particles_that_overflow(precision):
     line = bt.Line([bt.Quadrupole(0.1, k1=2, name="a"), stage])
     options = {"reference_energy": True}
     for n in (12, 9):
-        few = beam_of(SLOW, normal(0, 12, 1e-5)[:, :n], precision)
+        few = beam_of(SLOW, normal(0, 12, 1e-3)[:, :n], precision)
         forward = line.gradient(few, losses.beam_size("x"), "k1", strategy="forward", **options)
         kept = line.gradient(few, losses.beam_size("x"), "k1", strategy="checkpoint", **options)
         assert len(kept.lost) > 4

@@ -241,3 +241,42 @@ def test_a_displaced_dipole_has_its_frame_displaced() -> None:
         assert [e.kind for e in imported.line] == kinds and len(imported.report) == 0
         theirs, ours = both(lattice(element), particles(size=1e-3))
         np.testing.assert_allclose(ours[:4], theirs[:4], atol=2e-8)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["BndMPoleSymplectic4E2Pass", "ExactSectorBendPass", "ExactRectBendPass"],
+)
+def test_pole_faces_of_second_order_come_along(method):
+    """They make most of the vertical chromaticity of a small ring (1.8 of dba.mat)."""
+    magnet = at.Dipole("b", 1.0, 0.4, EntranceAngle=0.2, ExitAngle=0.2)
+    magnet.PassMethod, magnet.NumIntSteps = method, 40
+    theirs, ours = both(lattice(magnet), particles(size=1e-3))
+    np.testing.assert_allclose(ours[:4], theirs[:4], atol=3e-8)
+    assert len(from_at(lattice(magnet)).report) == 0
+
+
+def test_chromaticity_of_a_small_ring():
+    ring = load("dba.mat")
+    ring.disable_6d()
+    for element in ring:
+        if hasattr(element, "NumIntSteps"):
+            element.NumIntSteps = 30
+    imported = from_at(ring)
+    assert imported.report["attribute"].tolist() == ["particle"]
+    ours = imported.line.chromaticity(imported.reference)
+    np.testing.assert_allclose(ours.first, [-0.3019, -0.4392], atol=2e-4)
+    np.testing.assert_allclose(ring.get_chrom(), ours.first, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("BndStrMPoleSymplectic4Pass", {}),
+        ("ExactRectBendPass", {"k": 0.5}),
+        ("BndMPoleSymplectic4E2Pass", {"FullGap": 0.04, "FringeInt1": 0.5}),
+    ],
+)
+def test_pass_methods_without_a_translation_are_reported(method, parameters):
+    magnet = at.Dipole("b", 1.0, 0.4, PassMethod=method, **parameters)
+    assert from_at(lattice(magnet)).report["attribute"].tolist() == ["PassMethod"]

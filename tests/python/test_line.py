@@ -222,8 +222,8 @@ def test_dictionary_form_returns_the_line(data: st.DataObject) -> None:
     assert len(again.elements) == len(line.elements)  # what was one element is one again
     for new, old in zip(again, line, strict=True):
         assert new.parameters() == old.parameters()
-        assert old.name in ("", new.name)
-    assert bt.Line.from_dict(again.to_dict()) == again
+        assert old.name == new.name  # also where there is none
+    assert again == line
 
 
 def test_dictionary_form_is_plain() -> None:
@@ -284,6 +284,31 @@ def test_errors_in_dictionary_forms(
 ) -> None:
     with pytest.raises(error, match=message):
         bt.Line.from_dict({"elements": elements, "sequence": sequence})
+
+
+@pytest.mark.parametrize(
+    ("form", "error", "message"),
+    [
+        ([], TypeError, "made from a dictionary, not from list"),
+        ({"sequence": []}, KeyError, "the key elements is missing"),
+        ({"elements": {}}, KeyError, "the key sequence is missing"),
+        ({"elements": {}, "sequence": [], "particle": 1}, KeyError, "'particle' is not a known"),
+        ({"elements": [], "sequence": []}, TypeError, "elements must be a dictionary"),
+        ({"elements": {"a": {"kind": "Marker"}}, "sequence": "a"}, TypeError, "must be a list"),
+        ({"elements": {"a": "Marker"}, "sequence": []}, TypeError, "'a' must be a dictionary"),
+        ({"elements": {}, "sequence": [{"line": "ab"}]}, TypeError, r"\[0\].line must be a list"),
+    ],
+)
+def test_what_is_no_dictionary_form(form: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        bt.Line.from_dict(form)
+
+
+def test_names_of_elements_and_of_keys_are_not_mixed_up() -> None:
+    line = bt.Line([bt.Drift(1.0), bt.Quadrupole(0.1, k1=2.0, name="drift_0")])
+    again = bt.Line.from_dict(line.to_dict())
+    assert again == line
+    assert again["drift_0"].kind == "Quadrupole"
 
 
 # --- reference orbit and matrix -------------------------------------------------------------------
@@ -586,3 +611,31 @@ def test_tracking_looks_through_the_elements_once(monkeypatch):
     monkeypatch.setattr(bt.Line, "__iter__", scan)
     assert line.track(beam).learned == {}
     assert beam.reference.s == pytest.approx(2 * line.length)
+
+
+# --- what is asked for in other codes' ways -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda line, ref: line.matrix("electron"), TypeError, "matrix: reference must be"),
+        (lambda line, ref: line.taylor_map("electron"), TypeError, "taylor_map: reference must"),
+        (lambda line, ref: line.survey("electron"), TypeError, "survey: reference must be"),
+        (lambda line, ref: line.envelope("e-", np.eye(6)), TypeError, "envelope: reference must"),
+        (
+            lambda line, ref: line.envelope(ref, bt.Beam(ref, n=2)),
+            TypeError,
+            "got a beam; beam.cov",
+        ),
+        (lambda line, ref: line.matrix(ref, [0.0] * 4), ValueError, "six finite numbers"),
+        (lambda line, ref: line.matrix(ref, [math.nan] * 6), ValueError, "six finite numbers"),
+        (lambda line, ref: line.spin_map(ref, "orbit"), TypeError, "must be six numbers"),
+        (lambda line, ref: line[1.0], TypeError, "must be a whole number, got float 1.0"),
+        (lambda line, ref: line._flags(3), TypeError, "takes names, regular expressions and"),
+        (lambda line, ref: line._flags("x*"), KeyError, "it is a regular expression"),
+    ],
+)
+def test_wrong_arguments_are_named(ask: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ask(cell(), bt.Reference("electron", kinetic_energy=1e9))

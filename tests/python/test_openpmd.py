@@ -264,7 +264,7 @@ def test_errors_of_paths_and_names(tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no"):
             bt.Beam.load(tmp_path / name)
     (tmp_path / "text.h5").write_text("not a file of HDF5")
-    with pytest.raises(ValueError, match="is not an openPMD file"):
+    with pytest.raises(ValueError, match="is not an openPMD file: it is not HDF5"):
         bt.Beam.load(tmp_path / "text.h5")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.h5"]
 

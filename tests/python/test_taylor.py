@@ -139,8 +139,8 @@ def test_acceleration_is_in_the_ratio_of_momenta() -> None:
         ({"order": 5}, ValueError, "order = 5"),
         ({"order": 2.0}, TypeError, "order must be a whole number"),
         ({"order": True}, TypeError, "order must be a whole number"),
-        ({"start": [0, 1]}, ValueError, "start must be six finite numbers"),
-        ({"start": [0, 0, 0, 0, 0, math.nan]}, ValueError, "start must be six finite numbers"),
+        ({"start": [0, 1]}, ValueError, "must be six finite numbers"),
+        ({"start": [0, 0, 0, 0, 0, math.nan]}, ValueError, "must be six finite numbers"),
     ],
 )
 def test_wrong_arguments(arguments: dict, error: type[Exception], message: str) -> None:
@@ -289,6 +289,24 @@ def test_chromaticity_does_not_mind_a_rolled_frame() -> None:
     assert turned.second[order] == pytest.approx(plain.second, rel=1e-9)
 
 
+def test_chromaticity_of_equal_tunes() -> None:
+    """In a flat ring it is that of both planes; in a turned frame the modes are any."""
+    ref = bt.Reference("proton", kinetic_energy=1e9)
+
+    def cell(k1: float) -> bt.Line:
+        d, b = bt.Drift(0.5), bt.Bend(1.0, angle=0.2, model="exact")
+        qf, qd, s = bt.Quadrupole(0.3, k1=1.3), bt.Quadrupole(0.3, k1=k1), bt.Sextupole(0.1, k2=6.0)
+        return bt.Line([qf, s, d, b, d, qd, d, b, d])
+
+    k1 = -1.421034143273402  # of equal tunes
+    equal, near = cell(k1).chromaticity(ref), cell(k1 + 1e-8).chromaticity(ref)
+    assert abs(equal.tunes[0] - equal.tunes[1]) < 1e-12
+    np.testing.assert_allclose(equal.first, near.first, rtol=1e-6)
+    np.testing.assert_allclose(equal.second, near.second, rtol=1e-6)
+    with pytest.raises(ValueError, match="both tunes are equal and the modes coupled"):
+        bt.Line([bt.PlaneRotation(0.5), cell(k1), bt.PlaneRotation(-0.5)]).chromaticity(ref)
+
+
 def test_sextupoles_at_dispersion_change_the_chromaticity() -> None:
     """dQ'/d(k2 l) = beta D/(4 pi) of a thin sextupole at the start."""
     ref, line = bt.Reference("proton", kinetic_energy=1e9), ring("paraxial")
@@ -369,14 +387,45 @@ def test_detuning_is_what_tracked_particles_do(model: str) -> None:
 
 def test_no_closed_orbit_and_no_tunes() -> None:
     ref = bt.Reference("proton", kinetic_energy=1e9)
-    with pytest.raises(ValueError, match="fields that vary in time"):
-        bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2)]).chromaticity(
-            ref
-        )
+    cavity = bt.RFCavity(voltage=1e3, frequency=1e6, phase=-math.pi / 2, name="rf")
+    crab = bt.CrabCavity(voltage=1e3, frequency=1e6)
+    with pytest.raises(
+        ValueError, match="vary in time: RFCavity 'rf' at position 11, CrabCavity at"
+    ):
+        bt.Line([ring(), cavity, crab, cavity]).chromaticity(ref)
+    cavity.voltage = 0.0  # at this energy p beta gamma/(beta gamma) is rounded
+    bt.Line([ring(), cavity]).chromaticity(bt.Reference("electron", kinetic_energy=123456789.0))
     with pytest.raises(ValueError, match="changes the momentum of the reference"):
         bt.Line([ring(), bt.RFCavity(voltage=1e3, frequency=1e6)]).closed_orbit(ref)
     with pytest.raises(ValueError, match="not stable"):
         bt.Line([bt.Quadrupole(1.0, k1=1.0), bt.Drift(1.0)]).chromaticity(ref)
+    for line in (bt.Line([]), bt.Line([bt.Drift(1.0), bt.Kicker(hkick=1e-3)])):
+        with pytest.raises(ValueError, match="no closed orbit near"):
+            line.chromaticity(ref)
+    # beyond rest P^2 is positive again at negative energies: no particle
+    for pt in (math.nan, -math.inf, 1.0001 * (ref.gamma - 1) / ref.beta_gamma, 3 / ref.beta):
+        with pytest.raises(ValueError, match=r"closed_orbit: pt = .* must be finite and < 0\.5896"):
+            ring().closed_orbit(ref, pt=pt)
+
+
+@pytest.mark.parametrize(
+    ("model", "fringe", "first"),
+    [
+        ("exact", "nonlinear", [0.05232653, 0.47414594]),  # PTC 5.09.03, model 2, exact, 20 steps
+        ("paraxial", "linear", [-0.85631707, 0.21879096]),  # PTC without exact
+    ],
+)
+def test_chromaticity_of_a_small_ring(model: str, fringe: str, first: list[float]) -> None:
+    """Bending radius 2.5 m: the terms between the curvature and the angles, which only the exact model
+    has, are as large as the chromaticity."""
+    ref = bt.Reference("electron", kinetic_energy=1e9)
+    d, b = bt.Drift(0.4), bt.Bend(1.0, angle=math.pi / 8, fringe=fringe)
+    qf, qd = bt.Quadrupole(0.4, k1=1.3), bt.Quadrupole(0.4, k1=-1.2)
+    sf, sd = bt.Sextupole(0.1, k2=6.0), bt.Sextupole(0.1, k2=-9.0)
+    cell = bt.Line([qf, d, sf, d, b, d, qd, d, sd, d, b, d])
+    for e in cell.elements:
+        e.model = model
+    np.testing.assert_allclose((8 * cell).chromaticity(ref).first, first, atol=2e-5)
 
 
 def test_closed_orbit_comes_back() -> None:
@@ -510,3 +559,24 @@ def test_madx_has_the_same_second_order() -> None:
         theirs = np.array([[[row[f"t{i}{j}{k}"][0] for k in r] for j in r] for i in r])
         ours = bt.Line([e]).taylor_map(ref, 2).T * np.einsum("i,j,k->ijk", sign, sign, sign)
         assert ours == pytest.approx(theirs, abs=1e-13), definition
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        bt.Bend(1.0, angle=0.1, model="exact"),
+        bt.Solenoid(1.0, ks=1.0, model="exact"),
+        bt.Quadrupole(0.2, k1=1.0, yaw=0.1),
+        bt.Patch(rotation_y=0.3),
+    ],
+    ids=lambda e: e.kind,
+)
+def test_no_derivatives_outside_of_the_domain(outside: bt.Element) -> None:
+    """With px = 1.5 particles are lost there; what the maps make of them is no map."""
+    ref, start = bt.Reference("proton", kinetic_energy=1e8), [0, 1.5, 0, 0, 0, 0]
+    line = bt.Line([outside])
+    for ask in (line.matrix, lambda r, z: line.taylor_map(r, 2, z)):
+        with pytest.raises(ValueError, match=r"1\.5, .* leaves the domain of a map"):
+            ask(ref, start)
+    hole = bt.Aperture(x_max=1e-3, y_max=1e-3)  # ignored
+    assert bt.Line([hole]).matrix(ref, [0.1, 0, 0, 0, 0, 0])[0, 0] == 1.0
