@@ -19,7 +19,7 @@ PYTHON = "reference/python.md"
 # What the classes of the package are built on, and not for users.
 INTERNAL = {
     "Beam": {"column", "check_finite", "lost_columns", "set_lost", "summary"},
-    "Line": {"element", "expand", "linear_map"},
+    "Line": {"element", "expand", "linear_map", "piece_derivative"},
 }
 
 
@@ -83,7 +83,7 @@ def python_page() -> str:
     from betatron import advisor, elements, line, losses, runfile
     from betatron.collective import Effect
     from betatron.distributions import Distribution
-    from betatron.plot import BeamPlots, LinePlots, TrackPlots
+    from betatron.plot import BeamPlots, LinePlots, TrackPlots, TwissPlots
     from betatron.surrogate.onnx import from_onnx
     from betatron.surrogate.readers import from_safetensors, from_torch
 
@@ -107,6 +107,8 @@ def python_page() -> str:
             ("betatron.Envelope", line.Envelope),
             ("betatron.TaylorSeries", bt.TaylorSeries),
             ("betatron.Chromaticity", bt.Chromaticity),
+            ("betatron.Optics", bt.Optics),
+            ("betatron.Twiss", bt.Twiss),
             ("betatron.Radiation", bt.Radiation),
         ],
         "Code of your own": [
@@ -141,7 +143,12 @@ def python_page() -> str:
             ("betatron.surrogate.onnx.from_onnx", from_onnx),
             ("betatron.Surrogate", bt.Surrogate),
         ],
-        "Plots": [("beam.plot", BeamPlots), ("line.plot", LinePlots), ("track.plot", TrackPlots)],
+        "Plots": [
+            ("beam.plot", BeamPlots),
+            ("line.plot", LinePlots),
+            ("track.plot", TrackPlots),
+            ("twiss.plot", TwissPlots),
+        ],
         "Run files": [
             ("betatron.runfile.load", runfile.load),
             ("betatron.runfile.Run", runfile.Run),

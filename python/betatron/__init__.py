@@ -49,6 +49,7 @@ from betatron.info import info
 from betatron.io_at import from_at
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
+from betatron.optics import Optics, Twiss
 from betatron.radiation import Radiation
 from betatron.space_charge import (
     RectangularPipe,
@@ -87,6 +88,7 @@ __all__ = [
     "KV",
     "Line",
     "Objective",
+    "Optics",
     "OutsideDomainWarning",
     "PlasmaStageSurrogate",
     "Radiation",
@@ -110,6 +112,7 @@ __all__ = [
     "Track",
     "Triangle",
     "TurnByTurn",
+    "Twiss",
     "UserCodeError",
     "Wake",
     "WakeTable",

@@ -32,6 +32,7 @@ from betatron.gradient import (
 from betatron.hooks import Hooks, hooks_on
 from betatron.losses import Loss
 from betatron.monitor import TurnByTurn
+from betatron.optics import Optics, Twiss, twiss
 from betatron.plot import LinePlots, TrackPlots
 from betatron.radiation import Radiation, check_radiation
 from betatron.space_charge import SpaceCharge, SpaceChargeEnvelope
@@ -274,6 +275,40 @@ class Line(_core.Line):
             If the motion is not stable; also as ``closed_orbit``.
         """
         return chromaticity(self, reference)
+
+    def twiss(self, reference: Reference, start: Optics | None = None, *, pt: float = 0.0) -> Twiss:
+        """Optics along the line: beta functions, phases and dispersion at the start and behind each element.
+
+        Around the closed orbit of the line as a ring, periodic; or from given values at its start, around the
+        particle given there. The matrices of the elements are the exact derivatives of the maps that particles
+        are tracked with, misalignments and all. Coupled lines have two modes, mode 1 the one that is mostly
+        horizontal at the start, each with functions in both planes (Mais and Ripken).
+
+        Parameters
+        ----------
+        reference
+            Reference particle at the start; it is not changed.
+        start
+            `Optics.from_twiss(...)`, or a row of another result, for a line behind it: with ``front =
+            ring.twiss(reference)``, ``line.twiss(front[-1].reference, front[-1])``. None: a ring.
+        pt
+            Of a ring: energy deviation of the closed orbit.
+
+        Phases count whole oscillations, inside of elements too; of linear maps, Taylor maps, networks and code
+        of the user only the fraction is known, which is taken >= 0 if they have a length.
+
+        Lines from given values may have cavities. Then the modes are followed as vectors in six dimensions,
+        and functions are those over the geometric emittance there, which falls as 1/p0.
+
+        Raises
+        ------
+        TypeError
+            If ``start`` is no `Optics`.
+        ValueError
+            If the motion in a ring is not stable, for a start of another energy or species, and where the
+            orbit leaves the domain of a map; also as `closed_orbit`.
+        """
+        return twiss(self, reference, start, pt)
 
     def amplitude_detuning(self, reference: Reference) -> np.ndarray:
         """dQ_i/dJ_k [1/m] of the line as a period, shape (2, 2): how the tunes change with the actions

@@ -221,6 +221,16 @@ void bind_tracking(nb::module_& m) {
           nb::arg("reference"), nb::arg("start") = std::array<double, 6>{},
           "(matrix, coordinates at the end, reference at the end) of the particle `start`.")
       .def(
+          "piece_derivative",
+          [](const line& l, std::size_t place, int index, int count, beam::reference ref,
+             const std::array<double, 6>& start) {
+            const auto r = lattice::derivative(*l.elements.at(place), index, count, ref, start);
+            return nb::make_tuple(matrix_array(r.matrix), r.orbit, ref);
+          },
+          nb::arg("place"), nb::arg("index"), nb::arg("count"), nb::arg("reference"),
+          nb::arg("start") = std::array<double, 6>{},
+          "The same through piece `index` of `count` of the element at a place, `count` a multiple of its slices.")
+      .def(
           "expand",
           [](const line& l, beam::reference ref, int order, const std::array<double, 6>& start) {
             lattice::taylor_series r = lattice::expand(l, 0, l.elements.size(), ref, order, start);

@@ -449,9 +449,9 @@ def test_envelope_of_an_envelope(tmp_path: Path) -> None:
 
 def test_envelope_errors() -> None:
     track = cell().track(make_beam(10), record="all")
-    with pytest.raises(KeyError, match="no moment is named 'sigmax'; did you mean sigma_x"):
+    with pytest.raises(KeyError, match="no quantity is named 'sigmax'; did you mean sigma_x"):
         track.plot.envelope(["sigmax"])
-    with pytest.raises(KeyError, match="no moment is named 'kind'"):
+    with pytest.raises(KeyError, match="no quantity is named 'kind'"):
         track.plot.envelope("kind")
     with pytest.raises(ValueError, match="no quantities to draw"):
         track.plot.envelope([])

@@ -1,13 +1,13 @@
-"""Pictures of a line and of what a beam does in it: floor plan, lattice silhouette, envelopes.
+"""Pictures of a line and of what a beam does in it: floor plan, lattice silhouette, envelopes, optics.
 
-`LinePlots` is ``line.plot`` and `TrackPlots` is ``track.plot``. Every method that makes a picture
-returns a Matplotlib figure and shows nothing.
+`LinePlots` is ``line.plot``, `TrackPlots` is ``track.plot`` and `TwissPlots` is ``twiss.plot``. Every
+method that makes a picture returns a Matplotlib figure and shows nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,12 +16,14 @@ import numpy as np
 from betatron.plot import style
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from betatron.beam import Reference
     from betatron.elements import Element
     from betatron.line import Envelope, Line, Track
+    from betatron.optics import Twiss
 
 
 class LinePlots:
@@ -176,38 +178,12 @@ class TrackPlots:
             )
             panels: list[Axes] = list(axes[:, 0])
             for ax, group in zip(panels, groups, strict=False):
-                self._draw_panel(ax, group)
+                _draw_panel(ax, moments, group, self._curve)
             if show_losses:
                 self._draw_losses(panels[len(groups)], first)
             self._draw_lattice(panels[-1])
             figure.align_ylabels(panels)
         return figure
-
-    def _draw_panel(self, ax: Axes, names: Sequence[str]) -> None:
-        moments = self._track.moments
-        factor, unit = style.scale_and_unit(
-            moments[list(names)].to_numpy(), style.quantity_unit(names[0])
-        )
-        used: set[str] = set()
-        for number, name in enumerate(names):
-            colour = style.quantity_colour(name)
-            if colour is None or colour in used:  # e.g. sigma_x and sigma_px in one plane
-                colour = next(
-                    (c for c in style.CYCLE if c not in used),
-                    style.CYCLE[number % len(style.CYCLE)],
-                )
-            used.add(colour)
-            s, values = self._curve(name)
-            ax.plot(s, factor * values, color=colour, label=style.quantity_symbol(name))
-            if len(moments) <= 40:
-                ax.plot(moments["s"], factor * moments[name], ".", color=colour, markersize=5)
-        symbols = ", ".join(style.quantity_symbol(n) for n in names)
-        ax.set_ylabel(f"{symbols} [{unit}]" if unit else symbols)
-        if all(n.startswith(("sigma", "emittance", "beta")) for n in names):
-            top = np.nanmax(factor * moments[list(names)].to_numpy(), initial=0.0)
-            ax.set_ylim(0.0, max(1.08 * top, ax.get_ylim()[1]) if top > 0 else 1.0)
-        if len(names) > 1:
-            ax.legend(loc="best", ncols=min(len(names), 3))
 
     def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Points of the curve of a quantity: the records; for sigma_x, sigma_y also between."""
@@ -217,23 +193,8 @@ class TrackPlots:
             return s, values
         i = 0 if name == "sigma_x" else 2
         slopes = 2.0 * self._track.covariances[:, i, i + 1]
-        near = self._neighbours()
-        points_s, points = [s[:1]], [values[:1]]
-        u = np.linspace(0.0, 1.0, 17)[1:]
-        for k in range(1, len(s)):
-            h = s[k] - s[k - 1]
-            if h == 0.0 or not near[k]:
-                points_s.append(s[k : k + 1])
-                points.append(values[k : k + 1])
-                continue
-            square = (
-                (1 + 2 * u) * (1 - u) ** 2 * values[k - 1] ** 2
-                + u * u * (3 - 2 * u) * values[k] ** 2
-                + h * u * (1 - u) * ((1 - u) * slopes[k - 1] - u * slopes[k])
-            )  # cubic Hermite interpolation
-            points_s.append(s[k - 1] + h * u)
-            points.append(np.sqrt(np.maximum(square, 0.0)))
-        return np.concatenate(points_s), np.concatenate(points)
+        s, squares = _cubics(s, values**2, slopes, self._neighbours())
+        return s, np.sqrt(np.maximum(squares, 0.0))
 
     def _neighbours(self) -> np.ndarray:
         """For each record whether at most one element lies between it and the one before."""
@@ -270,14 +231,7 @@ class TrackPlots:
                 LinePlots(line).silhouette(
                     ax, start=start + before * length, turns=turns, reference=self._track.reference
                 )
-        ax.set_yticks([])
-        ax.set_ylim(-1.25, 1.25)
-        if high > low:
-            ax.set_xlim(low, high)
-        ax.grid(False)
-        for side in ("left", "top", "right"):
-            ax.spines[side].set_visible(False)
-        ax.set_xlabel("$s$ [m]")
+        _frame_lattice(ax, low, high)
 
     def _start_of_line(self) -> float:
         """s of the start of the line, up to whole turns, from the first record."""
@@ -294,6 +248,149 @@ class TrackPlots:
 
     def _sliced(self) -> bool:
         return bool((self._track.moments["slice"] > 0).any())
+
+
+class TwissPlots:
+    """Pictures of the optics of a line: ``twiss.plot``."""
+
+    def __init__(self, twiss: Twiss) -> None:
+        self._twiss = twiss
+
+    def optics(self, quantities: str | Sequence[str] | None = None) -> Figure:
+        """Beta functions, dispersion or other functions along s, above a silhouette of the lattice.
+
+        Parameters
+        ----------
+        quantities
+            Columns of ``twiss.table``. Those of one sort (beta, dispersion, ...) and unit share a panel.
+            None: beta functions and dispersions, without those that are 0.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        KeyError
+            If a quantity is not a column of ``twiss.table``.
+
+        Notes
+        -----
+        Curves of beta functions, phases and dispersions inside elements are cubics with the slopes at
+        both ends: right in drifts and short elements. All others are joined by straight lines.
+        """
+        import matplotlib.pyplot as plt
+
+        table, line = self._twiss.table, self._twiss.line
+        names = _quantity_names(
+            self._not_zero() if quantities is None else quantities, table.columns
+        )
+        groups = _panels(names)
+        with style.betatron_style():
+            figure, axes = plt.subplots(
+                len(groups) + 1,
+                1,
+                sharex=True,
+                height_ratios=[3.0] * len(groups) + [0.7],
+                figsize=(9.0, 4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)),
+                layout="constrained",
+            )
+            for ax, group in zip(axes, groups, strict=False):
+                _draw_panel(ax, table, group, self._curve)
+            s = table["s"].to_numpy()
+            if len(line) <= 5000:  # more would be a grey bar
+                LinePlots(line).silhouette(axes[-1], start=s[0], reference=self._twiss[0].reference)
+            _frame_lattice(axes[-1], float(s.min()), float(s.max()))
+            figure.align_ylabels(axes)
+        return figure
+
+    def _not_zero(self) -> list[str]:
+        table = self._twiss.table
+        names = ["beta_x", "beta_y", "beta_1y", "beta_2x", "dispersion_x", "dispersion_y"]
+        return names[:2] + [n for n in names[2:] if np.max(np.abs(table[n])) > 1e-9]
+
+    def _curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        table = self._twiss.table
+        s, values = table["s"].to_numpy(), table[name].to_numpy()
+        sort, _, plane = name.partition("_")
+        if sort == "beta":
+            slopes = -2.0 * table[f"alpha_{plane}"]
+        elif sort == "mu":
+            slopes = (1.0 - table["u"]) / (2 * math.pi * table[f"beta_{plane}"])
+        elif name in ("dispersion_x", "dispersion_y"):
+            slopes = table[f"dispersion_p{plane}"]
+        else:
+            return s, values
+        return _cubics(s, values, slopes.to_numpy(), np.full(len(s), True))
+
+
+# --- what pictures along s share ------------------------------------------------------------------
+
+
+def _draw_panel(
+    ax: Axes,
+    table: pd.DataFrame,
+    names: Sequence[str],
+    curve: Callable[[str], tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Quantities of one sort over s; `curve` gives points of the curve of each."""
+    factor, unit = style.scale_and_unit(
+        table[list(names)].to_numpy(), style.quantity_unit(names[0])
+    )
+    used: set[str] = set()
+    for number, name in enumerate(names):
+        colour = style.quantity_colour(name)
+        if colour is None or colour in used:  # e.g. sigma_x and sigma_px in one plane
+            colour = next(
+                (c for c in style.CYCLE if c not in used),
+                style.CYCLE[number % len(style.CYCLE)],
+            )
+        used.add(colour)
+        s, values = curve(name)
+        ax.plot(s, factor * values, color=colour, label=style.quantity_symbol(name))
+        if len(table) <= 40:
+            ax.plot(table["s"], factor * table[name], ".", color=colour, markersize=5)
+    symbols = ", ".join(style.quantity_symbol(n) for n in names)
+    ax.set_ylabel(f"{symbols} [{unit}]" if unit else symbols)
+    if all(n.startswith(("sigma", "emittance", "beta")) for n in names):
+        top = np.nanmax(factor * table[list(names)].to_numpy(), initial=0.0)
+        ax.set_ylim(0.0, max(1.08 * top, ax.get_ylim()[1]) if top > 0 else 1.0)
+    if len(names) > 1:
+        ax.legend(loc="best", ncols=min(len(names), 3))
+
+
+def _cubics(
+    s: np.ndarray, values: np.ndarray, slopes: np.ndarray, near: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of cubic Hermite interpolation between places, where `near` says that a place is next to the
+    one before."""
+    points_s, points = [s[:1]], [values[:1]]
+    u = np.linspace(0.0, 1.0, 17)[1:]
+    for k in range(1, len(s)):
+        h = s[k] - s[k - 1]
+        if h == 0.0 or not near[k]:
+            points_s.append(s[k : k + 1])
+            points.append(values[k : k + 1])
+            continue
+        points_s.append(s[k - 1] + h * u)
+        points.append(
+            (1 + 2 * u) * (1 - u) ** 2 * values[k - 1]
+            + u * u * (3 - 2 * u) * values[k]
+            + h * u * (1 - u) * ((1 - u) * slopes[k - 1] - u * slopes[k])
+        )
+    return np.concatenate(points_s), np.concatenate(points)
+
+
+def _frame_lattice(ax: Axes, low: float, high: float) -> None:
+    """The axes below the panels, for a silhouette."""
+    ax.set_yticks([])
+    ax.set_ylim(-1.25, 1.25)
+    if high > low:
+        ax.set_xlim(low, high)
+    ax.grid(False)
+    for side in ("left", "top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.set_xlabel("$s$ [m]")
 
 
 # --- what lines and silhouettes share -------------------------------------------------------------
@@ -373,7 +470,7 @@ def _quantity_names(quantities: str | Sequence[str], known: Iterable[str]) -> li
         if name not in columns:
             close = difflib.get_close_matches(str(name), columns, n=3)
             hint = f"; did you mean {', '.join(close)}?" if close else ""
-            raise KeyError(f"no moment is named {name!r}{hint}; there are: {', '.join(columns)}")
+            raise KeyError(f"no quantity is named {name!r}{hint}; there are: {', '.join(columns)}")
     return names
 
 

@@ -158,8 +158,11 @@ def quantity_symbol(name: str) -> str:
             "alpha": rf"$\alpha_{wide}$",
             "beta": rf"$\beta_{wide}$",
             "dispersion": rf"$D_{wide}$",
+            "mu": rf"$\mu_{wide}/2\pi$",
         }
         return forms.get(head, name)
+    if head in ("alpha", "beta") and tail in ("1y", "2x"):
+        return rf"$\{head}_{{{tail}}}$"
     if head == "emittance" and tail in ("1", "2", "3"):
         return rf"$\varepsilon_{tail}$"
     if head == "emittance" and len(tail) == 2 and tail[1] == "n":
