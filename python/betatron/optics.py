@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,7 +196,7 @@ class Twiss:
         - ``name``, ``kind``, ``s`` [m];
         - the orbit, ``x``, ``px``, ``y``, ``py``, ``t``, ``pt``;
         - ``beta_x`` [m], ``alpha_x``, ``gamma_x`` [1/m] of mode 1 in x, and the same of mode 2 in y;
-        - ``mu_x``, ``mu_y``: phases of the modes [2 pi], with whole oscillations;
+        - ``mu_x``, ``mu_y``: phases of mode 1 in x and of mode 2 in y [2 pi], with whole oscillations;
         - ``dispersion_x`` [m], ``dispersion_px``, ``dispersion_y`` [m], ``dispersion_py``: derivatives of
           the orbit by delta = (p - p0)/p0, at the same t;
         - ``beta_1y`` [m], ``alpha_1y`` of mode 1 in y, ``beta_2x``, ``alpha_2x`` of mode 2 in x, 0 in
@@ -276,7 +275,7 @@ class Twiss:
         self._of_rings("tunes")
         return self._rows[-1].phases - self._rows[0].phases
 
-    @cached_property
+    @property
     def chromaticity(self) -> Chromaticity:
         """See `Line.chromaticity`; of the closed orbit at pt = 0."""
         self._of_rings("chromaticity")
@@ -322,6 +321,7 @@ def twiss(line: Line, reference: Reference, start: Optics | None = None, pt: flo
     """See `Line.twiss`."""
     check_reference(reference, "twiss")
     pt = number(pt, "twiss: pt")
+    reference = reference.copy()  # users may change theirs
     if start is None:
         orbit = closed_orbit(line, reference, pt)
         around = line.derivative(reference, orbit.tolist())[0]

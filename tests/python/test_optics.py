@@ -223,6 +223,49 @@ def test_negative_angles_and_lengths() -> None:
     assert detour.table["mu_x"].diff().min() < -0.1
 
 
+@pytest.mark.filterwarnings("ignore")
+@REFERENCES
+def test_madx_agrees(ref: bt.Reference) -> None:
+    """TWISS with RIPKEN, of a coupled ring; its dispersion is by PT."""
+    cpymad = pytest.importorskip("cpymad.madx")
+    d, b = bt.Drift(0.5), bt.Bend(1.0, angle=math.pi / 8)
+    qf, qd = bt.Quadrupole(0.4, k1=1.3), bt.Quadrupole(0.4, k1=-1.2)
+    skew = bt.Quadrupole(0.2, k1=0.2, roll=math.pi / 4, pivot="center")
+    first = [qf, d, b, d, qd, skew, d, b, d]
+    ring = bt.Line(
+        [first, 6 * bt.Line([qf, d, b, d, qd, d, b, d]), first[:5], bt.Solenoid(0.5, ks=0.3), b, d]
+    )
+    forms = {
+        "Drift": lambda e: "drift",
+        "Bend": lambda e: f"sbend, angle={e.angle!r}",
+        "Quadrupole": lambda e: f"quadrupole, k1={e.k1!r}, tilt={e.roll!r}",
+        "Solenoid": lambda e: f"solenoid, ks={e.ks!r}",
+    }
+    madx = cpymad.Madx(stdout=False)
+    for i, e in enumerate(ring):
+        madx.input(f"e{i}: {forms[e.kind](e)}, l={e.length!r};")
+    madx.input(f"ring: line=({','.join(f'e{i}' for i in range(len(ring)))});")
+    mass, energy = ref.species.mass / 1e9, ref.total_energy / 1e9
+    madx.input(f"beam, mass={mass!r}, charge=1, energy={energy!r};")
+    madx.use("ring")
+    theirs, tw = madx.twiss(ripken=True), ring.twiss(ref)
+    columns = {
+        "beta_x": "beta11", "beta_1y": "beta21", "beta_2x": "beta12", "beta_y": "beta22",
+        "alpha_x": "alfa11", "alpha_1y": "alfa21", "alpha_2x": "alfa12", "alpha_y": "alfa22",
+        "mu_x": "mux", "mu_y": "muy",
+    }  # fmt: skip
+    for ours, name in columns.items():
+        expected = theirs[name][: len(tw)]
+        np.testing.assert_allclose(tw.table[ours], expected, rtol=0, atol=1e-12 * np.ptp(expected))
+    for ours, name in (("x", "dx"), ("px", "dpx"), ("y", "dy"), ("py", "dpy")):
+        expected = ref.beta * theirs[name][: len(tw)]
+        np.testing.assert_allclose(tw.table[f"dispersion_{ours}"], expected, rtol=0, atol=1e-11)
+    assert np.max(tw.table["beta_2x"]) > 0.01
+    assert tw.momentum_compaction == pytest.approx(theirs.summary.alfa, rel=1e-8)
+    assert tw.gamma_transition == pytest.approx(theirs.summary.gammatr, rel=1e-8)
+    madx.quit()
+
+
 # --- lines from given values ----------------------------------------------------------------------
 
 
