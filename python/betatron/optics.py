@@ -210,22 +210,28 @@ class Twiss:
     vector potential.
     """
 
-    def __init__(self, line: Line, periodic: bool, rows: list[Optics], matrix: np.ndarray) -> None:
+    def __init__(
+        self,
+        line: Line,
+        periodic: bool,
+        references: list[Reference],
+        basis: np.ndarray,
+        orbit: np.ndarray,
+        phases: np.ndarray,
+        matrix: np.ndarray,
+    ) -> None:
         self.line, self.periodic = line, periodic
-        self._rows, self._matrix = rows, matrix
+        self._references, self._matrix = references, matrix
+        self._basis, self._orbit, self._phases = basis, orbit, phases
         labels = [("start", "")] + [(e.name, e.kind) for e in line]
         columns: dict[str, object] = {
             "name": [name for name, _ in labels],
             "kind": [kind for _, kind in labels],
-            "s": [row.reference.s for row in rows],
+            "s": [reference.s for reference in references],
         }
-        columns |= _functions(
-            np.array([row.basis for row in rows]),
-            np.array([row.orbit for row in rows]),
-            np.array([row.phases for row in rows]),
-            np.array([row.reference.beta for row in rows]),
-        )
-        columns["gamma"] = [row.reference.gamma for row in rows]
+        beta = np.array([reference.beta for reference in references])
+        columns |= _functions(basis, orbit, phases, beta)
+        columns["gamma"] = [reference.gamma for reference in references]
         self.table = pd.DataFrame(columns)
 
     def __repr__(self) -> str:
@@ -237,7 +243,7 @@ class Twiss:
         )
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._references)
 
     def __getitem__(self, place: int | str | Element) -> Optics:
         """The optics of a row of the table: 0 is the start, -1 the end; or behind an element, which
@@ -248,11 +254,13 @@ class Twiss:
                 raise KeyError(
                     f"twiss[...]: {place!r} is at positions {positions}; use twiss[position + 1]"
                 )
-            return self._rows[positions[0] + 1]
+            place = positions[0] + 1
         row = whole(place, "twiss[row]", minimum=None)
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} rows")
-        return self._rows[row]
+        return Optics(
+            self._references[row].copy(), self._basis[row], self._orbit[row], self._phases[row]
+        )
 
     @property
     def plot(self) -> TwissPlots:
@@ -262,7 +270,7 @@ class Twiss:
     @property
     def length(self) -> float:
         """Path length of the reference orbit [m]."""
-        return self._rows[-1].reference.s - self._rows[0].reference.s
+        return self._references[-1].s - self._references[0].s
 
     @property
     def matrix(self) -> np.ndarray:
@@ -273,37 +281,35 @@ class Twiss:
     def tunes(self) -> np.ndarray:
         """Tunes with their whole parts, of modes 1 and 2, shape (2,)."""
         self._of_rings("tunes")
-        return self._rows[-1].phases - self._rows[0].phases
+        return self._phases[-1] - self._phases[0]
 
     @property
     def chromaticity(self) -> Chromaticity:
         """See `Line.chromaticity`; of the closed orbit at pt = 0."""
         self._of_rings("chromaticity")
-        if (pt := self._rows[0].orbit[5]) != 0:
+        if (pt := self._orbit[0, 5]) != 0:
             raise ValueError(f"chromaticity: it is known around pt = 0, and this is pt = {pt:g}")
-        return chromaticity(self.line, self._rows[0].reference)
+        return chromaticity(self.line, self._references[0])
 
     @property
     def revolution_time(self) -> float:
         """Of the particle on the closed orbit [s]."""
         self._of_rings("revolution_time")
-        start, end = self._rows[0], self._rows[-1]
-        path = self.length / start.reference.beta + end.orbit[4] - start.orbit[4]
+        path = self.length / self._references[0].beta + self._orbit[-1, 4] - self._orbit[0, 4]
         return float(path) / SPEED_OF_LIGHT
 
     @property
     def slip_factor(self) -> float:
         """(dT/T)/(dp/p) of the time of revolution T: momentum compaction - 1/gamma^2."""
-        start = self._rows[0]
         path = self.revolution_time * SPEED_OF_LIGHT
-        by_pt = self._matrix[4, :4] @ _by_t_and_pt(start.basis)[:4, 1] + self._matrix[4, 5]
-        pt, beta = start.orbit[5], start.reference.beta
+        by_pt = self._matrix[4, :4] @ _by_t_and_pt(self._basis[0])[:4, 1] + self._matrix[4, 5]
+        pt, beta = self._orbit[0, 5], self._references[0].beta
         return float(by_pt / path / _delta_by_pt(beta, pt) * (1 + _delta(beta, pt)))
 
     @property
     def momentum_compaction(self) -> float:
         """(dC/C)/(dp/p) of the length C of the closed orbit."""
-        reference, pt = self._rows[0].reference, self._rows[0].orbit[5]
+        reference, pt = self._references[0], self._orbit[0, 5]
         return self.slip_factor + 1 / (reference.gamma - reference.beta_gamma * pt) ** 2
 
     @property
@@ -343,21 +349,25 @@ def twiss(line: Line, reference: Reference, start: Optics | None = None, pt: flo
 
 def _follow(line: Line, start: Optics, periodic: bool) -> Twiss:
     """The optics behind every element."""
-    rows, matrix = [start], np.eye(6)
+    references, bases, orbits, matrix = [start.reference], [start.basis], [start.orbit], np.eye(6)
     for place, e in enumerate(line):
-        front = rows[-1]
-        part, orbit, behind = _core.Line([e], "").derivative(front.reference, front.orbit.tolist())
-        if not (np.all(np.isfinite(part)) and np.all(np.isfinite(orbit))):
-            raise ValueError(
-                f"twiss: the particle on the orbit, {front.orbit.tolist()}, leaves the domain of the "
-                f"map of {e.kind} {e.name!r} at position {place}; in tracking it would be lost"
-            )
+        front, orbit = references[-1], orbits[-1].tolist()
+        part, end, behind = _core.Line([e], "").derivative(front, orbit)
         # momenta are over p0: with them the matrix is symplectic up to the ratio of both
-        basis = part @ front.basis * math.sqrt(behind.beta_gamma / front.reference.beta_gamma)
-        phases = front.phases + _phase_advance(line, place, front, basis) / (2 * np.pi)
-        rows.append(Optics(behind, basis, np.array(orbit), phases))
+        basis = part @ bases[-1] * math.sqrt(behind.beta_gamma / front.beta_gamma)
+        if not (np.isfinite(basis).all() and np.isfinite(end).all()):
+            raise ValueError(
+                f"twiss: the particle on the orbit, {orbit}, leaves the domain of the map of {e.kind} "
+                f"{e.name!r} at position {place}; in tracking it would be lost"
+            )
+        references.append(behind)
+        bases.append(basis)
+        orbits.append(np.array(end))
         matrix = part @ matrix
-    return Twiss(line, periodic, rows, matrix)
+    basis, orbit = np.array(bases), np.array(orbits)
+    advance = _phase_advances(line, references, basis, orbit) / (2 * np.pi)
+    phases = start.phases + np.cumsum(np.concatenate([np.zeros((1, 2)), advance]), axis=0)
+    return Twiss(line, periodic, references, basis, orbit, phases, matrix)
 
 
 # --- functions ------------------------------------------------------------------------------------
@@ -378,6 +388,11 @@ def _basis(vectors: np.ndarray, by_pt: np.ndarray) -> np.ndarray:
     return basis
 
 
+def _modes_of(basis: np.ndarray) -> np.ndarray:
+    """The eigenvectors of both modes, shape (..., 6, 2)."""
+    return basis[..., 0:4:2] + 1j * basis[..., 1:4:2]
+
+
 def _by_t_and_pt(basis: np.ndarray) -> np.ndarray:
     """Derivatives of the orbit by t and by pt, of its last columns, shape (..., 6, 2)."""
     return basis[..., :, 4:] @ np.linalg.inv(basis[..., 4:, 4:])
@@ -396,7 +411,7 @@ def _functions(
 ) -> dict[str, np.ndarray]:
     """The columns of the table, from those of n places and beta of their references."""
     columns = {name: orbit[:, i] for i, name in enumerate(_COORDINATES)}
-    modes = basis[:, :, 0:4:2] + 1j * basis[:, :, 1:4:2]
+    modes = _modes_of(basis)
     area = {}
     for mode, other, plane in ((0, 1, "x"), (1, 0, "y")):
         q, p = modes[:, 2 * mode, mode], modes[:, 2 * mode + 1, mode]
@@ -444,65 +459,65 @@ def _periodic_basis(matrix: np.ndarray) -> np.ndarray:
 
 # --- phases ---------------------------------------------------------------------------------------
 
-Angles = tuple[np.ndarray, np.ndarray]
-"""Of both modes: the phase in the plane of the mode, and whether it is that in the other plane, because the
-mode is not in its own (between rotations of the frame by pi/2)."""
+
+def _phase_advances(
+    line: Line, references: list[Reference], basis: np.ndarray, orbit: np.ndarray
+) -> np.ndarray:
+    """Of both modes through each element [rad], shape (n, 2)."""
+    modes = _modes_of(basis)
+    advances = _between(modes)
+    for place, e in enumerate(line):
+        length = e.parameters().get("length", 0.0)
+        if length == 0 or e.kind == "Drift":
+            continue  # along a straight line, less than half a turn is seen
+        if isinstance(e, (LinearMap, TaylorMap, Programmable)):  # cannot be cut
+            forward = math.copysign(1.0, length)
+            advances[place] += 2 * np.pi * forward * (forward * advances[place] < -1e-9)
+            continue
+        count, inside = 4 * e.slices, None
+        while inside is None:
+            inside = _through_pieces(
+                line, place, count, references[place], orbit[place], modes[place], length
+            )
+            count *= 2
+        advances[place] += 2 * np.pi * np.round((inside - advances[place]) / (2 * np.pi))
+    return advances
 
 
-def _angles(modes: np.ndarray) -> Angles:
-    """Of vectors of shape (6, 2)."""
-    own, other = modes[[0, 2], [0, 1]], modes[[2, 0], [0, 1]]
+def _between(modes: np.ndarray) -> np.ndarray:
+    """How far the phases of modes of shape (n, 6, 2) come from each to the next, within half a turn.
+
+    Phases are those in the plane of the mode, or in the other one where the mode is not in its own:
+    between rotations of the frame by pi/2. There they jump by 0 or pi, and by as much back.
+    """
+    own, other = modes[:, [0, 2], [0, 1]], modes[:, [2, 0], [0, 1]]
     turned = np.abs(own) < 1e-6 * np.abs(other)
-    return np.angle(np.where(turned, other, own)), turned
-
-
-def _between(front: Angles, behind: Angles) -> np.ndarray:
-    """How far the phases come, within half a turn. Changing the plane they jump by 0 or pi, and by as
-    much back."""
-    middle = 0.5 * np.pi * (behind[1].astype(float) - front[1])
-    advance = behind[0] - front[0]
+    advance = np.diff(np.angle(np.where(turned, other, own)), axis=0)
+    middle = 0.5 * np.pi * np.diff(turned.astype(float), axis=0)
     return advance - 2 * np.pi * np.round((advance - middle) / (2 * np.pi))
 
 
-def _complex(basis: np.ndarray) -> np.ndarray:
-    return basis[:, 0:4:2] + 1j * basis[:, 1:4:2]
-
-
-def _phase_advance(line: Line, place: int, front: Optics, basis: np.ndarray) -> np.ndarray:
-    """Of both modes through an element, behind which the basis is this one [rad]."""
-    e = line.element(place)
-    before = _complex(front.basis)
-    principal = _between(_angles(before), _angles(_complex(basis)))
-    length = e.parameters().get("length", 0.0)
-    if length == 0 or e.kind == "Drift":  # a straight line is seen under less than half a turn
-        return principal
-    if isinstance(e, (LinearMap, TaylorMap, Programmable)):  # cannot be cut: the fraction is known
-        forward = math.copysign(1.0, length)
-        return principal + 2 * np.pi * forward * (forward * principal < -1e-9)
-    count = 4 * e.slices
-    while (advance := _through_pieces(line, place, count, front, before, length)) is None:
-        count *= 2
-    return principal + 2 * np.pi * np.round((advance - principal) / (2 * np.pi))
-
-
 def _through_pieces(
-    line: Line, place: int, count: int, front: Optics, modes: np.ndarray, length: float
+    line: Line,
+    place: int,
+    count: int,
+    reference: Reference,
+    orbit: np.ndarray,
+    modes: np.ndarray,
+    length: float,
 ) -> np.ndarray | None:
-    """The same, added up over pieces of an element; None if there may be half an oscillation in one.
+    """Phase advances through an element, added up over pieces; None if half an oscillation may be in one.
 
-    In a piece of length l with focusing k, positions follow from momenta by sin(phi)/phi l, phi = sqrt(k) l, which
-    is above l/4 for phi < 2.5 and nowhere else.
+    Through a piece of length l with focusing k, positions follow from momenta by l sin(phi)/phi, phi =
+    sqrt(k) l. In the determinant of both planes over their size that is above l/4 for phi < 2.2 and for no
+    phi > pi.
     """
-    orbit, reference = front.orbit.tolist(), front.reference
-    total, angles = np.zeros(2), _angles(modes)
+    here, passed = orbit.tolist(), [modes]
     for index in range(count):
-        part, orbit, reference = line.piece_derivative(place, index, count, reference, orbit)
-        (a, b), (c, d) = part[0:4:2, 1:4:2]
+        part, here, reference = line.piece_derivative(place, index, count, reference, here)
+        (a, b), (c, d) = part[0:4:2, 1:4:2].tolist()
         size = math.sqrt(a * a + b * b + c * c + d * d)  # 0: a kick that stands for a length
         if abs(a * d - b * c) < 0.25 * abs(length) / count * size and count < 2**13:
             return None
-        modes = part @ modes
-        behind = _angles(modes)
-        total += _between(angles, behind)
-        angles = behind
-    return total
+        passed.append(part @ passed[-1])
+    return _between(np.array(passed)).sum(axis=0)

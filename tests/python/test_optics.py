@@ -292,6 +292,11 @@ def test_chains_are_one_line() -> None:
     np.testing.assert_allclose(functions(second[-1]), functions(whole[-1]), rtol=1e-10, atol=1e-12)
     assert second.table["mu_x"].iloc[-1] == pytest.approx(whole.table["mu_x"].iloc[-1], rel=1e-12)
     assert second.table["s"].iloc[-1] == pytest.approx(ring.length + whole.length)
+    # sizes are those of the envelope, with what the cavity does to the energies of betatron oscillations
+    envelope = bt.Line(parts).envelope(front.reference, front.covariance(2e-8, 1e-8))
+    damping = FAST.beta_gamma / np.sqrt(whole.table["gamma"] ** 2 - 1)
+    size = damping * (2e-8 * whole.table["beta_x"] + 1e-8 * whole.table["beta_2x"])
+    np.testing.assert_allclose(size, envelope.covariances[:, 0, 0], rtol=1e-10)
     with pytest.raises(ValueError, match="start is for"):
         parts[1].twiss(FAST, first[-1])
     with pytest.raises(ValueError, match="tunes: known for rings"):
