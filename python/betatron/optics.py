@@ -285,7 +285,7 @@ class Twiss:
 
     @property
     def chromaticity(self) -> Chromaticity:
-        """See `Line.chromaticity`; of the closed orbit at pt = 0."""
+        """See `Line.chromaticity`; around pt = 0, of the line as it is when this is asked for."""
         self._of_rings("chromaticity")
         if (pt := self._orbit[0, 5]) != 0:
             raise ValueError(f"chromaticity: it is known around pt = 0, and this is pt = {pt:g}")
