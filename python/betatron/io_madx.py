@@ -1,0 +1,564 @@
+"""Lattices of MAD-X: `from_madx`."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from betatron import _core
+from betatron._constants import SPEED_OF_LIGHT
+from betatron._imported import Imported, Reader, Report, framed
+from betatron.beam import Reference, Species
+from betatron.elements import Element
+from betatron.line import Line
+
+__all__ = ["from_madx"]
+
+# Attributes that say nothing about the beam, or that _Reader has read wherever they occur.
+_SILENT = {
+    *("at", "from", "l", "lrad", "type", "comments", "slot_id", "assembly_id", "rbend_length"),
+    *("kmax", "kmin", "calib", "polarity", "mech_sep", "v_pos"),  # of the power supply, of plans
+    *("model", "method", "exact", "nst", "frngmax", "magnet", "no_cavity_totalpath"),  # of PTC
+    *("slice", "thick", "slice_straight"),  # of MAKETHIN
+    *("aper_tol", "chflag", "cvflag"),
+}
+
+_SPECIES = {"posmuon": "antimuon", "negmuon": "muon", "hminus": "H-"}
+_MODELS = ("linear", "paraxial", "exact")
+_ALIGNMENT = ("dx", "dy", "ds", "dphi", "dtheta", "dpsi")
+
+
+def from_madx(source: Any, sequence: str | None = None, *, model: str = "exact") -> Imported:
+    """A sequence of MAD-X as a line.
+
+    Parameters
+    ----------
+    source
+        The path of a MAD-X file, which MAD-X executes in the folder of the file, or a
+        ``cpymad.madx.Madx`` with a sequence.
+    sequence
+        Its name. None: the one in use, or the only one there is. Of a file, a sequence that it
+        does not put in use (USE) is put in use.
+    model
+        Of all elements: "exact" (has the chromaticities of MAD-X's TWISS), "paraxial", "linear".
+
+    Elements that have no translation become drifts of their length (markers without); this and
+    everything else that is not carried over is in the report of the result, and so are MAD-X's
+    warnings about a file. See `betatron.io_madx` for what is translated and how. An element that
+    stands at several places of the sequence is one element of the line, unless errors of MAD-X
+    (EALIGN, EFCOMP) make it different.
+
+    Raises
+    ------
+    ImportError
+        Without the package cpymad, for a file.
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        For what is neither a path nor a Madx.
+    ValueError
+        If MAD-X stops, with its messages, for an unknown sequence, and for a ``Madx`` whose
+        sequence is not in use.
+    """
+    if model not in _MODELS:
+        raise ValueError(f"from_madx: model = {model!r}; allowed: {', '.join(_MODELS)}")
+    report = Report()
+    if isinstance(source, (str, Path)):
+        return _from_file(Path(source), sequence, model, report)
+    if not all(hasattr(source, name) for name in ("sequence", "input", "elements")):
+        raise TypeError(
+            f"from_madx needs the path of a file or a cpymad.madx.Madx, got {type(source).__name__}"
+        )
+    name = _choose(source, "from_madx", sequence)
+    if not source.sequence[name].is_expanded:
+        raise ValueError(f"from_madx: the sequence {name!r} is not in use: madx.use({name!r})")
+    return _translate(source, name, model, report)
+
+
+def _from_file(path: Path, sequence: str | None, model: str, report: Report) -> Imported:
+    try:
+        from cpymad.madx import Madx
+    except ImportError as error:
+        raise ImportError(
+            "from_madx reads files by MAD-X itself, with the package cpymad: "
+            "pip install 'betatron[madx]'"
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"from_madx: there is no file {str(path)!r}")
+    what = f"from_madx: {path}"
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        madx = Madx(stdout=output, stderr=subprocess.STDOUT)
+        try:
+            madx.option(echo=False)
+            name = ""
+            with suppress(RuntimeError):  # cpymad's, if MAD-X has stopped
+                madx.call(str(path.resolve()), chdir=True)
+            if madx:
+                name = _choose(madx, what, sequence)
+                if not madx.sequence[name].is_expanded:
+                    with suppress(RuntimeError):
+                        madx.use(name)
+            output.seek(0)
+            said = dict.fromkeys(re.findall(r"^\+[+=]+ *(.*\S)", output.read(), re.MULTILINE))
+            if not madx:
+                raise ValueError(f"{what}: MAD-X has stopped: {'; '.join(said)}")
+            for message in said:
+                report.lose(-1, "", "MAD-X", message, "a message of MAD-X")
+            return _translate(madx, name, model, report)
+        finally:
+            madx.quit()
+
+
+def _choose(madx: Any, what: str, name: str | None) -> str:
+    """The name of the sequence to translate."""
+    names = [str(n) for n in madx.sequence]
+    there = f"the sequences there are: {', '.join(names) or 'none'}"
+    if name is not None:
+        if name.lower() not in names:
+            raise ValueError(f"{what}: there is no sequence {name!r}; {there}")
+        return name.lower()
+    with suppress(RuntimeError):
+        active = madx.sequence()
+        if active.is_expanded:
+            return str(active.name)
+    if len(names) != 1:
+        raise ValueError(f"{what}: no sequence is in use; {there}")
+    return names[0]
+
+
+def _translate(madx: Any, name: str, model: str, report: Report) -> Imported:
+    sequence = madx.sequence[name]
+    beam = dict(sequence.beam)
+    reference = _reference(beam)
+    if beam["bv"] != 1:
+        reason = "all pole faces turn with the field; those of RBEND and with K0 do not in TWISS"
+        report.lose(-1, "", "bv", beam["bv"], reason)
+    length = sum(float(e.length) for e in sequence.expanded_elements)
+    defaults: dict[str, dict[str, Any]] = {}
+    known: dict[str, Element] = {}
+    items: list[Element] = []
+    for position, source in enumerate(sequence.expanded_elements):
+        kind = str(source.base_type.name)
+        if kind not in defaults:
+            defaults[kind] = _values(source.base_type)
+        reader = _Reader(source, position, defaults[kind], model, report)
+        reader.bv = float(beam["bv"])
+        reader.charge = abs(reference.species.charge)
+        reader.turn_frequency = reference.beta * SPEED_OF_LIGHT / length if length else 0.0
+        for element in reader.elements():
+            items.append(known.setdefault(repr(element.to_dict()), element))
+        reader.finish()
+    return Imported(Line(items, name), reference, 1, report.table())
+
+
+def _reference(beam: dict[str, Any]) -> Reference:
+    name = _SPECIES.get(beam["particle"], beam["particle"])
+    mass, charge = beam["mass"] * 1e9, beam["charge"]  # GeV
+    species = Species(name=name, mass=mass, charge=charge)
+    for known in map(Species, _core.Species.names()):  # MAD-X's masses have fewer digits
+        if known.charge == charge and math.isclose(known.mass, mass, rel_tol=1e-6):
+            species = known
+    return Reference(species, beta_gamma=beam["pc"] / beam["mass"])
+
+
+def _values(element: Any) -> dict[str, Any]:
+    return {k: list(v) if hasattr(v, "__len__") and not isinstance(v, str) else v
+            for k, v in element.items()}  # fmt: skip
+
+
+def _trimmed(values: Any) -> list[float]:
+    """Without zeros at the end."""
+    result = [float(v) for v in values]
+    while result and result[-1] == 0:
+        result.pop()
+    return result
+
+
+def _sum(*terms: list[float]) -> list[float]:
+    orders = max(map(len, terms))
+    return _trimmed(sum(t[n] if n < len(t) else 0.0 for t in terms) for n in range(orders))
+
+
+class _Reader(Reader):
+    """The translation of one element of MAD-X."""
+
+    turn_frequency: float  # Hz
+    charge: float  # of the particle, without its sign
+    bv: float  # -1: strengths change their signs
+
+    def __init__(
+        self, source: Any, position: int, defaults: dict[str, Any], model: str, report: Report
+    ) -> None:
+        values = {k: v for k, v in _values(source).items() if v != defaults.get(k)}
+        super().__init__(position, str(source.name), values, _SILENT, report)
+        self._kind = str(source.base_type.name)
+        self._model = model
+        self.length = float(source.length)
+        self._errors: dict[str, float] = {}
+        if source.align_errors:
+            errors = {k: float(v) for k, v in source.align_errors._asdict().items()}
+            self._errors = {k: v for k, v in errors.items() if k in _ALIGNMENT}
+            for key, value in errors.items():
+                if key not in _ALIGNMENT and value:
+                    self._lose(key.upper(), value, "an error of readings or apertures")
+        self._field = ([], [])
+        if source.field_errors:
+            self._field = (_trimmed(source.field_errors.dkn), _trimmed(source.field_errors.dks))
+
+    def elements(self) -> list[Element]:
+        translate = getattr(self, f"_{self._kind}", None)
+        if translate is None:
+            self._lose("class", self._kind, "no translation: a drift of its length")
+            return [self._straight()]
+        result = translate()
+        if any(self._field):
+            self._lose("EFCOMP", self._field, f"field errors of a {self._kind}")
+        return result if isinstance(result, list) else [result]
+
+    def _empty(self, key: str, value: Any) -> bool:
+        return False  # defaults have been left out
+
+    # --- what many elements have -------------------------------------------------------------
+
+    def strength(self, key: str) -> float:
+        return self.bv * self.number(key)
+
+    def strengths(self, key: str) -> list[float]:
+        return _trimmed(self.bv * v for v in self.get(key, []))
+
+    def errors(self) -> tuple[list[float], list[float]]:
+        """Integrated normal and skew errors of the field, which count as read."""
+        field, self._field = self._field, ([], [])
+        return tuple([self.bv * v for v in values] for values in field)
+
+    def _straight(self) -> Element:
+        """A drift, or a marker, with its pipe."""
+        pipe = self._pipe()
+        place = self._place() if pipe else {}
+        if not pipe:
+            self.number("tilt")
+        if self.length == 0 and not pipe:
+            return self._make("Marker")
+        if self.length == 0:
+            return self._thin_pipe(pipe, place)
+        return self._make("Drift", length=self.length, model=self._model, **place, **pipe)
+
+    def _thin_pipe(self, pipe: dict[str, Any], place: dict[str, float]) -> Element:
+        return self._make(
+            "Aperture", x_max=pipe["aperture_x"], y_max=pipe["aperture_y"],
+            shape=pipe["aperture_shape"], **place,
+        )  # fmt: skip
+
+    def _thick(self) -> dict[str, Any]:
+        """Keywords of a magnet: length, model, order, place, aperture."""
+        return {
+            "length": self.length, "model": self._model, "order": 4,
+            **self._place(), **self._pipe(),
+        }  # fmt: skip
+
+    def _place(self, frame: float = 0.0, roll: float | None = None) -> dict[str, float]:
+        """Misalignment of an element that is rolled by `roll` (None: TILT), in a frame that is
+        turned by `frame` already."""
+        if roll is None:
+            roll = self.number("tilt")
+        # attributes DX, DY ... of an element and errors by EALIGN add up
+        dx, dy, dz, phi, theta, psi = (
+            self._errors.get(key, 0.0) + self.number(key) for key in _ALIGNMENT
+        )
+        c, s = math.cos(frame), math.sin(frame)
+        result = {"dx": c * dx + s * dy, "dy": c * dy - s * dx, "dz": dz, "roll": psi + roll}
+        if phi or theta:
+            turn = (
+                _about_z(-frame) @ _about_y(theta) @ _about_x(-phi) @ _about_z(psi + frame + roll)
+            )
+            result |= {
+                "yaw": math.atan2(turn[0, 2], turn[2, 2]),
+                "pitch": -math.asin(turn[1, 2]),
+                "roll": math.atan2(turn[1, 0], turn[1, 1]),
+            }
+        return {key: value for key, value in result.items() if value}
+
+    def _pipe(self) -> dict[str, Any]:
+        shape = str(self.get("apertype", "circle"))
+        sizes = _trimmed(self.get("aperture", []))
+        for axis, size in zip("xy", (self.number("xsize"), self.number("ysize")), strict=True):
+            if size:
+                self._lose(f"{axis}size", size, "superseded by APERTURE")
+        if not sizes:
+            return {}
+        found: tuple[str, float, float] | None = None
+        if shape == "circle":
+            found = ("elliptical", sizes[0], sizes[0])
+        elif shape in ("ellipse", "rectangle") and len(sizes) == 2:
+            found = ("elliptical" if shape == "ellipse" else "rectangular", sizes[0], sizes[1])
+        elif shape in ("rectellipse", "rectcircle", "lhcscreen") and len(sizes) > 2:
+            w, h, a, b = (*sizes, sizes[2])[:4]
+            if w >= a and h >= b:
+                found = ("elliptical", a, b)
+            elif (w / a) ** 2 + (h / b) ** 2 <= 1:
+                found = ("rectangular", w, h)
+        if found is None or min(found[1:]) <= 0:
+            self._lose("aperture", (shape, sizes), "no pipe of this shape")
+            return {}
+        return {"aperture_shape": found[0], "aperture_x": found[1], "aperture_y": found[2]}
+
+    def _orders(self, *main: tuple[int, str, str]) -> tuple[list[float], list[float]]:
+        """Integrated strengths: `main` holds orders and names of normal and skew strengths per
+        length; KNL, KSL and field errors are added."""
+        normal, skew = [0.0] * 4, [0.0] * 4
+        for order, name, skew_name in main:
+            normal[order] = self.strength(name) * self.length
+            skew[order] = self.strength(skew_name) * self.length
+        dkn, dks = self.errors()
+        return _sum(normal, self.strengths("knl"), dkn), _sum(skew, self.strengths("ksl"), dks)
+
+    def _pure(self, kind: str, order: int) -> Element:
+        """A magnet of one order, or a Multipole if it has others."""
+        names = (f"k{order}", f"k{order}s")
+        if self.length == 0:
+            for name in names:
+                if self.number(name):
+                    self._lose(name, self.number(name), "per length, of a magnet without one")
+            return self._straight()
+        knl, ksl = self._orders((order, *names))
+        if any(v for values in (knl, ksl) for n, v in enumerate(values) if n != order):
+            return self._make("Multipole", knl=knl, ksl=ksl, **self._thick())
+        k, ks = (v[order] / self.length if len(v) > order else 0.0 for v in (knl, ksl))
+        if order == 1:  # a skew quadrupole is a turned one
+            keywords = self._thick()
+            if ks:
+                k, roll = math.hypot(k, ks), -math.atan2(ks, k) / 2
+                keywords |= self._place(roll=self.number("tilt") + roll)
+            return self._make(kind, k1=k, **keywords)
+        return self._make(kind, **{names[0]: k, names[1]: ks}, **self._thick())
+
+    # --- by class ------------------------------------------------------------------------------
+
+    def _drift(self) -> Element:
+        return self._straight()
+
+    _marker = _placeholder = _collimator = _ecollimator = _rcollimator = _sixmarker = _drift
+
+    def _monitor(self) -> Element | list[Element]:
+        pipe = self._pipe()
+        self.number("tilt")
+        for key, value in self._errors.items():
+            if value:
+                self._lose(key.upper(), value, "an error of readings")
+        if pipe and self.length == 0:
+            return [self._make("Instrument", model=self._model), self._thin_pipe(pipe, {})]
+        return self._make("Instrument", length=self.length, model=self._model, **pipe)
+
+    _hmonitor = _vmonitor = _instrument = _monitor
+    _slmonitor = _blmonitor = _imonitor = _monitor
+
+    def _quadrupole(self) -> Element:
+        return self._pure("Quadrupole", 1)
+
+    def _sextupole(self) -> Element:
+        return self._pure("Sextupole", 2)
+
+    def _octupole(self) -> Element:
+        return self._pure("Octupole", 3)
+
+    def _multipole(self) -> Element | list[Element]:
+        tilt = self.number("tilt")
+        normal, skew = self.strengths("knl"), self.strengths("ksl")
+        # the dipole component bends the reference orbit
+        h, v = (values[0] if values else 0.0 for values in (normal, skew))
+        if self.number("angle") and self.strength("angle") != h:
+            self._lose(
+                "angle", self.number("angle"), "KNL[0] beyond it kicks without weak focusing"
+            )
+            h, v = self.strength("angle"), 0.0
+        dkn, dks = self.errors()
+        knl, ksl = _sum(normal, [-h], dkn), _sum(skew, [-v], dks)
+        parts: list[Element] = []
+        if knl or ksl or not (h or v):
+            keywords = {"model": self._model, **self._place()}
+            parts.append(self._make("Multipole", knl=knl, ksl=ksl, **keywords))
+        if h or v:
+            turn = tilt + math.atan2(-v, h) if v else tilt
+            angle = math.hypot(h, v) if v else h
+            lrad = float(self._values.get("lrad", 0.0))
+            bend = self._make(
+                "ThinDipole", angle=angle, curvature=angle / lrad if lrad else 0.0,
+                model=self._model, **self._place(frame=turn, roll=0.0),
+            )  # fmt: skip
+            parts += framed([bend], roll=turn)
+        pipe = self._pipe()
+        return [*parts, self._thin_pipe(pipe, {})] if pipe else parts
+
+    def _sbend(self) -> Element | list[Element]:
+        return self._bend(0.0)
+
+    def _rbend(self) -> Element | list[Element]:
+        return self._bend(self.strength("angle") / 2)
+
+    def _bend(self, face: float) -> Element | list[Element]:
+        """A bend whose pole faces are turned by `face` where E1 and E2 are 0."""
+        if self.length == 0:
+            if self.number("angle"):
+                self._lose("angle", self.number("angle"), "a bend without a length")
+            return self._straight()
+        angle = self.strength("angle")
+        h = angle / self.length
+        knl, ksl = self._orders(*((n, f"k{n}", f"k{n}s") for n in range(4)))
+        kn, ks = ([k / self.length for k in values] for values in (knl, ksl))
+        if self.number("k0"):  # the field; where it is not given, that of the angle
+            kn[0] -= h
+            if kn[0] and any(self._values.get(key) for key in ("e1", "e2", "hgap", "h1", "h2")):
+                self._lose("k0", self.number("k0"), "the pole faces are those of the angle")
+        k1 = kn[1] if len(kn) > 1 else 0.0
+        kn = _trimmed(0.0 if n == 1 else k for n, k in enumerate(kn))
+        for name, values in (("kn", kn), ("ks", ks)):
+            if len(values) > 5:
+                self._lose(name, values[5:], "orders above 4 in a bend")
+        e1, e2 = face + self.strength("e1"), face + self.strength("e2")
+        fint, hgap = self.number("fint"), self.number("hgap")
+        fintx = float(self.get("fintx", -1.0))
+        fints = [fint, fint if fintx < 0 else fintx]
+        killed = [bool(self.get(f"kill_{end}_fringe", False)) for end in ("ent", "exi")]
+        linear = self._model != "exact" or (hgap and any(fints)) or any(killed)
+        ends = {
+            "e1": 0.0 if killed[0] else e1, "fint1": 0.0 if killed[0] else fints[0],
+            "e2": 0.0 if killed[1] else e2, "fint2": 0.0 if killed[1] else fints[1],
+            "hgap": hgap, "fringe": "linear" if linear else "nonlinear",
+        }  # fmt: skip
+        tilt = self.number("tilt")
+        bend = self._make(
+            "Bend", length=self.length, angle=angle, k1=k1, kn=kn[:5], ks=ks[:5], **ends,
+            model=self._model, order=4, **self._place(frame=tilt, roll=0.0), **self._pipe(),
+        )  # fmt: skip
+        return framed([bend], roll=tilt)
+
+    def _dipedge(self) -> list[Element]:
+        tilt = self.number("tilt")
+        edge = self._make(
+            "DipoleEdge", curvature=self.number("h"), angle=self.number("e1"),
+            fint=self.number("fint"), hgap=self.number("hgap"), model=self._model,
+            **self._place(frame=tilt, roll=0.0),
+        )  # fmt: skip
+        self.get("entrance", False)
+        return framed([edge], roll=tilt)
+
+    def _solenoid(self) -> Element:
+        ks, ksi = self.strength("ks"), self.strength("ksi")
+        if self.length:
+            return self._make(
+                "Solenoid", length=self.length, ks=ks, model=self._model,
+                **self._place(roll=0.0), **self._pipe(),
+            )  # fmt: skip
+        c, s, lens = math.cos(ksi / 2), math.sin(ksi / 2), [[1.0, 0.0], [-ks * ksi / 4, 1.0]]
+        matrix = np.eye(6)
+        matrix[:4, :4] = np.kron([[c, s], [-s, c]], lens)
+        return self._make("LinearMap", matrix=matrix.ravel().tolist(), **self._place(roll=0.0))
+
+    def _kicker(self) -> Element:
+        return self._kick(("hkick", "chkick"), ("vkick", "cvkick"))
+
+    _tkicker = _kicker
+
+    def _hkicker(self) -> Element:
+        return self._kick(("kick" if "kick" in self._values else "hkick", "chkick"), ())
+
+    def _vkicker(self) -> Element:
+        return self._kick((), ("kick" if "kick" in self._values else "vkick", "cvkick"))
+
+    def _kick(self, horizontal: tuple[str, ...], vertical: tuple[str, ...]) -> Element:
+        x, y = (sum(self.strength(name) for name in names) for names in (horizontal, vertical))
+        return self._make(
+            "Kicker", length=self.length, hkick=x, vkick=y, model=self._model,
+            **self._place(), **self._pipe(),
+        )  # fmt: skip
+
+    def _wave(self) -> dict[str, Any]:
+        """Keywords of a cavity, but its phase."""
+        harmon = self.number("harmon")
+        frequency = self.number("freq") * 1e6
+        if self.charge != 1 and self.number("volt"):
+            reason = f"MAD-X takes it for that of the charge 1: divided by {self.charge:g}"
+            self._lose("volt", self.number("volt"), reason)
+        return {
+            "length": self.length, "voltage": self.number("volt") * 1e6 / self.charge,
+            "frequency": harmon * self.turn_frequency if harmon > 0 else frequency,
+            "model": self._model, **self._place(), **self._pipe(),
+        }  # fmt: skip
+
+    def _rfcavity(self) -> Element:
+        keywords = self._wave()
+        keywords["voltage"] *= self.bv
+        lag = self.strength("lag")
+        gain = keywords["voltage"] * math.sin(2 * math.pi * lag)
+        if abs(gain) > 1e-12 * abs(keywords["voltage"]):
+            self._lose("lag", lag, f"the reference particle gains {gain * self.charge:g} eV; "
+                       "that of MAD-X keeps its energy")  # fmt: skip
+        return self._make("RFCavity", phase=2 * math.pi * lag - math.pi / 2, **keywords)
+
+    def _crabcavity(self) -> Element:
+        return self._make("CrabCavity", phase=2 * math.pi * self.strength("lag"), **self._wave())
+
+    def _translation(self) -> Element:
+        x, y, z = (self.number(key) for key in ("dx", "dy", "ds"))
+        if z:
+            self._lose("ds", z, "the reference particle takes this path, too")
+        return self._make("Patch", offset_x=x, offset_y=y, offset_z=z)
+
+    def _xrotation(self) -> Element:
+        return self._make("Patch", rotation_x=self.strength("angle"))
+
+    def _yrotation(self) -> Element:
+        return self._make("Patch", rotation_y=self.strength("angle"))
+
+    def _srotation(self) -> Element:
+        return self._make("PlaneRotation", angle=self.number("angle"))
+
+    def _nllens(self) -> Element:
+        return self._make(
+            "NonlinearLens", knl=self.number("knll"), cnl=self.number("cnll"), **self._place()
+        )
+
+    def _matrix(self) -> Element:
+        # T, PT of MAD-X are -t, -pt
+        sign = np.array([1, 1, 1, 1, -1, -1])
+        r, t = np.eye(6), np.zeros((6, 6, 6))
+        for i, j in np.ndindex(6, 6):
+            r[i, j] = float(self.get(f"rm{i + 1}{j + 1}", r[i, j]))
+            for k in range(6):
+                t[i, j, k] = self.number(f"tm{i + 1}{j + 1}{k + 1}")
+        kick = np.array([self.number(f"kick{i + 1}") for i in range(6)])
+        r, kick = r * np.outer(sign, sign), kick * sign
+        if not t.any() and not kick.any():
+            keywords: dict[str, Any] = {"matrix": r.ravel().tolist()}
+            return self._make("LinearMap", length=self.length, **keywords, **self._place())
+        t = np.einsum("ijk,i,j,k->ijk", t, sign, sign, sign)
+        rows = []
+        for i in range(6):
+            square = [t[i, j, k] + (t[i, k, j] if j != k else 0.0)
+                      for j in range(6) for k in range(j, 6)]  # fmt: skip
+            rows += [kick[i], *r[i], *square]
+        return self._make(
+            "TaylorMap", length=self.length, coefficients=[float(v) for v in rows], **self._place()
+        )
+
+
+def _about_x(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+
+
+def _about_y(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+
+
+def _about_z(angle: float) -> np.ndarray:
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
