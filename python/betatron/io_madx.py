@@ -110,6 +110,8 @@ def _from_file(path: Path, sequence: str | None, model: str, report: Report) -> 
             if not madx:
                 raise ValueError(f"{what}: MAD-X has stopped: {'; '.join(said)}")
             for message in said:
+                if message.startswith("info"):
+                    continue
                 report.lose(-1, "", "MAD-X", message, "a message of MAD-X")
             return _translate(madx, name, model, report)
         finally:
@@ -310,14 +312,16 @@ class _Reader(Reader):
         return {"aperture_shape": found[0], "aperture_x": found[1], "aperture_y": found[2]}
 
     def _orders(self, *main: tuple[int, str, str]) -> tuple[list[float], list[float]]:
-        """Integrated strengths: `main` holds orders and names of normal and skew strengths per
-        length; KNL, KSL and field errors are added."""
+        """Normal and skew strengths per length: `main` holds orders and names of attributes; KNL,
+        KSL and field errors are added."""
         normal, skew = [0.0] * 4, [0.0] * 4
         for order, name, skew_name in main:
-            normal[order] = self.strength(name) * self.length
-            skew[order] = self.strength(skew_name) * self.length
-        dkn, dks = self.errors()
-        return _sum(normal, self.strengths("knl"), dkn), _sum(skew, self.strengths("ksl"), dks)
+            normal[order], skew[order] = self.strength(name), self.strength(skew_name)
+        knl, ksl = (
+            [v / self.length for v in _sum(self.strengths(key), errors)]
+            for key, errors in zip(("knl", "ksl"), self.errors(), strict=True)
+        )
+        return _sum(normal, knl), _sum(skew, ksl)
 
     def _pure(self, kind: str, order: int) -> Element:
         """A magnet of one order, or a Multipole if it has others."""
@@ -327,17 +331,18 @@ class _Reader(Reader):
                 if self.number(name):
                     self._lose(name, self.number(name), "per length, of a magnet without one")
             return self._straight()
-        knl, ksl = self._orders((order, *names))
-        if any(v for values in (knl, ksl) for n, v in enumerate(values) if n != order):
+        kn, ks = self._orders((order, *names))
+        if any(v for values in (kn, ks) for n, v in enumerate(values) if n != order):
+            knl, ksl = ([v * self.length for v in values] for values in (kn, ks))
             return self._make("Multipole", knl=knl, ksl=ksl, **self._thick())
-        k, ks = (v[order] / self.length if len(v) > order else 0.0 for v in (knl, ksl))
-        if order == 1:  # a skew quadrupole is a turned one
-            keywords = self._thick()
-            if ks:
-                k, roll = math.hypot(k, ks), -math.atan2(ks, k) / 2
-                keywords |= self._place(roll=self.number("tilt") + roll)
-            return self._make(kind, k1=k, **keywords)
-        return self._make(kind, **{names[0]: k, names[1]: ks}, **self._thick())
+        normal, skew = (v[order] if len(v) > order else 0.0 for v in (kn, ks))
+        keywords = self._thick()
+        if order > 1:
+            return self._make(kind, **{names[0]: normal, names[1]: skew}, **keywords)
+        if skew:  # a skew quadrupole is a turned one
+            keywords |= self._place(roll=self.number("tilt") - math.atan2(skew, normal) / 2)
+            normal = math.hypot(normal, skew)
+        return self._make(kind, k1=normal, **keywords)
 
     # --- by class ------------------------------------------------------------------------------
 
@@ -396,25 +401,26 @@ class _Reader(Reader):
         pipe = self._pipe()
         return [*parts, self._thin_pipe(pipe, {})] if pipe else parts
 
-    def _sbend(self) -> Element | list[Element]:
+    def _sbend(self) -> list[Element]:
         return self._bend(0.0)
 
-    def _rbend(self) -> Element | list[Element]:
+    def _rbend(self) -> list[Element]:
         return self._bend(self.strength("angle") / 2)
 
-    def _bend(self, face: float) -> Element | list[Element]:
+    def _bend(self, face: float) -> list[Element]:
         """A bend whose pole faces are turned by `face` where E1 and E2 are 0."""
-        if self.length == 0:
-            if self.number("angle"):
-                self._lose("angle", self.number("angle"), "a bend without a length")
-            return self._straight()
         angle = self.strength("angle")
         h = angle / self.length
-        knl, ksl = self._orders(*((n, f"k{n}", f"k{n}s") for n in range(4)))
-        kn, ks = ([k / self.length for k in values] for values in (knl, ksl))
+        kn, ks = self._orders(*((n, f"k{n}", f"k{n}s") for n in range(4)))
         if self.number("k0"):  # the field; where it is not given, that of the angle
-            kn[0] -= h
-            if kn[0] and any(self._values.get(key) for key in ("e1", "e2", "hgap", "h1", "h2")):
+            kn = _sum(kn, [-h])
+            if kn and abs(kn[0]) < 1e-12 * abs(h):
+                kn[0] = 0.0
+            if (
+                kn
+                and kn[0]
+                and any(self._values.get(key) for key in ("e1", "e2", "hgap", "h1", "h2"))
+            ):
                 self._lose("k0", self.number("k0"), "the pole faces are those of the angle")
         k1 = kn[1] if len(kn) > 1 else 0.0
         kn = _trimmed(0.0 if n == 1 else k for n, k in enumerate(kn))

@@ -187,13 +187,14 @@ MISALIGNED = [
     ],
 )
 def test_misalignments(process, errors):
-    """The orbits are some 1e-3; of turned elements TWISS has first order."""
+    """The orbits are some 1e-4, a hundredth of it behind a sextupole; TWISS has first order in the
+    angles."""
     for definition in MISALIGNED:
         length = 0.8 if "l=0.8" in definition else 0.0
         define(process, definition, length, errors=f"ealign, {errors}")
         _, theirs, _, ours, _ = compare(process, model="exact")
-        np.testing.assert_allclose(ours[:4], theirs[:4], atol=2e-6, err_msg=definition)
-        assert "kicker" in definition or np.abs(theirs[:4]).max() > 1e-5 or "dpsi" in errors
+        atol = 2e-7 if "sextupole" in definition else 2e-6
+        np.testing.assert_allclose(ours[:4], theirs[:4], atol=atol, err_msg=definition)
 
 
 @pytest.mark.parametrize("part", ["dkn={0, 1e-2}", "dkn={0, 0, 2}", "dks={0, 0, 2}", "dkn={1e-3}"])
@@ -315,7 +316,7 @@ def test_a_small_ring(process, energy, tmp_path):
     np.testing.assert_allclose(  # TWISS has them by PT
         ours.first,
         np.array([theirs["dq1"], theirs["dq2"]]) * imported.reference.beta,
-        atol=2e-3,
+        atol=1e-4,
     )
 
 
@@ -338,7 +339,7 @@ def test_pipes(process):
     for definition, kind, shape, sizes in (
         ("quadrupole, l=0.8, k1=1, apertype=circle, aperture={0.02}", "Quadrupole", "elliptical",
          (0.02, 0.02)),
-        ("drift, l=0.8, apertype=ellipse, aperture={0.02, 0.01}", "Drift", "elliptical",
+        ("monitor, l=0.8, apertype=ellipse, aperture={0.02, 0.01}", "Instrument", "elliptical",
          (0.02, 0.01)),
         ("rcollimator, l=0.8, apertype=rectangle, aperture={0.02, 0.01}", "Drift", "rectangular",
          (0.02, 0.01)),
@@ -357,7 +358,7 @@ def test_pipes(process):
         "Aperture", 0.02, 0.01, "rectangular"
     )  # fmt: skip
     for pipe in ("racetrack, aperture={1, 1, 1, 1}", "rectellipse, aperture={2, 2, 3, 1}"):
-        define(process, f"drift, l=0.8, apertype={pipe}", 0.8)
+        define(process, f"collimator, l=0.8, apertype={pipe}", 0.8)
         assert bt.from_madx(process).report["attribute"].tolist() == ["aperture"]
 
 
@@ -366,7 +367,6 @@ def test_what_is_not_carried_over_is_reported(process):
         "sbend, l=0.8, angle=0.1, h1=0.2, ktap=0.1": {"h1", "ktap"},
         "quadrupole, l=0.8, k1=0.2, fringe=1, aper_offset={1e-3}": {"fringe", "aper_offset"},
         "quadrupole, k1=0.2": {"k1"},
-        "sbend, angle=0.2": {"angle"},
         "rfcavity, l=0.8, volt=1, freq=50, shunt=3": {"shunt"},
         "kicker, hkick=1e-3, sinkick=1, sintune=0.3": {"sinkick", "sintune"},
         "twcavity, l=0.8, volt=1, freq=50": {"class", "volt", "freq"},
@@ -412,7 +412,7 @@ def test_files_and_their_errors(tmp_path):
 
 
 def test_wrong_arguments(process, monkeypatch):
-    with pytest.raises(TypeError, match="path of a file or a cpymad.madx.Madx, got list"):
+    with pytest.raises(TypeError, match=r"path of a file or a cpymad\.madx\.Madx, got list"):
         bt.from_madx([])
     with pytest.raises(ValueError, match="model = 'thin'; allowed: linear, paraxial, exact"):
         bt.from_madx(process, model="thin")
