@@ -1,4 +1,54 @@
-"""Lattices of MAD-X: `from_madx`."""
+"""Lattices of MAD-X: `from_madx`.
+
+How MAD-X's elements are translated. Values are those that deferred expressions have now.
+
+===========================  =====================================================================
+MAD-X                        Betatron
+===========================  =====================================================================
+DRIFT, space between         Drift
+MARKER, PLACEHOLDER          Marker
+MONITOR, HMONITOR,           Instrument
+VMONITOR, INSTRUMENT ...
+QUADRUPOLE                   Quadrupole; K1S turns it
+SEXTUPOLE, OCTUPOLE          Sextupole: K2, K2S; Octupole: K3, K3S
+any of them with KNL, KSL    Multipole
+MULTIPOLE                    Multipole without a length; its dipole component, or ANGLE, turns the
+                             reference orbit: ThinDipole, of the curvature ANGLE/LRAD
+SBEND, RBEND                 Bend: ANGLE, K1, E1, E2, FINT, FINTX, HGAP; kn and ks for K0 - ANGLE/L,
+                             K0S, K1S, K2, K2S, K3, K3S, KNL, KSL. RBEND has the length of its arc
+                             (option RBARC) and ANGLE/2 more in E1 and E2
+DIPEDGE                      DipoleEdge
+SOLENOID                     Solenoid; without a length (KSI) a LinearMap
+KICKER, TKICKER,             Kicker, with CHKICK and CVKICK of orbit corrections
+HKICKER, VKICKER
+RFCAVITY                     RFCavity: VOLT/charge, phase = 2 pi LAG - pi/2, FREQ or HARMON
+CRABCAVITY                   CrabCavity: VOLT/charge, phase = 2 pi LAG
+TRANSLATION, XROTATION,      Patch
+YROTATION
+SROTATION                    PlaneRotation
+COLLIMATOR and the like      Drift with a pipe; without a length Aperture
+MATRIX                       LinearMap; with KICK or TM a TaylorMap
+NLLENS                       NonlinearLens
+APERTYPE, APERTURE           aperture_x, aperture_y, aperture_shape; behind thin monitors and
+                             multipoles an Aperture. RECTELLIPSE, RECTCIRCLE and LHCSCREEN if one of
+                             their two shapes lies in the other
+TILT                         roll; of what bends the orbit PlaneRotations in front and behind
+EALIGN; DX, DY, DS,          dx, dy, dz = DS, pitch = -DPHI, yaw = DTHETA, roll + DPSI, about the
+DTHETA, DPHI, DPSI           entrance
+EFCOMP                       added to the strengths; those of kickers and cavities are reported
+BEAM                         Reference, of the same beta gamma; BV = -1 changes the signs of
+                             strengths, of pole faces and of what a cavity does
+===========================  =====================================================================
+
+All the rest is in the report, with SBEND's H1 and H2, KTAP, apertures of other shapes, errors of
+monitors, and elements without a translation, which become drifts.
+
+Where Betatron is not TWISS: TWISS leaves out K0S, K1S, K2S, K3 of bends, KNL and KSL of thick
+magnets (which PTC has), the coupling of a MULTIPOLE that bends in both planes, and the path length
+in kickers; it takes the field instead of the angle for pole faces of bends with K0, and its
+displacements are of first order. A cavity off the zero crossing accelerates the reference particle
+of Betatron, which is reported.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +190,7 @@ def _translate(madx: Any, name: str, model: str, report: Report) -> Imported:
     beam = dict(sequence.beam)
     reference = _reference(beam)
     if beam["bv"] != 1:
-        reason = "all pole faces turn with the field; those of RBEND and with K0 do not in TWISS"
+        reason = "pole faces turn with the field; in TWISS those of RBEND and with K0 do not"
         report.lose(-1, "", "bv", beam["bv"], reason)
     length = sum(float(e.length) for e in sequence.expanded_elements)
     defaults: dict[str, dict[str, Any]] = {}
