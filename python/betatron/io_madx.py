@@ -57,6 +57,7 @@ import re
 import subprocess
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -189,21 +190,27 @@ def _translate(madx: Any, name: str, model: str, report: Report) -> Imported:
     sequence = madx.sequence[name]
     beam = dict(sequence.beam)
     reference = _reference(beam)
+    if beam["radiate"]:
+        report.lose(-1, "", "radiate", True, "tracking is asked for it: betatron.Radiation")
     if beam["bv"] != 1:
         reason = "pole faces turn with the field; in TWISS those of RBEND and with K0 do not"
         report.lose(-1, "", "bv", beam["bv"], reason)
-    length = sum(float(e.length) for e in sequence.expanded_elements)
+    sources = list(sequence.expanded_elements)
+    length = sum(float(source.length) for source in sources)
+    frame = _Frame(
+        model=model,
+        bv=float(beam["bv"]),
+        charge=abs(reference.species.charge),
+        turn_frequency=reference.beta * SPEED_OF_LIGHT / length if length else 0.0,
+    )
     defaults: dict[str, dict[str, Any]] = {}
     known: dict[str, Element] = {}
     items: list[Element] = []
-    for position, source in enumerate(sequence.expanded_elements):
-        kind = str(source.base_type.name)
+    for position, source in enumerate(sources):
+        kind = str(source._attr["base_type"])  # source.base_type asks MAD-X for a whole element
         if kind not in defaults:
-            defaults[kind] = _values(source.base_type)
-        reader = _Reader(source, position, defaults[kind], model, report)
-        reader.bv = float(beam["bv"])
-        reader.charge = abs(reference.species.charge)
-        reader.turn_frequency = reference.beta * SPEED_OF_LIGHT / length if length else 0.0
+            defaults[kind] = _values(madx.elements[kind])
+        reader = _Reader(source, kind, position, defaults[kind], frame, report)
         for element in reader.elements():
             items.append(known.setdefault(repr(element.to_dict()), element))
         reader.finish()
@@ -238,20 +245,33 @@ def _sum(*terms: list[float]) -> list[float]:
     return _trimmed(sum(t[n] if n < len(t) else 0.0 for t in terms) for n in range(orders))
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What all elements of a sequence share."""
+
+    model: str
+    bv: float  # -1: strengths change their signs
+    charge: float  # of the particle, without its sign
+    turn_frequency: float  # Hz
+
+
 class _Reader(Reader):
     """The translation of one element of MAD-X."""
 
-    turn_frequency: float  # Hz
-    charge: float  # of the particle, without its sign
-    bv: float  # -1: strengths change their signs
-
     def __init__(
-        self, source: Any, position: int, defaults: dict[str, Any], model: str, report: Report
+        self,
+        source: Any,
+        kind: str,
+        position: int,
+        defaults: dict[str, Any],
+        frame: _Frame,
+        report: Report,
     ) -> None:
         values = {k: v for k, v in _values(source).items() if v != defaults.get(k)}
         super().__init__(position, str(source.name), values, _SILENT, report)
-        self._kind = str(source.base_type.name)
-        self._model = model
+        self._kind = kind
+        self._frame = frame
+        self._model = frame.model
         self.length = float(source.length)
         self._errors: dict[str, float] = {}
         if source.align_errors:
@@ -280,15 +300,15 @@ class _Reader(Reader):
     # --- what many elements have -------------------------------------------------------------
 
     def strength(self, key: str) -> float:
-        return self.bv * self.number(key)
+        return self._frame.bv * self.number(key)
 
     def strengths(self, key: str) -> list[float]:
-        return _trimmed(self.bv * v for v in self.get(key, []))
+        return _trimmed(self._frame.bv * v for v in self.get(key, []))
 
     def errors(self) -> tuple[list[float], list[float]]:
         """Integrated normal and skew errors of the field, which count as read."""
         field, self._field = self._field, ([], [])
-        return tuple([self.bv * v for v in values] for values in field)
+        return tuple([self._frame.bv * v for v in values] for values in field)
 
     def _straight(self) -> Element:
         """A drift, or a marker, with its pipe."""
@@ -539,22 +559,22 @@ class _Reader(Reader):
         """Keywords of a cavity, but its phase."""
         harmon = self.number("harmon")
         frequency = self.number("freq") * 1e6
-        if self.charge != 1 and self.number("volt"):
-            reason = f"MAD-X takes it for that of the charge 1: divided by {self.charge:g}"
+        if self._frame.charge != 1 and self.number("volt"):
+            reason = f"MAD-X takes it for that of the charge 1: divided by {self._frame.charge:g}"
             self._lose("volt", self.number("volt"), reason)
         return {
-            "length": self.length, "voltage": self.number("volt") * 1e6 / self.charge,
-            "frequency": harmon * self.turn_frequency if harmon > 0 else frequency,
+            "length": self.length, "voltage": self.number("volt") * 1e6 / self._frame.charge,
+            "frequency": harmon * self._frame.turn_frequency if harmon > 0 else frequency,
             "model": self._model, **self._place(), **self._pipe(),
         }  # fmt: skip
 
     def _rfcavity(self) -> Element:
         keywords = self._wave()
-        keywords["voltage"] *= self.bv
+        keywords["voltage"] *= self._frame.bv
         lag = self.strength("lag")
         gain = keywords["voltage"] * math.sin(2 * math.pi * lag)
         if abs(gain) > 1e-12 * abs(keywords["voltage"]):
-            self._lose("lag", lag, f"the reference particle gains {gain * self.charge:g} eV; "
+            self._lose("lag", lag, f"the reference particle gains {gain * self._frame.charge:g} eV; "
                        "that of MAD-X keeps its energy")  # fmt: skip
         return self._make("RFCavity", phase=2 * math.pi * lag - math.pi / 2, **keywords)
 

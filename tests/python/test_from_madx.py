@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cpymad", reason="MAD-X (cpymad) is not installed")
-# cpymad leaves the pipes of a process that has stopped to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 NAMES = ("x", "px", "y", "py", "t", "pt")
 SIGN = np.array([1, 1, 1, 1, -1, -1])  # T, PT of MAD-X are -t, -pt
@@ -378,6 +376,9 @@ def test_what_is_not_carried_over_is_reported(process):
         report = bt.from_madx(process).report
         assert set(report["attribute"]) == attributes, definition
         assert set(report["name"]) == {"e"} and set(report["element"]) == {2}
+    define(process, "marker", 0.0, "particle=electron, energy=1, radiate=true")
+    assert bt.from_madx(process).report["attribute"].tolist() == ["radiate"]
+    process.input("beam, radiate=false;")
     define(process, "monitor", 0.0, errors="ealign, dx=1e-3, mrex=2e-3")
     assert set(bt.from_madx(process).report["attribute"]) == {"DX", "MREX"}
 
