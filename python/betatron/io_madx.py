@@ -197,7 +197,7 @@ def _translate(madx: Any, name: str, model: str, report: Report) -> Imported:
         report.lose(-1, "", "bv", beam["bv"], reason)
     sources = list(sequence.expanded_elements)
     length = sum(float(source.length) for source in sources)
-    frame = _Frame(
+    common = _Common(
         model=model,
         bv=float(beam["bv"]),
         charge=abs(reference.species.charge),
@@ -210,7 +210,7 @@ def _translate(madx: Any, name: str, model: str, report: Report) -> Imported:
         kind = str(source._attr["base_type"])  # source.base_type asks MAD-X for a whole element
         if kind not in defaults:
             defaults[kind] = _values(madx.elements[kind])
-        reader = _Reader(source, kind, position, defaults[kind], frame, report)
+        reader = _Reader(source, kind, position, defaults[kind], common, report)
         for element in reader.elements():
             items.append(known.setdefault(repr(element.to_dict()), element))
         reader.finish()
@@ -246,7 +246,7 @@ def _sum(*terms: list[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Common:
     """What all elements of a sequence share."""
 
     model: str
@@ -264,14 +264,14 @@ class _Reader(Reader):
         kind: str,
         position: int,
         defaults: dict[str, Any],
-        frame: _Frame,
+        common: _Common,
         report: Report,
     ) -> None:
         values = {k: v for k, v in _values(source).items() if v != defaults.get(k)}
         super().__init__(position, str(source.name), values, _SILENT, report)
         self._kind = kind
-        self._frame = frame
-        self._model = frame.model
+        self._common = common
+        self._model = common.model
         self.length = float(source.length)
         self._errors: dict[str, float] = {}
         if source.align_errors:
@@ -300,33 +300,35 @@ class _Reader(Reader):
     # --- what many elements have -------------------------------------------------------------
 
     def strength(self, key: str) -> float:
-        return self._frame.bv * self.number(key)
+        return self._common.bv * self.number(key)
 
     def strengths(self, key: str) -> list[float]:
-        return _trimmed(self._frame.bv * v for v in self.get(key, []))
+        return _trimmed(self._common.bv * v for v in self.get(key, []))
 
     def errors(self) -> tuple[list[float], list[float]]:
         """Integrated normal and skew errors of the field, which count as read."""
         field, self._field = self._field, ([], [])
-        return tuple([self._frame.bv * v for v in values] for values in field)
+        return tuple([self._common.bv * v for v in values] for values in field)
 
     def _straight(self) -> Element:
         """A drift, or a marker, with its pipe."""
-        pipe = self._pipe()
-        place = self._place() if pipe else {}
-        if not pipe:
-            self.number("tilt")
-        if self.length == 0 and not pipe:
-            return self._make("Marker")
-        if self.length == 0:
-            return self._thin_pipe(pipe, place)
-        return self._make("Drift", length=self.length, model=self._model, **place, **pipe)
+        if self.length:
+            return self._make("Drift", length=self.length, model=self._model, **self._placed_pipe())
+        opening = self._opening()
+        return opening[0] if opening else self._make("Marker")
 
-    def _thin_pipe(self, pipe: dict[str, Any], place: dict[str, float]) -> Element:
-        return self._make(
-            "Aperture", x_max=pipe["aperture_x"], y_max=pipe["aperture_y"],
-            shape=pipe["aperture_shape"], **place,
-        )  # fmt: skip
+    def _placed_pipe(self) -> dict[str, Any]:
+        """The pipe of what is misaligned by its pipe only."""
+        pipe, place = self._pipe(), self._place()
+        return place | pipe if pipe else {}
+
+    def _opening(self) -> list[Element]:
+        """The pipe of what has no length, or nothing."""
+        place = self._placed_pipe()
+        if not place:
+            return []
+        opening = {f"{axis}_max": place.pop(f"aperture_{axis}") for axis in "xy"}
+        return [self._make("Aperture", shape=place.pop("aperture_shape"), **opening, **place)]
 
     def _thick(self) -> dict[str, Any]:
         """Keywords of a magnet: length, model, order, place, aperture."""
@@ -409,7 +411,11 @@ class _Reader(Reader):
         keywords = self._thick()
         if order > 1:
             return self._make(kind, **{names[0]: normal, names[1]: skew}, **keywords)
-        if skew:  # a skew quadrupole is a turned one
+        pipe = [keywords.get(f"aperture_{what}") for what in ("shape", "x", "y")]
+        if skew and (pipe[0] == "rectangular" or pipe[1] != pipe[2]):
+            knl, ksl = ([0.0, v * self.length] for v in (normal, skew))
+            return self._make("Multipole", knl=knl, ksl=ksl, **keywords)
+        if skew:  # a skew quadrupole is a turned one, with its pipe
             keywords |= self._place(roll=self.number("tilt") - math.atan2(skew, normal) / 2)
             normal = math.hypot(normal, skew)
         return self._make(kind, k1=normal, **keywords)
@@ -421,15 +427,14 @@ class _Reader(Reader):
 
     _marker = _placeholder = _collimator = _ecollimator = _rcollimator = _sixmarker = _drift
 
-    def _monitor(self) -> Element | list[Element]:
-        pipe = self._pipe()
-        self.number("tilt")
+    def _monitor(self) -> list[Element]:
         for key, value in self._errors.items():
             if value:
                 self._lose(key.upper(), value, "an error of readings")
-        if pipe and self.length == 0:
-            return [self._make("Instrument", model=self._model), self._thin_pipe(pipe, {})]
-        return self._make("Instrument", length=self.length, model=self._model, **pipe)
+        if self.length == 0:
+            return [self._make("Instrument", model=self._model), *self._opening()]
+        pipe = self._placed_pipe()
+        return [self._make("Instrument", length=self.length, model=self._model, **pipe)]
 
     _hmonitor = _vmonitor = _instrument = _monitor
     _slmonitor = _blmonitor = _imonitor = _monitor
@@ -468,8 +473,7 @@ class _Reader(Reader):
                 model=self._model, **self._place(frame=turn, roll=0.0),
             )  # fmt: skip
             parts += framed([bend], roll=turn)
-        pipe = self._pipe()
-        return [*parts, self._thin_pipe(pipe, {})] if pipe else parts
+        return parts + self._opening()
 
     def _sbend(self) -> list[Element]:
         return self._bend(0.0)
@@ -559,22 +563,22 @@ class _Reader(Reader):
         """Keywords of a cavity, but its phase."""
         harmon = self.number("harmon")
         frequency = self.number("freq") * 1e6
-        if self._frame.charge != 1 and self.number("volt"):
-            reason = f"MAD-X takes it for that of the charge 1: divided by {self._frame.charge:g}"
+        if self._common.charge != 1 and self.number("volt"):
+            reason = f"MAD-X takes it for that of the charge 1: divided by {self._common.charge:g}"
             self._lose("volt", self.number("volt"), reason)
         return {
-            "length": self.length, "voltage": self.number("volt") * 1e6 / self._frame.charge,
-            "frequency": harmon * self._frame.turn_frequency if harmon > 0 else frequency,
+            "length": self.length, "voltage": self.number("volt") * 1e6 / self._common.charge,
+            "frequency": harmon * self._common.turn_frequency if harmon > 0 else frequency,
             "model": self._model, **self._place(), **self._pipe(),
         }  # fmt: skip
 
     def _rfcavity(self) -> Element:
         keywords = self._wave()
-        keywords["voltage"] *= self._frame.bv
+        keywords["voltage"] *= self._common.bv
         lag = self.strength("lag")
         gain = keywords["voltage"] * math.sin(2 * math.pi * lag)
         if abs(gain) > 1e-12 * abs(keywords["voltage"]):
-            self._lose("lag", lag, f"the reference particle gains {gain * self._frame.charge:g} eV; "
+            self._lose("lag", lag, f"the reference particle gains {gain * self._common.charge:g} eV; "
                        "that of MAD-X keeps its energy")  # fmt: skip
         return self._make("RFCavity", phase=2 * math.pi * lag - math.pi / 2, **keywords)
 

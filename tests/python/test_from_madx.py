@@ -361,6 +361,37 @@ def test_pipes(process):
         assert bt.from_madx(process).report["attribute"].tolist() == ["aperture"]
 
 
+def test_pipes_stand_as_in_madx(process):
+    """TILT and EALIGN turn and move them; who is lost is compared."""
+    box = "apertype=rectangle, aperture={0.01, 0.02}"
+    for definition, errors in (
+        ("collimator", ""),
+        ("collimator, tilt=pi/2", ""),
+        ("multipole, knl={0, 1e-6}, tilt=pi/2", ""),
+        ("multipole, knl={0, 1e-6}", "ealign, dx=0.01"),
+        ("multipole, knl={0, 1e-6}", "ealign, dy=0.01, dpsi=1.57079"),
+        ("monitor, tilt=pi/2", ""),
+        ("kicker, hkick=1e-9, tilt=pi/2", ""),
+        ("rfcavity, freq=1", ""),
+        ("quadrupole, l=0.1, k1s=1e-6", ""),
+        ("quadrupole, l=0.1, k1s=1e-6, tilt=pi/2", ""),
+        ("sbend, l=0.1, angle=1e-6, tilt=pi/2", ""),
+    ):
+        define(process, f"{definition}, {box}", 0.1 if "l=0.1" in definition else 0.0,
+               errors=errors)  # fmt: skip
+        x = np.array([0.015, 0.0, 0.005, 0.0, -0.015])
+        y = np.array([0.0, 0.015, 0.0, 0.005, 0.0])
+        starts = "".join(f"start, x={a}, y={b};" for a, b in zip(x, y, strict=True))
+        process.input(f"track, aperture, onepass, recloss; {starts} run, turns=1; endtrack;")
+        imported = bt.from_madx(process)
+        zero = np.zeros(5)
+        beam = bt.Beam.from_arrays(imported.reference, x=x, px=zero, y=y, py=zero, t=zero, pt=zero)
+        ids = list(beam.id)
+        imported.line.track(beam)
+        lost = [i + 1 for i, one in enumerate(ids) if one not in list(beam.id)]
+        assert lost == sorted(int(n) for n in process.table.trackloss.number), (definition, errors)
+
+
 def test_what_is_not_carried_over_is_reported(process):
     expected = {
         "sbend, l=0.8, angle=0.1, h1=0.2, ktap=0.1": {"h1", "ktap"},
