@@ -404,20 +404,19 @@ class _Reader(Reader):
                     self._lose(name, self.number(name), "per length, of a magnet without one")
             return self._straight()
         kn, ks = self._orders((order, *names))
-        if any(v for values in (kn, ks) for n, v in enumerate(values) if n != order):
-            knl, ksl = ([v * self.length for v in values] for values in (kn, ks))
-            return self._make("Multipole", knl=knl, ksl=ksl, **self._thick())
-        normal, skew = (v[order] if len(v) > order else 0.0 for v in (kn, ks))
         keywords = self._thick()
+        turned = order == 1 and any(ks)  # a skew quadrupole is a turned one, with its pipe
+        if (turned and not _round(keywords)) or any(
+            v for values in (kn, ks) for n, v in enumerate(values) if n != order
+        ):
+            knl, ksl = ([v * self.length for v in values] for values in (kn, ks))
+            return self._make("Multipole", knl=knl, ksl=ksl, **keywords)
+        normal, skew = (v[order] if len(v) > order else 0.0 for v in (kn, ks))
         if order > 1:
             return self._make(kind, **{names[0]: normal, names[1]: skew}, **keywords)
-        pipe = [keywords.get(f"aperture_{what}") for what in ("shape", "x", "y")]
-        if skew and (pipe[0] == "rectangular" or pipe[1] != pipe[2]):
-            knl, ksl = ([0.0, v * self.length] for v in (normal, skew))
-            return self._make("Multipole", knl=knl, ksl=ksl, **keywords)
-        if skew:  # a skew quadrupole is a turned one, with its pipe
-            keywords |= self._place(roll=self.number("tilt") - math.atan2(skew, normal) / 2)
-            normal = math.hypot(normal, skew)
+        if turned:
+            roll = keywords.pop("roll", 0.0) - math.atan2(skew, normal) / 2
+            keywords["roll"], normal = roll, math.hypot(normal, skew)
         return self._make(kind, k1=normal, **keywords)
 
     # --- by class ------------------------------------------------------------------------------
@@ -627,6 +626,11 @@ class _Reader(Reader):
         return self._make(
             "TaylorMap", length=self.length, coefficients=[float(v) for v in rows], **self._place()
         )
+
+
+def _round(pipe: dict[str, Any]) -> bool:
+    shape, x, y = (pipe.get(f"aperture_{what}") for what in ("shape", "x", "y"))
+    return shape != "rectangular" and x == y
 
 
 def _about_x(angle: float) -> np.ndarray:
