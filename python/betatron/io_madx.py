@@ -280,7 +280,7 @@ class _Reader(Reader):
             for key, value in errors.items():
                 if key not in _ALIGNMENT and value:
                     self._lose(key.upper(), value, "an error of readings or apertures")
-        self._field = ([], [])
+        self._field: tuple[list[float], list[float]] = ([], [])
         if source.field_errors:
             self._field = (_trimmed(source.field_errors.dkn), _trimmed(source.field_errors.dks))
 
@@ -307,8 +307,8 @@ class _Reader(Reader):
 
     def errors(self) -> tuple[list[float], list[float]]:
         """Integrated normal and skew errors of the field, which count as read."""
-        field, self._field = self._field, ([], [])
-        return tuple([self._common.bv * v for v in values] for values in field)
+        (dkn, dks), self._field = self._field, ([], [])
+        return [self._common.bv * v for v in dkn], [self._common.bv * v for v in dks]
 
     def _straight(self) -> Element:
         """A drift, or a marker, with its pipe."""

@@ -311,11 +311,11 @@ def test_a_small_ring(process, energy, tmp_path):
     theirs = {k: process.table.summ[k][0] for k in ("q1", "q2", "dq1", "dq2")}
     ring = bt.Line([e for e in imported.line if e.kind != "RFCavity"])
     ours = ring.chromaticity(imported.reference)
-    np.testing.assert_allclose(ours.tunes, np.array([theirs["q1"], theirs["q2"]]) % 1, atol=1e-6)
+    np.testing.assert_allclose(ours.tunes, np.array([theirs["q1"], theirs["q2"]]) % 1, atol=1e-8)
     np.testing.assert_allclose(  # TWISS has them by PT
         ours.first,
         np.array([theirs["dq1"], theirs["dq2"]]) * imported.reference.beta,
-        atol=1e-4,
+        atol=1e-6,
     )
 
 
