@@ -16,7 +16,8 @@ MULTIPOLE                    Multipole without a length; its dipole component, o
                              reference orbit: ThinDipole, of the curvature ANGLE/LRAD
 SBEND, RBEND                 Bend: ANGLE, K1, E1, E2, FINT, FINTX, HGAP; kn and ks for K0 - ANGLE/L,
                              K0S, K1S, K2, K2S, K3, K3S, KNL, KSL. RBEND has the length of its arc
-                             (option RBARC) and ANGLE/2 more in E1 and E2
+                             (option RBARC) and ANGLE/2 more in E1 and E2. Thin sextupoles at the
+                             ends for H1, H2 and for K1 in a face that is turned
 DIPEDGE                      DipoleEdge
 SOLENOID                     Solenoid; without a length (KSI) a LinearMap
 KICKER, TKICKER,             Kicker, with CHKICK and CVKICK of orbit corrections
@@ -40,8 +41,8 @@ BEAM                         Reference, of the same beta gamma; BV = -1 changes 
                              strengths, of pole faces and of what a cavity does
 ===========================  =====================================================================
 
-All the rest is in the report, with SBEND's H1 and H2, KTAP, apertures of other shapes, errors of
-monitors, and elements without a translation, which become drifts.
+All the rest is in the report, with KTAP, apertures of other shapes, errors of monitors, and
+elements without a translation, which become drifts.
 
 Where Betatron is not TWISS: TWISS leaves out K0S, K1S, K2S, K3 of bends, KNL and KSL of thick
 magnets (which PTC has), the coupling of a MULTIPOLE that bends in both planes, and the path length
@@ -489,11 +490,7 @@ class _Reader(Reader):
             kn = _sum(kn, [-h])
             if kn and abs(kn[0]) < 1e-12 * abs(h):
                 kn[0] = 0.0
-            if (
-                kn
-                and kn[0]
-                and any(self._values.get(key) for key in ("e1", "e2", "hgap", "h1", "h2"))
-            ):
+            if kn and kn[0] and any(self._values.get(key) for key in ("e1", "e2", "hgap")):
                 self._lose("k0", self.number("k0"), "the pole faces are those of the angle")
         k1 = kn[1] if len(kn) > 1 else 0.0
         kn = _trimmed(0.0 if n == 1 else k for n, k in enumerate(kn))
@@ -512,11 +509,23 @@ class _Reader(Reader):
             "hgap": hgap, "fringe": "linear" if linear else "nonlinear",
         }  # fmt: skip
         tilt = self.number("tilt")
+        # second order of a face: it turns the quadrupole field, and is curved by H1, H2
+        faces = [
+            0.0 if off else -2 * k1 * math.tan(e) - h * self.strength(key) / math.cos(e) ** 3
+            for off, e, key in zip(killed, (e1, e2), ("h1", "h2"), strict=True)
+        ]
+        place = self._place(frame=tilt, roll=0.0)
+        if place and any(faces):
+            self._lose("EALIGN", place, "sextupoles of the pole faces, which stay in place")
         bend = self._make(
             "Bend", length=self.length, angle=angle, k1=k1, kn=kn[:5], ks=ks[:5], **ends,
-            model=self._model, order=4, **self._place(frame=tilt, roll=0.0), **self._pipe(),
+            model=self._model, order=4, **place, **self._pipe(),
         )  # fmt: skip
-        return framed([bend], roll=tilt)
+        sextupoles = [
+            [self._make("Multipole", knl=[0.0, 0.0, k2l], model=self._model)] if k2l else []
+            for k2l in faces
+        ]
+        return framed([*sextupoles[0], bend, *sextupoles[1]], roll=tilt)
 
     def _dipedge(self) -> list[Element]:
         tilt = self.number("tilt")
