@@ -47,6 +47,7 @@ from betatron.gradient import Gradient, HessianVector, Objective
 from betatron.hooks import Hooks
 from betatron.info import info
 from betatron.io_at import from_at
+from betatron.io_madx import from_madx
 from betatron.line import Envelope, Line, Track
 from betatron.monitor import TurnByTurn
 from betatron.optics import Optics, Twiss
@@ -122,6 +123,7 @@ __all__ = [
     "errors",
     "fourier_coefficients",
     "from_at",
+    "from_madx",
     "ibs_rates",
     "info",
     "line_density",

@@ -36,19 +36,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from betatron import _core
 from betatron._constants import SPEED_OF_LIGHT
+from betatron._imported import Imported, Reader, Report, framed
 from betatron.beam import Reference
-from betatron.elements import Element, element_from_dict
+from betatron.elements import Element
 from betatron.line import Line
 
-__all__ = ["Imported", "from_at"]
+__all__ = ["from_at"]
 
 
 # Attributes that say nothing about the beam, or that _Reader has read wherever they occur.
@@ -92,30 +91,6 @@ _METHODS = {
 }
 
 
-@dataclass(frozen=True)
-class Imported:
-    """A lattice that was read from another code.
-
-    Attributes
-    ----------
-    line
-        The elements of the lattice, one period of it.
-    reference
-        Its reference particle.
-    periodicity
-        How many periods make the ring: ``ring = periodicity * line``.
-    report
-        What was not carried over, one row per element and attribute: ``element`` (position in the
-        lattice of the other code, -1 for the lattice), ``name``, ``attribute``, ``value``,
-        ``reason``.
-    """
-
-    line: Line
-    reference: Reference
-    periodicity: int
-    report: pd.DataFrame
-
-
 def from_at(lattice: Any) -> Imported:
     """A lattice of PyAT as a line.
 
@@ -137,28 +112,23 @@ def from_at(lattice: Any) -> Imported:
     """
     if not all(hasattr(lattice, name) for name in ("energy", "particle", "periodicity")):
         raise TypeError(f"from_at needs an at.Lattice, got {type(lattice).__name__}")
-    losses: list[dict[str, Any]] = []
+    report = Report()
     items: list[Element] = []
     for position, source in enumerate(lattice):
-        reader = _Reader(source, position, losses)
+        reader = _Reader(source, position, report)
         items += reader.elements()
         reader.finish()
-    reference = _reference(lattice, losses)
-    columns = ["element", "name", "attribute", "value", "reason"]
+    reference = _reference(lattice, report)
     line = Line(items, str(getattr(lattice, "name", "") or ""))
-    return Imported(
-        line, reference, int(lattice.periodicity), pd.DataFrame(losses, columns=columns)
-    )
+    return Imported(line, reference, int(lattice.periodicity), report.table())
 
 
-def _reference(lattice: Any, losses: list[dict[str, Any]]) -> Reference:
+def _reference(lattice: Any, report: Report) -> Reference:
     energy = float(lattice.energy)
     name = str(lattice.particle.name)
     if name == "relativistic":
-        losses.append({
-            "element": -1, "name": "", "attribute": "particle", "value": name,
-            "reason": "an electron, with its velocity below that of light",
-        })  # fmt: skip
+        reason = "an electron, with its velocity below that of light"
+        report.lose(-1, "", "particle", name, reason)
         name = "electron"
     if name not in _core.Species.names():
         raise ValueError(
@@ -169,16 +139,13 @@ def _reference(lattice: Any, losses: list[dict[str, Any]]) -> Reference:
     return Reference(name, total_energy=energy)
 
 
-class _Reader:
-    """The translation of one element; remembers which attributes were read."""
+class _Reader(Reader):
+    """The translation of one element of PyAT."""
 
-    def __init__(self, source: Any, position: int, losses: list[dict[str, Any]]) -> None:
-        self._values = {k: v for k, v in vars(source).items() if v is not None}
-        self._unread = set(self._values) - _SILENT
+    def __init__(self, source: Any, position: int, report: Report) -> None:
+        values = {k: v for k, v in vars(source).items() if v is not None}
+        super().__init__(position, str(source.FamName), values, _SILENT, report)
         self._kind = type(source).__name__
-        self._position = position
-        self._losses = losses
-        self.name = str(source.FamName)
         self.length = float(getattr(source, "Length", 0.0))
         self.pass_method = str(source.PassMethod)
         self._method = re.sub("(Rad|Quant)Pass$", "Pass", self.pass_method)
@@ -203,34 +170,9 @@ class _Reader:
         result = translate()
         return result if isinstance(result, list) else [result]
 
-    def finish(self) -> None:
-        """Report what was not read and is not empty."""
-        for key in sorted(self._unread):
-            value = self._values[key]
-            default = {"Scale": 1, "FringeBendEntrance": 1, "FringeBendExit": 1}.get(key, 0)
-            if isinstance(value, str) or np.any(np.asarray(value) != default):
-                self._lose(key, value, "not carried over")
-
-    def _lose(self, attribute: str, value: Any, reason: str) -> None:
-        self._losses.append(
-            {
-                "element": self._position,
-                "name": self.name,
-                "attribute": attribute,
-                "value": value,
-                "reason": reason,
-            }
-        )
-
-    def get(self, key: str, default: Any) -> Any:
-        self._unread.discard(key)
-        return self._values.get(key, default)
-
-    def number(self, key: str) -> float:
-        return float(self.get(key, 0.0))
-
-    def _make(self, kind: str, **parameters: Any) -> Element:
-        return element_from_dict({"kind": kind, "name": self.name, **parameters})
+    def _empty(self, key: str, value: Any) -> bool:
+        default = {"Scale": 1, "FringeBendEntrance": 1, "FringeBendExit": 1}.get(key, 0)
+        return not isinstance(value, str) and not np.any(np.asarray(value) != default)
 
     def _straight(self) -> Element:
         if self.length == 0:
@@ -362,7 +304,7 @@ class _Reader:
                 multipoles[name] = multipoles[name][:5]
         if not (k1 and (entrance or exit_)):
             bend = self._make("Bend", angle=angle, k1=k1, **ends, **multipoles, **keywords)
-            return self._framed(place, [bend])
+            return framed([bend], **place)
         # PyAT's quadrupole fringes are between the pole face and the body
         h = angle / self.length
         body = self._make("Bend", angle=angle, k1=k1, **multipoles, **keywords)
@@ -379,23 +321,7 @@ class _Reader:
                 side.append(self._make("DipoleEdge", curvature=h, location=location, **face))
             if fringe:
                 side.append(self._make("QuadrupoleEdge", k1=k1, location=location))
-        return self._framed(place, [*before, body, *reversed(after)])
-
-    def _framed(self, place: dict[str, float], elements: list[Element]) -> list[Element]:
-        """Elements in a frame that is shifted and turned in front of them, and back behind."""
-        dx, dy, roll = (place.get(key, 0.0) for key in ("dx", "dy", "roll"))
-        if dx == dy == roll == 0.0:
-            return elements
-        if dx == dy == 0.0:
-            ends = [{"kind": "PlaneRotation", "angle": sign * roll} for sign in (1, -1)]
-        else:
-            c, s = math.cos(roll), math.sin(roll)
-            back = {"offset_x": -(dx * c + dy * s), "offset_y": dx * s - dy * c}
-            ends = [
-                {"kind": "Patch", "offset_x": dx, "offset_y": dy, "rotation_z": roll},
-                {"kind": "Patch", **back, "rotation_z": -roll},
-            ]
-        return [element_from_dict(ends[0]), *elements, element_from_dict(ends[1])]
+        return framed([*before, body, *reversed(after)], **place)
 
     def _quadrupole(self) -> Element:
         normal, skew = self._strengths()
