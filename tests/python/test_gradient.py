@@ -50,6 +50,12 @@ def all_knobs(line):
     return [Knob(*k) for k in _core.knobs_of(line.elements)]
 
 
+def slope(function, x, h):
+    """Central difference of order 8."""
+    steps = [(function(x + j * h) - function(x - j * h)) / h for j in (1, 2, 3, 4)]
+    return np.dot((4 / 5, -1 / 5, 4 / 105, -1 / 280), steps)
+
+
 def close(a, b, tolerance, scale=0.0):
     return abs(a - b) <= tolerance * max(abs(a), abs(b), scale)
 
@@ -156,11 +162,10 @@ def test_displacements_of_elements_that_turn_the_frame(e):
     line = bt.Line([e])
     knobs = all_knobs(line)
     run = start(line, beam_of(ref, z), knobs)
-    weights, h = (4 / 5, -1 / 5, 4 / 105, -1 / 280), 2.0**-8
 
-    def tracked(name, x):
+    def tracked(name, value):
         moved = copy.copy(e)
-        setattr(moved, name, getattr(e, name) + x)
+        setattr(moved, name, value)
         beam = beam_of(ref, z)
         bt.Line([moved]).track(beam)
         return coordinates(beam)[:, 0]
@@ -169,12 +174,7 @@ def test_displacements_of_elements_that_turn_the_frame(e):
         if knob.parameter not in ("dx", "dy", "dz", "pitch", "yaw", "roll"):
             continue
         name = knob.parameter
-        exact = (
-            sum(
-                w * (tracked(name, j * h) - tracked(name, -j * h)) for j, w in enumerate(weights, 1)
-            )
-            / h
-        )
+        exact = slope(lambda value, name=name: tracked(name, value), getattr(e, name), 2.0**-8)
         for c in range(6):
             covector = np.zeros((6, 1))
             covector[c] = 1.0
@@ -249,8 +249,7 @@ def test_it_is_the_central_difference(machine, beam):
             knob.value = value
             return loss
 
-        steps = [(at(value + j * h) - at(value - j * h)) / h for j in (1, 2, 3, 4)]
-        difference = np.dot(steps, (4 / 5, -1 / 5, 4 / 105, -1 / 280))
+        difference = slope(at, value, h)
         noise = 1e-14 * abs(g.value) / h
         assert close(g[knob.element, knob.name], difference, 1e-7, noise * 1e7), knob
         checked += 1
@@ -268,11 +267,7 @@ def test_initial_coordinates_and_energy_by_differences(machine, beam):
             other[name] = beam[name] + s * direction[c]
         return machine.gradient(other, GOAL).value
 
-    h = 1e-3
-    steps = [(moved(j * h) - moved(-j * h)) / h for j in (1, 2, 3, 4)]
-    assert np.isclose(
-        (g.initial * direction).sum(), np.dot(steps, (4 / 5, -1 / 5, 4 / 105, -1 / 280)), rtol=1e-9
-    )
+    assert np.isclose((g.initial * direction).sum(), slope(moved, 0.0, 1e-3), rtol=1e-9)
 
     def at_energy(energy):
         ref = bt.Reference("electron", kinetic_energy=energy)
@@ -281,11 +276,7 @@ def test_initial_coordinates_and_energy_by_differences(machine, beam):
         )
         return machine.gradient(other, GOAL).value
 
-    h = 1e5
-    steps = [(at_energy(1e8 + j * h) - at_energy(1e8 - j * h)) / h for j in (1, 2, 3, 4)]
-    assert np.isclose(
-        g.reference_energy, np.dot(steps, (4 / 5, -1 / 5, 4 / 105, -1 / 280)), rtol=1e-7
-    )
+    assert np.isclose(g.reference_energy, slope(at_energy, 1e8, 1e5), rtol=1e-7)
 
 
 def test_same_bits_for_any_number_of_threads_and_twice(machine, beam):
