@@ -149,8 +149,6 @@ class TrackPlots:
         drift. All others are joined by straight lines. With 40 places or fewer, the records
         themselves are marked.
         """
-        import matplotlib.pyplot as plt
-
         moments = self._track.moments
         names = _quantity_names(quantities, moments.columns)
         if len(moments) == 0:
@@ -162,23 +160,8 @@ class TrackPlots:
         first = float(moments["n"].iloc[0])
         lost = bool(moments["n"].iloc[-1] < first)
         show_losses = lost if losses is None else losses
-        ratios = [3.0] * len(groups) + [1.2] * show_losses + [0.7]
         with style.betatron_style():
-            figure, axes = plt.subplots(
-                len(ratios),
-                1,
-                sharex=True,
-                height_ratios=ratios,
-                squeeze=False,
-                figsize=(
-                    9.0,
-                    (4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)) + 0.9 * show_losses,
-                ),
-                layout="constrained",
-            )
-            panels: list[Axes] = list(axes[:, 0])
-            for ax, group in zip(panels, groups, strict=False):
-                _draw_panel(ax, moments, group, self._curve)
+            figure, panels = _figure_over_s(moments, groups, self._curve, show_losses)
             if show_losses:
                 self._draw_losses(panels[len(groups)], first)
             self._draw_lattice(panels[-1])
@@ -222,16 +205,13 @@ class TrackPlots:
         moments, line = self._track.moments, self._track.line
         s = moments["s"].to_numpy()
         low, high = float(s.min()), float(s.max())
-        length = _ends(line)[-1]
+        length, start, turns = _ends(line)[-1], 0.0, 0
         if length > 0:
             start = self._start_of_line()
             before = math.floor((low - start) / length + 1e-9)
             turns = max(1, math.ceil((high - start) / length - 1e-9) - before)
-            if turns * len(line) <= 5000:  # more would be a grey bar
-                LinePlots(line).silhouette(
-                    ax, start=start + before * length, turns=turns, reference=self._track.reference
-                )
-        _frame_lattice(ax, low, high)
+            start += before * length
+        _lattice_strip(ax, line, self._track.reference, start, turns, low, high)
 
     def _start_of_line(self) -> float:
         """s of the start of the line, up to whole turns, from the first record."""
@@ -279,29 +259,17 @@ class TwissPlots:
         Curves of beta functions, phases and dispersions inside elements are cubics with the slopes at
         both ends: right in drifts and short elements. All others are joined by straight lines.
         """
-        import matplotlib.pyplot as plt
-
         table, line = self._twiss.table, self._twiss.line
         names = _quantity_names(
             self._not_zero() if quantities is None else quantities, table.columns
         )
         groups = _panels(names)
         with style.betatron_style():
-            figure, axes = plt.subplots(
-                len(groups) + 1,
-                1,
-                sharex=True,
-                height_ratios=[3.0] * len(groups) + [0.7],
-                figsize=(9.0, 4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)),
-                layout="constrained",
-            )
-            for ax, group in zip(axes, groups, strict=False):
-                _draw_panel(ax, table, group, self._curve)
+            figure, panels = _figure_over_s(table, groups, self._curve)
             s = table["s"].to_numpy()
-            if len(line) <= 5000:  # more would be a grey bar
-                LinePlots(line).silhouette(axes[-1], start=s[0], reference=self._twiss[0].reference)
-            _frame_lattice(axes[-1], float(s.min()), float(s.max()))
-            figure.align_ylabels(axes)
+            reference = self._twiss[0].reference
+            _lattice_strip(panels[-1], line, reference, s[0], 1, float(s.min()), float(s.max()))
+            figure.align_ylabels(panels)
         return figure
 
     def _not_zero(self) -> list[str]:
@@ -325,6 +293,32 @@ class TwissPlots:
 
 
 # --- what pictures along s share ------------------------------------------------------------------
+
+
+def _figure_over_s(
+    table: pd.DataFrame,
+    groups: Sequence[Sequence[str]],
+    curve: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    losses: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each group of quantities, one for losses if wanted, and one for the lattice; the last two
+    are empty."""
+    import matplotlib.pyplot as plt
+
+    heights = [3.0] * len(groups) + [1.2] * losses + [0.7]
+    figure, axes = plt.subplots(
+        len(heights),
+        1,
+        sharex=True,
+        height_ratios=heights,
+        squeeze=False,
+        figsize=(9.0, (4.8 if len(groups) == 1 else 1.2 + 2.1 * len(groups)) + 0.9 * losses),
+        layout="constrained",
+    )
+    panels: list[Axes] = list(axes[:, 0])
+    for ax, group in zip(panels, groups, strict=False):
+        _draw_panel(ax, table, group, curve)
+    return figure, panels
 
 
 def _draw_panel(
@@ -381,8 +375,12 @@ def _cubics(
     return np.concatenate(points_s), np.concatenate(points)
 
 
-def _frame_lattice(ax: Axes, low: float, high: float) -> None:
-    """The axes below the panels, for a silhouette."""
+def _lattice_strip(
+    ax: Axes, line: Line, reference: Reference, start: float, turns: int, low: float, high: float
+) -> None:
+    """The axes below the panels, with a silhouette of the line over so many turns."""
+    if 0 < turns and turns * len(line) <= 5000:  # more would be a grey bar
+        LinePlots(line).silhouette(ax, start=start, turns=turns, reference=reference)
     ax.set_yticks([])
     ax.set_ylim(-1.25, 1.25)
     if high > low:
