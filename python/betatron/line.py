@@ -840,9 +840,8 @@ class Line(_core.Line):
             flags = [0] * len(self)
             flags[-1:] = [1] * len(flags[-1:])
             return flags, True
-        wanted = list(record) if isinstance(record, Iterable) else [record]
-        if isinstance(record, (str, Element)):
-            wanted = [record]
+        several = isinstance(record, Iterable) and not isinstance(record, (str, Element))
+        wanted = list(record) if several else [record]
         flags = [0] * len(self)
         for item in wanted:
             for i in self._matches(item, argument):

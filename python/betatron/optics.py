@@ -22,7 +22,7 @@ from betatron._constants import SPEED_OF_LIGHT
 from betatron.beam import Reference, check_reference
 from betatron.elements import Element, LinearMap, Programmable, TaylorMap
 from betatron.plot import TwissPlots
-from betatron.taylor import S, _modes, chromaticity, closed_orbit
+from betatron.taylor import S, _modes, check_inside, chromaticity, closed_orbit, pt_at_rest
 
 if TYPE_CHECKING:
     from betatron.line import Line
@@ -122,7 +122,7 @@ class Optics:
                 allowed = "> 0" if name.startswith("beta") else "finite"
                 raise ValueError(f"Optics.from_twiss: {name} = {value}; allowed: {allowed}")
         orbit = np.array([values[name] for name in _COORDINATES])
-        at_rest = reference.gamma_minus_1 / reference.beta_gamma
+        at_rest = pt_at_rest(reference)
         if orbit[5] >= at_rest:
             raise ValueError(
                 f"Optics.from_twiss: pt = {pt:g}; allowed: < {at_rest:.6g}, where a particle is at rest"
@@ -355,11 +355,8 @@ def _follow(line: Line, start: Optics, periodic: bool) -> Twiss:
         part, end, behind = _core.Line([e], "").derivative(front, orbit)
         # momenta are over p0: with them the matrix is symplectic up to the ratio of both
         basis = part @ bases[-1] * math.sqrt(behind.beta_gamma / front.beta_gamma)
-        if not (np.isfinite(basis).all() and np.isfinite(end).all()):
-            raise ValueError(
-                f"twiss: the particle on the orbit, {orbit}, leaves the domain of the map of {e.kind} "
-                f"{e.name!r} at position {place}; in tracking it would be lost"
-            )
+        of = f"the map of {e.kind} {e.name!r} at position {place}"
+        check_inside("twiss", orbit, basis, end, of=of)
         references.append(behind)
         bases.append(basis)
         orbits.append(np.array(end))

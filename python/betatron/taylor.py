@@ -248,13 +248,18 @@ def particle_of(where: str, reference: Any, start: Any) -> list[float]:
     return begin.tolist()
 
 
-def check_inside(where: str, start: Any, *results: Any) -> None:
+def check_inside(where: str, start: Any, *results: Any, of: str = "a map") -> None:
     """Raises ValueError where a particle has left the domain of the maps, and results are not finite."""
     if not all(np.all(np.isfinite(r)) for r in results):
         raise ValueError(
-            f"{where}: the particle {[float(v) for v in start]} leaves the domain of a map (px^2 + py^2 "
+            f"{where}: the particle {[float(v) for v in start]} leaves the domain of {of} (px^2 + py^2 "
             "above p^2, or it turns back); in tracking it would be lost"
         )
+
+
+def pt_at_rest(reference: Reference) -> float:
+    """That of a particle without kinetic energy: all others have less."""
+    return reference.gamma_minus_1 / reference.beta_gamma
 
 
 def expand(
@@ -285,7 +290,7 @@ def closed_orbit(line: Line, reference: Reference, pt: float = 0.0) -> np.ndarra
     """See `Line.closed_orbit`."""
     check_reference(reference, "closed_orbit")
     pt = number(pt, "closed_orbit: pt")
-    at_rest = reference.gamma_minus_1 / reference.beta_gamma
+    at_rest = pt_at_rest(reference)
     if not -np.inf < pt < at_rest:
         raise ValueError(
             f"closed_orbit: pt = {pt:g} must be finite and < {at_rest:g}, where a particle is at rest"
